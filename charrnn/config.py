@@ -1,0 +1,153 @@
+"""What can be chosen: the shape of a model and how it is trained (no Numba: it loads slowly)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from .errors import UsageError
+
+
+class CellShape(NamedTuple):
+    """How large the weights and the state of a cell are; `charrnn.cells` holds what it computes."""
+
+    gates: int
+    states: int
+    vectors: tuple[str, ...] = ()  # weights of H values beside the matrices
+
+
+CELL_SHAPES = {
+    "rnn": CellShape(1, 1),
+    "lstm": CellShape(4, 2),
+    "lstm-peephole": CellShape(4, 2, ("weight_ci", "weight_cf", "weight_co")),
+    "gru": CellShape(3, 1),
+    "gru-original": CellShape(3, 1),
+}
+CELL_NAMES = tuple(CELL_SHAPES)
+OPTIMIZER_NAMES = ("adam", "rmsprop", "adagrad", "sgd")
+SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a model; stored in every model file."""
+
+    vocab_size: int  # V
+    cell: str = "lstm"
+    hidden_size: int = 128  # H, units a layer
+    num_layers: int = 2  # L
+    embedding_size: int = 0  # E; 0: one-hot input
+    dropout: float = 0.0  # between layers and before the output
+
+    def __post_init__(self) -> None:
+        choice("cell", self.cell, CELL_NAMES)
+        whole("vocab_size", self.vocab_size, 1, 0x110000)
+        whole("hidden_size", self.hidden_size, 1, 2**16)
+        whole("num_layers", self.num_layers, 1, 1000)
+        whole("embedding_size", self.embedding_size, 0, 2**16)
+        number("dropout", self.dropout, 0, 1, below=True)
+
+    @property
+    def input_size(self) -> int:
+        """D, what the first layer is given: the embedding's size or, one-hot, the vocabulary's."""
+        return self.embedding_size or self.vocab_size
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of all weights, as in a PyTorch module of embedding, rnn and output."""
+        gates, _, vectors = CELL_SHAPES[self.cell]
+        h, v = self.hidden_size, self.vocab_size
+        shapes = {"embedding.weight": (v, self.embedding_size)} if self.embedding_size else {}
+        for k in range(self.num_layers):
+            shapes[f"rnn.weight_ih_l{k}"] = (gates * h, h if k else self.input_size)
+            shapes[f"rnn.weight_hh_l{k}"] = (gates * h, h)
+            shapes[f"rnn.bias_ih_l{k}"] = shapes[f"rnn.bias_hh_l{k}"] = (gates * h,)
+            shapes |= {f"rnn.{name}_l{k}": (h,) for name in vectors}
+        return shapes | {"output.weight": (v, h), "output.bias": (v,)}
+
+    def num_parameters(self) -> int:
+        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+
+
+def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors of a model whose configuration is `config`, as read from a file, not yet trusted.
+
+    Raises UsageError for anything that is not one.
+    """
+    odd = config.keys() ^ field_names(ModelConfig)
+    if odd:
+        raise UsageError(f"The configuration has {', '.join(sorted(odd))} missing or too many.")
+    return ModelConfig(**config).tensor_shapes()
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained. The defaults are the command line's."""
+
+    seq_length: int = 50  # T, steps of truncated backpropagation
+    batch_size: int = 50  # B, parallel streams
+    epochs: float | None = None  # passes over the training text (None: 20, unless steps is given)
+    steps: int | None = None  # or so many updates
+    optimizer: str = "adam"
+    learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    momentum: float = 0.9  # sgd alone
+    weight_decay: float = 0.0  # decoupled; adam alone
+    lr_decay: float = 0.97  # exponential: factor an epoch ...
+    lr_decay_after: float = 10  # ... after this many
+    clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off
+    clip_norm: float = 5.0  # the gradient's length; 0: off
+    val_fraction: float = 0.1  # the end of the text, held out
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        choice("optimizer", self.optimizer, OPTIMIZER_NAMES)
+        choice("schedule", self.schedule, SCHEDULE_NAMES)
+        whole("seq_length", self.seq_length, least=1)
+        whole("batch_size", self.batch_size, least=1)
+        whole("seed", self.seed, least=0)
+        if self.steps is not None:
+            whole("steps", self.steps, least=1)
+        if self.epochs is not None:
+            number("epochs", self.epochs, 0, math.inf, above=True)
+        number("learning_rate", self.learning_rate, 0, math.inf, above=True)
+        number("momentum", self.momentum, 0, 1, below=True)
+        number("lr_decay", self.lr_decay, 0, 1, above=True)
+        number("val_fraction", self.val_fraction, 0, 1, below=True)
+        for name in ("weight_decay", "lr_decay_after", "clip_value", "clip_norm"):
+            number(name, getattr(self, name), 0, math.inf)
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(cls))
+
+
+def choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")
+
+
+def whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if not good or (most is not None and value > most):
+        limit = f" and at most {most:,}" if most is not None else ""
+        raise UsageError(
+            f"{_words(name)} must be a whole number of at least {least}{limit}, not {value!r}."
+        )
+
+
+def number(
+    name: str, value: object, low: float, high: float, above: bool = False, below: bool = False
+) -> None:
+    """Refuse `value` unless low <= value <= high (`above`, `below`: strictly) and it is finite."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    good = good and (low < value if above else low <= value)
+    good = good and (value < high if below else value <= high)
+    if not good:
+        least = f"{'above' if above else 'at least'} {low:g}"
+        most = f" and {'below' if below else 'at most'} {high:g}" if math.isfinite(high) else ""
+        raise UsageError(f"{_words(name)} must be a number {least}{most}, not {value!r}.")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
