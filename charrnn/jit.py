@@ -1,0 +1,181 @@
+"""The only place that configures Numba: flags, the folder of compiled code, threads.
+
+Numba's own cache keeps compiled code by the source file of the outermost function and would run
+stale code after an edit elsewhere, so charrnn's lies in a folder named by a hash of all the sources
+that are ever compiled. Where no folder can be written, functions are compiled anew in silence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba.core.caching import Cache, CompileResultCacheImpl, _CacheLocator
+
+# No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
+# vector and scalar code would round differently, and results depend on how threads share rows.
+FASTMATH = {"contract", "nsz"}
+
+
+def _widest_vector() -> int:
+    """Bytes in the widest vector register of this processor."""
+    features = llvmlite.binding.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx2") else 16
+
+
+VECTOR_BYTES = _widest_vector()
+
+
+def _source_hash() -> str:
+    root = Path(__file__).parent
+    names = [Path(__file__), root / "optim.py"]
+    names += sorted((root / "kernels").glob("*.py")) + sorted((root / "cells").glob("*.py"))
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
+    for name in names:
+        digest.update(name.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _cache_folder() -> str | None:
+    """A folder for compiled code that only this user can write, or None."""
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    if not base and sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Caches")
+    folder = os.path.join(base or os.path.expanduser("~/.cache"), "charrnn", _source_hash())
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+
+
+CACHE_FOLDER = _cache_folder()
+
+
+def is_compiled() -> bool:
+    """Whether an earlier process left compiled code that this one can load."""
+    try:
+        return CACHE_FOLDER is not None and any(
+            f.endswith(".nbc") for f in os.listdir(CACHE_FOLDER)
+        )
+    except OSError:
+        return False
+
+
+class _Locator(_CacheLocator):
+    """Puts compiled code in CACHE_FOLDER; the folder's name already stands for the sources."""
+
+    def __init__(self, function: Callable) -> None:
+        self._name = f"{function.__module__}-{function.__code__.co_firstlineno}"
+
+    def get_cache_path(self) -> str:
+        return CACHE_FOLDER
+
+    def get_source_stamp(self) -> str:
+        return "charrnn"
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+    @classmethod
+    def from_function(cls, function: Callable, file: str) -> _Locator:
+        return cls(function)
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]
+
+
+class _SafeCache(Cache):
+    """Numba's cache, but safe with several processes at once and with any fault of the disk."""
+
+    _impl_class = _Implementation
+
+    def load_overload(self, sig, target_context):
+        # A file cut short by a crash must cost a compilation, not the run.
+        with contextlib.suppress(Exception):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig, data) -> None:
+        with contextlib.suppress(OSError), _locked(os.path.join(CACHE_FOLDER, "lock")):
+            super().save_overload(sig, data)
+
+
+@contextlib.contextmanager
+def _locked(path: str):
+    """Hold `path` alone among processes: Numba reads, numbers and writes its index in steps."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on this system; the index is at least replaced whole
+        yield
+        return
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def jit(function: Callable | None = None, *, fastmath: frozenset[str] | set[str] = FASTMATH):
+    """Compile at the first call: no signatures, which would compile at import.
+
+    For functions that other compiled functions call; their code is part of each caller's. They run
+    without the GIL, and must be at module level and close over nothing: a captured function or
+    intrinsic changes the caller's key in the cache in every process.
+    """
+    if function is None:
+        return lambda f: jit(f, fastmath=fastmath)
+    return numba.njit(
+        nogil=True, error_model="numpy", fastmath=set(fastmath), no_cfunc_wrapper=True
+    )(function)
+
+
+def entry(function: Callable) -> Callable:
+    """`jit` for the functions that Python calls: their machine code is kept for later processes."""
+    dispatcher = jit(function)
+    if CACHE_FOLDER is not None:
+        dispatcher._cache = _SafeCache(function)
+    return dispatcher
+
+
+def usable_cores() -> int:
+    """The number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Team:
+    """A fixed number of threads that do the parts of a task, each knowing its place.
+
+    Compiled functions run without the GIL, so the parts run side by side.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._pool = ThreadPoolExecutor(size - 1, "charrnn") if size > 1 else None
+
+    def run(self, part: Callable[[int, int], object], size: int | None = None) -> None:
+        """Call part(0, n) to part(n - 1, n), n = size or the team's; return when all are done."""
+        size = min(size or self.size, self.size)
+        others = [self._pool.submit(part, i, size) for i in range(1, size)]
+        try:
+            part(0, size)
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+
+def share(count: int, i: int, size: int) -> tuple[int, int]:
+    """The i-th of `size` even contiguous shares of range(count), as (first, last)."""
+    return count * i // size, count * (i + 1) // size

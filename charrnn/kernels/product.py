@@ -1,0 +1,199 @@
+"""Matrix products on the tile: packing, through time, and for the weight gradients.
+
+Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero.
+"""
+
+import numpy as np
+
+from ..jit import entry, jit
+from .tile import MOST_ROWS, PANEL, panels_at_once, tile_of
+
+DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
+TOGETHER = 4  # panels of a weight gradient packed before they are used
+ROOM = TOGETHER * DEPTH * PANEL
+
+
+def padded(size: int) -> int:
+    """`size` rounded up to whole panels."""
+    return -(-size // PANEL) * PANEL
+
+
+def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """np.zeros, aligned to a cache line: a vector load across two lines costs two."""
+    count = int(np.prod(shape, dtype=np.int64))
+    room = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+@entry
+def pack(w, gate, panels):
+    """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
+    for p in range(panels.shape[0]):
+        for k in range(w.shape[0]):
+            _copy(w[k, gate, p * PANEL : (p + 1) * PANEL], panels[p, k])
+
+
+@entry
+def pack_transposed(w, gate, panels):
+    """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
+    for n in range(w.shape[0]):
+        source = w[n, gate]
+        panel = panels[n // PANEL]
+        for k in range(source.size):
+            panel[k, n % PANEL] = source[k]
+
+
+@jit
+def _copy(source, target):
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@jit
+def product(a, b, c):
+    """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
+    strided_product(a.reshape(-1), a.shape[1], a.shape[0], b, c.reshape(-1), c.shape[1])
+
+
+@jit
+def strided_product(a, a_row, rows, b, c, c_row):
+    """The same with a and c as flat memory, their rows `a_row` and `c_row` elements apart."""
+    panels, depth = b.shape[0], b.shape[1]
+    _tiles(a, 0, a_row, 1, b.reshape(-1), depth * PANEL, c, 0, c_row, depth, rows, panels)
+
+
+@jit
+def fill(bias, z, first, last):
+    """z[p, rows] = bias[p]: what the products are then added to. z (P, B, N), bias (P, N)."""
+    for p in range(z.shape[0]):
+        for b in range(first, last):
+            _copy(bias[p], z[p, b])
+
+
+@entry
+def input_product(x, w, planes, bias, z, steps, first, last):
+    """z[t, p, rows] = bias[p], and where p = planes[g] also + x[t, rows] @ w[g]; rows first:last.
+
+    x (T, B, D), w (G, N / 16, D, 16), z (T, P, B, N), bias (P, N). A single row is wide through
+    time at once: its steps are the rows of one product, with the same sums in the same order.
+    """
+    if last - first == 1:
+        for t in range(steps):
+            fill(bias, z[t], first, last)
+        x_row, z_row = x.shape[1] * x.shape[2], z.shape[1] * z.shape[2] * z.shape[3]
+        for g in range(w.shape[0]):
+            strided_product(
+                x.reshape(-1)[first * x.shape[2] :], x_row, steps, w[g],
+                z.reshape(-1)[(planes[g] * z.shape[2] + first) * z.shape[3] :], z_row,
+            )  # fmt: skip
+        return
+    for t in range(steps):
+        fill(bias, z[t], first, last)
+        for g in range(w.shape[0]):
+            product(x[t, first:last], w[g], z[t, planes[g], first:last])
+
+
+@entry
+def output_product(dz, w, planes, dx, steps, first, last):
+    """dx[t, rows] += the sum over gates g of dz[t, planes[g], rows] @ w[g]: backward of the above.
+
+    dz (T, P, B, N), w (G, D / 16, N, 16) packed transposed, dx (T, B, D).
+    """
+    if last - first == 1:
+        x_row, z_row = dx.shape[1] * dx.shape[2], dz.shape[1] * dz.shape[2] * dz.shape[3]
+        for g in range(w.shape[0]):
+            strided_product(
+                dz.reshape(-1)[(planes[g] * dz.shape[2] + first) * dz.shape[3] :], z_row, steps,
+                w[g], dx.reshape(-1)[first * dx.shape[2] :], x_row,
+            )  # fmt: skip
+        return
+    for t in range(steps):
+        for g in range(w.shape[0]):
+            product(dz[t, planes[g], first:last], w[g], dx[t, first:last])
+
+
+@entry
+def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, packed):
+    """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
+
+    x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N); `first:last` are the
+    panels of this call, counted through all of `planes`; `packed` is room for ROOM values.
+    Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
+    """
+    batch, width, panels = x.shape[1], x.shape[2], dz.shape[3] // PANEL
+    total = steps * batch
+    a, c = x.reshape(-1), dw.reshape(-1)
+    p = first
+    while p < last:
+        g, panel = p // panels, p % panels
+        count = min(TOGETHER, last - p, panels - panel)
+        column = panel * PANEL
+        _clear(dw, db, gate + g, column, count * PANEL)
+        c_at = (gate + g) * dw.shape[2] + column
+        for k in range(0, total, DEPTH):
+            depth = min(DEPTH, total - k)
+            for i in range(count):
+                n = column + i * PANEL
+                to = packed[i * DEPTH * PANEL : (i + 1) * DEPTH * PANEL]
+                _gather(dz, planes[g], n, k, depth, to, db[gate + g, n : n + PANEL])
+            _tiles(
+                a, k * width, 1, width, packed, DEPTH * PANEL, c, c_at,
+                dw.shape[1] * dw.shape[2], depth, dw.shape[0], count,
+            )  # fmt: skip
+        p += count
+
+
+@jit
+def _clear(dw, db, gate, column, count):
+    for d in range(dw.shape[0]):
+        dw[d, gate, column : column + count] = 0
+    db[gate, column : column + count] = 0
+
+
+@jit
+def _gather(dz, plane, column, start, count, packed, db):
+    """Copy a column of 16 of dz, rows start to start + count of (T * B), and add them to db."""
+    batch = dz.shape[2]
+    t, b = start // batch, start % batch
+    for k in range(count):
+        source = dz[t, plane, b, column : column + PANEL]
+        target = packed[k * PANEL : (k + 1) * PANEL]
+        for j in range(PANEL):
+            target[j] = source[j]
+            db[j] += source[j]
+        b += 1
+        if b == batch:
+            t, b = t + 1, 0
+
+
+@jit
+def _tiles(a, a_at, a_row, a_col, b, b_panel, c, c_at, c_row, depth, rows, panels):
+    """The product of all rows with all panels, rows spread evenly over tiles.
+
+    Arguments are as the tile's; the depth is taken in blocks, from the first to the last.
+    """
+    tiles = (rows + MOST_ROWS - 1) // MOST_ROWS
+    if tiles == 0:
+        return
+    least, more = rows // tiles, rows % tiles
+    b_at = 0
+    while depth > 0:
+        block = min(depth, DEPTH)
+        p = 0
+        while p < panels:
+            wide = panels_at_once(least + (1 if more else 0))
+            if p + wide > panels:
+                wide = 1
+            i = 0
+            for t in range(tiles):
+                height = least + (1 if t < more else 0)
+                tile_of(
+                    height, wide, a, a_at + i * a_row, a_row, a_col, b, b_at + p * b_panel, b_panel,
+                    c, c_at + i * c_row + p * PANEL, c_row, block,
+                )  # fmt: skip
+                i += height
+            p += wide
+        a_at += block * a_col
+        b_at += block * PANEL
+        depth -= block

@@ -1,0 +1,141 @@
+"""The one piece of hand-made vector code: a tile of a matrix product, kept in registers.
+
+NumPy's BLAS and Numba's loops reach half of a core's multiply-add peak at the sizes of a small RNN;
+this tile reaches nearly all of it. The second operand comes packed in panels of 16 columns, a cache
+line of float32 a row, so that it is read in one sweep. (Goto & van de Geijn 2008, "Anatomy of
+high-performance matrix multiplication".)
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from ..jit import VECTOR_BYTES, jit
+
+PANEL = 16  # columns a panel, whatever the processor: the packed layout is the same everywhere
+
+MOST_ROWS = 6  # of a tile
+
+# How many neighbouring panels a tile of so many rows takes at once: the more sums the better, since
+# each must wait for its last addition; but they share the registers with b and an element of a.
+_REGISTERS = 32 if VECTOR_BYTES == 64 else 16
+_VECTORS = PANEL * 4 // VECTOR_BYTES
+PANELS = tuple(
+    max(p for p in (1, 2, 4) if p == 1 or (rows + 1) * p * _VECTORS < _REGISTERS)
+    for rows in range(1, MOST_ROWS + 1)
+)
+
+
+@jit
+def panels_at_once(rows):
+    return PANELS[rows - 1]
+
+
+@intrinsic
+def tile_of(
+    typing_context, rows, panels, a, a_at, a_row, a_col, b, b_at, b_panel, c, c_at, c_row, depth
+):
+    """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
+
+    rows is 1 to 6, panels 1 or panels_at_once(rows): a switch between as many compiled tiles.
+    `a`, `b`, `c` are flat arrays of one dtype; `a_at`, `b_at`, `c_at` are the element offsets of
+    the first element, `a_row` and `a_col` the strides of `a` in elements, `b_panel` the distance
+    between panels, `c_row` the stride of the rows of `c`; depth >= 1.
+    Every element of c is summed over the depth in order, so that it does not depend on how rows
+    are dealt to tiles.
+    """
+    n = types.intp
+    signature = types.void(n, n, a, n, n, n, b, n, n, c, n, n, n)
+
+    def generate(context, builder, signature, args):
+        rows, panels, *operands = args
+        kinds = [(r, p) for r in range(1, MOST_ROWS + 1) for p in sorted({1, PANELS[r - 1]})]
+        done = builder.append_basic_block("done")
+        key = builder.add(builder.mul(rows, _number(8)), panels)
+        switch = builder.switch(key, done)
+        for num_rows, num_panels in kinds:
+            block = builder.append_basic_block(f"tile_{num_rows}_{num_panels}")
+            switch.add_case(_number(8 * num_rows + num_panels), block)
+            builder.position_at_end(block)
+            _tile(context, builder, signature.args[2:], operands, num_rows, num_panels)
+            builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _number(value):
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _tile(context, builder, arg_types, args, num_rows, num_panels):
+    """Emit one tile: load the sums, add over the depth, store them."""
+    a, a_at, a_row, a_col, b, b_at, b_panel, c, c_at, c_row, depth = args
+    element = context.get_value_type(arg_types[0].dtype)
+    size = arg_types[0].dtype.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+    vector = ir.VectorType(element, lanes)
+
+    def address(array_type, array, offset):
+        return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+    def load(pointer):
+        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        value.align = size
+        return value
+
+    def splat(scalar):
+        undefined = ir.Constant(vector, ir.Undefined)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+        first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(first, undefined, mask)
+
+    # declare_intrinsic knows no vector types, so the function is declared by hand.
+    name = f"llvm.fmuladd.v{lanes}f{8 * size}"
+    multiply_add = builder.module.globals.get(name) or ir.Function(
+        builder.module, ir.FunctionType(vector, [vector] * 3), name
+    )
+
+    a_start = address(arg_types[0], a, a_at)
+    a_rows = [builder.gep(a_start, [builder.mul(_number(i), a_row)]) for i in range(num_rows)]
+    b_start = address(arg_types[4], b, b_at)
+    b_panels = [builder.gep(b_start, [builder.mul(_number(p), b_panel)]) for p in range(num_panels)]
+    c_start = address(arg_types[7], c, c_at)
+    outputs = [
+        builder.gep(c_start, [builder.add(builder.mul(_number(i), c_row), _number(j))])
+        for i in range(num_rows)
+        for j in range(0, PANEL * num_panels, lanes)
+    ]
+
+    before = builder.block
+    initial = [load(pointer) for pointer in outputs]
+    loop, after = builder.append_basic_block("depth"), builder.append_basic_block("store")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k = builder.phi(ir.IntType(64))
+    k.add_incoming(_number(0), before)
+    sums = [builder.phi(vector) for _ in outputs]
+    for phi, value in zip(sums, initial, strict=True):
+        phi.add_incoming(value, before)
+    line = builder.mul(k, _number(PANEL))
+    b_values = [
+        load(builder.gep(panel, [builder.add(line, _number(j))]))
+        for panel in b_panels
+        for j in range(0, PANEL, lanes)
+    ]
+    column = builder.mul(k, a_col)
+    results = []
+    for i, row in enumerate(a_rows):
+        value = splat(builder.load(builder.gep(row, [column])))
+        for j, b_value in enumerate(b_values):
+            addend = sums[i * len(b_values) + j]
+            results.append(builder.call(multiply_add, [value, b_value, addend]))
+    following = builder.add(k, _number(1))
+    k.add_incoming(following, loop)
+    for phi, value in zip(sums, results, strict=True):
+        phi.add_incoming(value, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    builder.position_at_end(after)
+    for pointer, value in zip(outputs, results, strict=True):
+        builder.store(value, builder.bitcast(pointer, vector.as_pointer())).align = size

@@ -1,0 +1,23 @@
+"""Weights that multiply a state element by element (peepholes): their gradients."""
+
+from ..jit import entry, jit
+
+
+@entry
+def vector_gradient(dz, plane, state, shift, dw, steps, first, last):
+    """dw[0, columns] = the sum over steps and rows of dz[t, plane] * state[t + shift].
+
+    dz (T, P, B, H), state (T + 1, B, H), dw (1, H); `first:last` are the columns of this call.
+    """
+    dw[0, first:last] = 0
+    for t in range(steps):
+        for b in range(dz.shape[2]):
+            _add_product(
+                dz[t, plane, b, first:last], state[t + shift, b, first:last], dw[0, first:last]
+            )
+
+
+@jit
+def _add_product(a, b, total):
+    for i in range(total.size):
+        total[i] += a[i] * b[i]

@@ -1,0 +1,399 @@
+"""A character language model: weights in one flat array, and the stack of layers that runs on them.
+
+Sizes in comments: T steps, N or B rows, D inputs, H hidden units, V characters, L layers, G gates,
+S states. Widths in the kernels' arrays are padded to whole panels of 16; `state_dict` and all that
+the public methods take and give are not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cells import CELLS
+from .config import ModelConfig
+from .errors import CharRNNError
+from .jit import Team, share
+from .kernels.dropout import drop
+from .kernels.lookup import embed, embed_gradient, look_up, look_up_gradient
+from .kernels.loss import logits_of, losses_of, output_gradient
+from .kernels.product import (
+    PANEL,
+    ROOM,
+    input_product,
+    output_product,
+    pack,
+    pack_transposed,
+    padded,
+    weight_gradient,
+    zeros,
+)
+from .kernels.vectors import vector_gradient
+
+
+class Parameters:
+    """Named arrays in one flat buffer, in the layout of the kernels, where inputs are rows.
+
+    A matrix of PyTorch's shape (G H, D) is stored as (D, G, padded H), a vector (G H,) as
+    (G, padded H), an embedding (V, E) as (V, padded E). Padding is zero and stays zero.
+    """
+
+    def __init__(self, config: ModelConfig, dtype=np.float32) -> None:
+        self.config = config
+        self.shapes = config.tensor_shapes()
+        stored = {name: self._stored_shape(name, shape) for name, shape in self.shapes.items()}
+        self.flat = zeros((sum(map(_size, stored.values())),), dtype)
+        self.stored, start = {}, 0
+        for name, shape in stored.items():
+            self.stored[name] = self.flat[start : start + _size(shape)].reshape(shape)
+            start += _size(shape)
+
+    def _gates(self, name: str) -> int:
+        gates = CELLS[self.config.cell].GATES
+        return gates if "weight_ih" in name or "weight_hh" in name or "rnn.bias" in name else 1
+
+    def _stored_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if name == "embedding.weight":
+            return shape[0], padded(shape[1])
+        gates = self._gates(name)
+        return (*shape[1:], gates, padded(shape[0] // gates))
+
+    def view(self, name: str) -> np.ndarray:
+        """The array without padding: (V, E) of the embedding, (G, H, D) or (G, H) of the others."""
+        array, shape = self.stored[name], self.shapes[name]
+        if name == "embedding.weight":
+            return array[:, : shape[1]]
+        inner = array[..., : shape[0] // self._gates(name)]
+        return inner if inner.ndim == 2 else inner.transpose(1, 2, 0)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies in PyTorch's names and shapes."""
+        return {name: self.view(name).reshape(shape).copy() for name, shape in self.shapes.items()}
+
+    def load_state_dict(self, tensors: dict[str, np.ndarray]) -> None:
+        """Take over tensors of PyTorch's names and shapes. CharRNNError if any does not fit."""
+        if tensors.keys() != self.shapes.keys():
+            odd = ", ".join(sorted(tensors.keys() ^ self.shapes.keys()))
+            raise CharRNNError(f"The weights do not fit the model: {odd} missing or too many.")
+        for name, shape in self.shapes.items():
+            if tensors[name].shape != shape:
+                found = tensors[name].shape
+                raise CharRNNError(
+                    f"The weights do not fit the model: {name} {found}, not {shape}."
+                )
+        for name in self.shapes:
+            view = self.view(name)
+            view[...] = tensors[name].reshape(view.shape)
+
+
+class Model:
+    """Weights, their packed copies for the kernels, and the threads that work on them.
+
+    `rng` draws the first weights: input and output matrices uniform in ±1/√H (PyTorch's), recurrent
+    ones orthogonal gate by gate (Saxe et al. 2014), embeddings standard normal, biases the cell's.
+    Without it all are zero, to be loaded.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        rng: np.random.Generator | None = None,
+        dtype=np.float32,
+        threads: int = 1,
+    ) -> None:
+        self.config, self.dtype = config, np.dtype(dtype)
+        self.cell = CELLS[config.cell]
+        self.parameters = Parameters(config, dtype)
+        self.team = Team(threads)
+        self._allocate_packed()
+        if rng is not None:
+            self._initialise(rng)
+        self.pack()
+
+    def _initialise(self, rng: np.random.Generator) -> None:
+        bound = self.config.hidden_size**-0.5
+        for name in self.parameters.shapes:
+            view = self.parameters.view(name)
+            if name == "embedding.weight":
+                view[...] = rng.standard_normal(view.shape)
+            elif "weight_hh" in name:
+                for gate in view:
+                    gate[...] = np.linalg.qr(rng.standard_normal(gate.shape))[0]
+            elif "weight" in name:
+                view[...] = rng.uniform(-bound, bound, view.shape)
+            elif "bias_ih" in name:
+                view[...] = np.array(self.cell.BIAS)[:, None]
+
+    def _allocate_packed(self) -> None:
+        """Room for the weights as panels, forward and transposed, and for the sums of biases."""
+        c, gates = self.config, self.cell.GATES
+        h = padded(c.hidden_size)
+
+        def room(gates: int, inputs: int, outputs: int) -> np.ndarray:
+            return zeros((gates, padded(outputs) // PANEL, padded(inputs), PANEL), self.dtype)
+
+        inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
+        self.w_ih = [room(gates, d, h) for d in inputs]
+        self.w_ih_t = [room(gates, h, d) for d in inputs]
+        self.w_hh = [room(gates, h, h) for _ in inputs]
+        self.w_hh_t = [room(gates, h, h) for _ in inputs]
+        self.w_out = room(1, h, c.vocab_size)
+        self.w_out_t = room(1, c.vocab_size, h)
+        self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
+        self.extra = [zeros((len(self.cell.EXTRA), h), self.dtype) for _ in inputs]
+        self._packings = self._list_packings()
+
+    def _list_packings(self) -> list[tuple]:
+        """(weights, gate, panels, transposed panels) for every matrix that is multiplied."""
+        stored, packings = self.parameters.stored, []
+        for k in range(self.config.num_layers):
+            for g in range(self.cell.GATES):
+                w = stored[f"rnn.weight_hh_l{k}"]
+                packings.append((w, g, self.w_hh[k][g], self.w_hh_t[k][g]))
+                if k or self.config.embedding_size:
+                    w = stored[f"rnn.weight_ih_l{k}"]
+                    packings.append((w, g, self.w_ih[k][g], self.w_ih_t[k][g]))
+        packings.append((stored["output.weight"], 0, self.w_out[0], self.w_out_t[0]))
+        return packings
+
+    def pack(self) -> None:
+        """Bring the packed copies up to date with the weights."""
+
+        def part(i: int, size: int) -> None:
+            for w, gate, panels, transposed in self._packings[i::size]:
+                pack(w, gate, panels)
+                pack_transposed(w, gate, transposed)
+
+        self.team.run(part)
+        stored = self.parameters.stored
+        for k in range(self.config.num_layers):
+            self.bias[k][...] = 0
+            for kind, planes in ("ih", self.cell.INPUT_PLANES), ("hh", self.cell.HIDDEN_PLANES):
+                self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
+            for j, name in enumerate(self.cell.EXTRA):
+                self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the weights in PyTorch's names and shapes."""
+        return self.parameters.state_dict()
+
+    def load_state_dict(self, tensors: dict[str, np.ndarray]) -> None:
+        """Take over weights of PyTorch's names and shapes. CharRNNError if any does not fit."""
+        self.parameters.load_state_dict(tensors)
+        self.pack()
+
+    def zero_state(self, rows: int) -> np.ndarray:
+        """(L, S, N, H), where every text starts."""
+        c = self.config
+        return np.zeros((c.num_layers, self.cell.STATES, rows, c.hidden_size), self.dtype)
+
+    def forward(self, x: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits (T, N, V) after each of x (T, N) from state (L, S, N, H), and the state then."""
+        stack = Stack(self, x.shape[1], x.shape[0])
+        stack.set_state(state)
+        stack.forward(np.ascontiguousarray(x, np.int32))
+        stack.carry(x.shape[0])
+        return stack.logits[:, :, : self.config.vocab_size].copy(), stack.get_state()
+
+    def loss_and_gradients(
+        self, x: np.ndarray, y: np.ndarray, state: np.ndarray, dropout_seed: int | None = None
+    ) -> tuple[float, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        """Mean loss of y (T, N) in nats, gradients by name, the end state, the start's gradient.
+
+        Dropout is off unless a seed for its mask is given.
+        """
+        dropout_seed = dropout_seed if self.config.dropout else None
+        stack = Stack(self, x.shape[1], x.shape[0], training=True)
+        stack.set_state(state)
+        x, y = (np.ascontiguousarray(a, np.int32) for a in (x, y))
+        loss = stack.loss_and_gradients(x, y, dropout_seed)
+        stack.carry(x.shape[0])
+        return loss, stack.gradients.state_dict(), stack.get_state(), stack.start_gradient()
+
+
+class Stack:
+    """All layers at work on B rows for up to T steps: the arrays in between, forward, backward.
+
+    Rows are dealt to threads, each of which takes its own through all layers and steps without
+    waiting; then columns of the weight gradients are. Both give the same bits for any number of
+    threads, since no sum is ever split.
+    """
+
+    def __init__(self, model: Model, batch_size: int, steps: int, training: bool = False) -> None:
+        c, cell, dtype = model.config, model.cell, model.dtype
+        self.model, self.batch_size, self.steps = model, batch_size, steps
+        self.threads = max(1, min(model.team.size, batch_size // 2))
+        T, B, H, L = steps, batch_size, padded(c.hidden_size), c.num_layers
+        self.z = [zeros((T, cell.PLANES, B, H), dtype) for _ in range(L)]
+        self.s = [zeros((cell.STATES, T + 1, B, H), dtype) for _ in range(L)]
+        self.kept = [zeros((cell.KEPT, T, B, H), dtype) for _ in range(L)]
+        self.embedded = zeros((T, B, padded(c.embedding_size)), dtype)
+        self.logits = zeros((T, B, padded(c.vocab_size)), dtype)
+        self.losses = zeros((T, B), np.float64)
+        if training:
+            self.dropped = [zeros((T, B, H), dtype) if c.dropout else None for _ in range(L)]
+            self.dh = [zeros((T + 1, B, H), dtype) for _ in range(min(L, 2))]
+            self.carry_gradient = zeros((B, H), dtype)
+            self.d_start = zeros((L, cell.STATES, B, H), dtype)
+            self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
+            self.gradients = Parameters(c, dtype)
+            self.room = [zeros((ROOM,), dtype) for _ in range(model.team.size)]
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Start from state (L, S, B, H)."""
+        for k, s in enumerate(self.s):
+            s[:, 0, :, : self.model.config.hidden_size] = state[k]
+
+    def get_state(self) -> np.ndarray:
+        """The state (L, S, B, H) that the next chunk starts from."""
+        h = self.model.config.hidden_size
+        return np.stack([s[:, 0, :, :h] for s in self.s])
+
+    def start_gradient(self) -> np.ndarray:
+        return self.d_start[..., : self.model.config.hidden_size].copy()
+
+    def carry(self, steps: int) -> None:
+        """The state after `steps` becomes the one the next chunk starts from."""
+        for s in self.s:
+            s[:, 0] = s[:, steps]
+
+    def forward(self, x: np.ndarray) -> None:
+        """Fill `logits` for x (T or fewer, B) int32."""
+
+        def part(i: int, size: int) -> None:
+            self._forward_rows(x, None, *share(self.batch_size, i, size))
+
+        self.model.team.run(part, self.threads)
+
+    def losses_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The losses (T or fewer, B) in nats of y after x, carrying the state on; no gradients."""
+        steps, vocab_size = x.shape[0], self.model.config.vocab_size
+
+        def part(i: int, size: int) -> None:
+            rows = share(self.batch_size, i, size)
+            self._forward_rows(x, None, *rows)
+            losses_of(
+                self.logits, y, self.losses, vocab_size, self.model.dtype.type(1), steps, *rows
+            )
+
+        self.model.team.run(part, self.threads)
+        self.carry(steps)
+        return self.losses[:steps]
+
+    def loss_and_gradients(self, x: np.ndarray, y: np.ndarray, dropout_seed: int | None) -> float:
+        """Mean loss of y (T or fewer, B) after x; fills `gradients`."""
+        steps = x.shape[0]
+
+        def rows(i: int, size: int) -> None:
+            first, last = share(self.batch_size, i, size)
+            self._forward_rows(x, dropout_seed, first, last)
+            self._backward_rows(x, y, dropout_seed, first, last)
+
+        def columns(i: int, size: int) -> None:
+            self._weight_gradients(x, dropout_seed, i, size)
+
+        self.model.team.run(rows, self.threads)
+        self.model.team.run(columns, self.threads)
+        return float(self.losses[:steps].sum() / (steps * self.batch_size))
+
+    def _above(self, k: int, dropout_seed: int | None) -> np.ndarray:
+        """What layer k gives to the next or to the output, (T, B, H)."""
+        return self.s[k][0, 1:] if dropout_seed is None else self.dropped[k]
+
+    def _input(self, k: int, dropout_seed: int | None) -> np.ndarray:
+        return self._above(k - 1, dropout_seed) if k else self.embedded
+
+    def _is_look_up(self, k: int) -> bool:
+        return k == 0 and not self.model.config.embedding_size
+
+    def _forward_rows(self, x, dropout_seed, first: int, last: int) -> None:
+        m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
+        stored = m.parameters.stored
+        if m.config.embedding_size:
+            embed(stored["embedding.weight"], x, self.embedded, *rows)
+        for k, z in enumerate(self.z):
+            if self._is_look_up(k):
+                table = stored["rnn.weight_ih_l0"]
+                look_up(table, x, cell.INPUT_PLANES, m.bias[k], z, *rows)
+            else:
+                inputs = self._input(k, dropout_seed)
+                input_product(inputs, m.w_ih[k], cell.INPUT_PLANES, m.bias[k], z, *rows)
+            cell.forward(z, self.s[k], self.kept[k], m.w_hh[k], m.extra[k], *rows)
+            if dropout_seed is not None:
+                self._drop(self.s[k][0, 1:], self.dropped[k], k, dropout_seed, rows)
+        logits_of(
+            self._above(-1, dropout_seed), m.w_out[0], stored["output.bias"], self.logits, *rows
+        )
+
+    def _drop(self, source, target, layer: int, seed: int, rows) -> None:
+        drop(source, target, (seed + layer * 0x9E3779B9) % 2**32, self.model.config.dropout, *rows)
+
+    def _backward_rows(self, x, y, dropout_seed, first: int, last: int) -> None:
+        m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
+        scale = m.dtype.type(1 / x.size)
+        losses_of(self.logits, y, self.losses, m.config.vocab_size, scale, *rows)
+        top = len(self.z) - 1
+        output_gradient(self.logits, m.w_out_t[0], self.dh[top % 2][1:], *rows)
+        for k in range(top, -1, -1):
+            dh, carry = self.dh[k % 2], self.carry_gradient
+            if dropout_seed is not None:
+                self._drop(dh[1:], dh[1:], k, dropout_seed, rows)
+            dh[0, first:last] = 0
+            carry[first:last] = 0
+            cell.backward(
+                self.z[k], self.s[k], self.kept[k], m.w_hh_t[k], m.extra[k], dh, carry, *rows
+            )
+            self.d_start[k, 0, first:last] = dh[0, first:last]
+            self.d_start[k, 1:, first:last] = carry[first:last]
+            if not self._is_look_up(k):
+                below = self.dh[(k - 1) % 2][1:] if k else self.d_embedded
+                below[: x.shape[0], first:last] = 0
+                output_product(self.z[k], m.w_ih_t[k], cell.INPUT_PLANES, below, *rows)
+
+    def _weight_gradients(self, x, dropout_seed, i: int, size: int) -> None:
+        """This thread's share of the columns of every gradient."""
+        m, cell, steps, room = self.model, self.model.cell, x.shape[0], self.room[i]
+        grads = self.gradients.stored
+        panels = padded(m.config.hidden_size) // PANEL
+        for k, z in enumerate(self.z):
+            dw, db = grads[f"rnn.weight_ih_l{k}"], grads[f"rnn.bias_ih_l{k}"]
+            first, last = share(cell.GATES * panels, i, size)
+            if self._is_look_up(k):
+                columns = first * PANEL, last * PANEL
+                look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
+            else:
+                inputs = self._input(k, dropout_seed)
+                weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, room)
+            dw, db = grads[f"rnn.weight_hh_l{k}"], grads[f"rnn.bias_hh_l{k}"]
+            for gate, planes, operand in _by_operand(cell):
+                first, last = share(len(planes) * panels, i, size)
+                source = self.s[k][0] if operand < 0 else self.kept[k][operand]
+                weight_gradient(source, z, planes, gate, dw, db, steps, first, last, room)
+            columns = tuple(PANEL * p for p in share(panels, i, size))
+            for name, (plane, state, shift) in cell.EXTRA.items():
+                dw = grads[f"rnn.{name}_l{k}"]
+                vector_gradient(z, plane, self.s[k][state], shift, dw, steps, *columns)
+        dw, db = grads["output.weight"], grads["output.bias"]
+        first, last = share(dw.shape[2] // PANEL, i, size)
+        dlogits = self.logits[:, None]
+        inputs = self._above(-1, dropout_seed)
+        weight_gradient(inputs, dlogits, _FIRST, 0, dw, db, steps, first, last, room)
+        if m.config.embedding_size:
+            columns = share(self.d_embedded.shape[2], i, size)
+            embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
+
+
+_FIRST = np.arange(1)
+
+
+def _by_operand(cell) -> list[tuple[int, np.ndarray, int]]:
+    """(first gate, planes, operand) of runs of gates whose W_hh multiplies the same thing."""
+    starts = [g for g, o in enumerate(cell.OPERANDS) if g == 0 or o != cell.OPERANDS[g - 1]]
+    ends = [*starts[1:], cell.GATES]
+    return [
+        (g, cell.HIDDEN_PLANES[g:end].copy(), cell.OPERANDS[g])
+        for g, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape, dtype=np.int64))

@@ -1,0 +1,215 @@
+"""Optimizers, clipping and learning-rate schedules, on flat arrays.
+
+Each update is one pass over contiguous parts of the arrays, which threads may share out. The
+formulas are PyTorch's, so that learning rates carry over.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .jit import FASTMATH, Team, entry, jit, share
+
+BLOCK = 4096  # elements whose squares are summed at once: the same sums for any number of threads
+
+
+@entry
+def _adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
+    b1, rest1 = w.dtype.type(beta1), w.dtype.type(1 - beta1)
+    b2, rest2 = w.dtype.type(beta2), w.dtype.type(1 - beta2)
+    small = w.dtype.type(epsilon)
+    keep = w.dtype.type(1 - learning_rate * decay)
+    rate = w.dtype.type(learning_rate / (1 - beta1**step))
+    unbias = w.dtype.type(1 / math.sqrt(1 - beta2**step))
+    for i in range(w.size):
+        m[i] = b1 * m[i] + rest1 * g[i]
+        v[i] = b2 * v[i] + rest2 * g[i] * g[i]
+        w[i] = keep * w[i] - rate * m[i] / (np.sqrt(v[i]) * unbias + small)
+
+
+@entry
+def _rmsprop(w, g, v, learning_rate, alpha, epsilon):
+    a, rest = w.dtype.type(alpha), w.dtype.type(1 - alpha)
+    small, rate = w.dtype.type(epsilon), w.dtype.type(learning_rate)
+    for i in range(w.size):
+        v[i] = a * v[i] + rest * g[i] * g[i]
+        w[i] -= rate * g[i] / (np.sqrt(v[i]) + small)
+
+
+@entry
+def _adagrad(w, g, v, learning_rate, epsilon):
+    small, rate = w.dtype.type(epsilon), w.dtype.type(learning_rate)
+    for i in range(w.size):
+        v[i] += g[i] * g[i]
+        w[i] -= rate * g[i] / (np.sqrt(v[i]) + small)
+
+
+@entry
+def _sgd(w, g, m, learning_rate, momentum):
+    rate, keep = w.dtype.type(learning_rate), w.dtype.type(momentum)
+    for i in range(w.size):
+        m[i] = keep * m[i] + g[i]
+        w[i] -= rate * m[i]
+
+
+class Optimizer:
+    """Flat arrays that remember past gradients, and the update that uses them.
+
+    `arrays` (name: array of `size`) and `steps` are all its state. `step(w, g, learning_rate)`
+    updates the weights w from the gradients g, both flat.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __init__(self, size: int, dtype=np.float32, team: Team | None = None, **options: float):
+        self.arrays = {name: np.zeros(size, dtype) for name in self.names}
+        self.options = self.defaults() | options
+        self.steps = 0
+        self._team = team or Team(1)
+
+    @staticmethod
+    def defaults() -> dict[str, float]:
+        return {}
+
+    def step(self, w: np.ndarray, g: np.ndarray, learning_rate: float) -> None:
+        self.steps += 1
+
+        def part(i: int, size: int) -> None:
+            part = slice(*(BLOCK * b for b in share(-(-w.size // BLOCK), i, size)))
+            arrays = [array[part] for array in (w, g, *self.arrays.values())]
+            self._update(arrays, learning_rate)
+
+        self._team.run(part)
+
+    def _update(self, arrays: list[np.ndarray], learning_rate: float) -> None:
+        raise NotImplementedError
+
+
+class Adam(Optimizer):
+    """Kingma & Ba 2015; weight decay decoupled from the gradient (Loshchilov & Hutter 2019)."""
+
+    names = ("mean", "mean_square")
+
+    @staticmethod
+    def defaults() -> dict[str, float]:
+        return {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0}
+
+    def _update(self, arrays, learning_rate):
+        _adam(*arrays, learning_rate, *self.options.values(), self.steps)
+
+
+class RMSprop(Optimizer):
+    """Tieleman & Hinton 2012, with char-rnn's decay rate of 0.95."""
+
+    names = ("mean_square",)
+
+    @staticmethod
+    def defaults() -> dict[str, float]:
+        return {"alpha": 0.95, "epsilon": 1e-8}
+
+    def _update(self, arrays, learning_rate):
+        _rmsprop(*arrays, learning_rate, *self.options.values())
+
+
+class Adagrad(Optimizer):
+    """Duchi, Hazan & Singer 2011."""
+
+    names = ("sum_square",)
+
+    @staticmethod
+    def defaults() -> dict[str, float]:
+        return {"epsilon": 1e-10}
+
+    def _update(self, arrays, learning_rate):
+        _adagrad(*arrays, learning_rate, *self.options.values())
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum (Sutskever et al. 2013)."""
+
+    names = ("velocity",)
+
+    @staticmethod
+    def defaults() -> dict[str, float]:
+        return {"momentum": 0.9}
+
+    def _update(self, arrays, learning_rate):
+        _sgd(*arrays, learning_rate, *self.options.values())
+
+
+OPTIMIZERS = {"adam": Adam, "rmsprop": RMSprop, "adagrad": Adagrad, "sgd": SGD}
+
+
+@entry
+def _clip_value(g, limit):
+    high = g.dtype.type(limit)
+    low = -high
+    for i in range(g.size):
+        g[i] = low if g[i] < low else (high if g[i] > high else g[i])
+
+
+@entry
+def _scale(g, factor):
+    f = g.dtype.type(factor)
+    for i in range(g.size):
+        g[i] *= f
+
+
+@jit(fastmath=FASTMATH | {"reassoc"})  # a block is never split, so its bits do not change
+def _square_sum(block):
+    total = 0.0
+    for i in range(block.size):
+        total += np.float64(block[i]) * np.float64(block[i])
+    return total
+
+
+@entry
+def _square_sums(g, sums, first, last):
+    """sums[b] = the sum of squares of block b of g, for blocks first:last."""
+    for b in range(first, last):
+        block = g[b * BLOCK : (b + 1) * BLOCK]
+        sums[b] = _square_sum(block)
+
+
+def norm(g: np.ndarray, team: Team | None = None) -> float:
+    """The length of g; NaN or infinity where g holds one."""
+    blocks = -(-g.size // BLOCK)
+    sums = np.zeros(blocks)
+    (team or Team(1)).run(lambda i, size: _square_sums(g, sums, *share(blocks, i, size)))
+    return math.sqrt(sums.sum())
+
+
+def clip_value_(g: np.ndarray, limit: float) -> None:
+    """Every element of g into [-limit, limit], in place; NaN stays."""
+    _clip_value(g, limit)
+
+
+def clip_norm_(g: np.ndarray, limit: float, team: Team | None = None) -> float:
+    """Scale g, in place, to a length of at most limit (Pascanu et al. 2013); returns the length."""
+    length = norm(g, team)
+    if length > limit:
+        _scale(g, limit / length)
+    return length
+
+
+def constant(step: int, **_: float) -> float:
+    return 1.0
+
+
+def cosine(step: int, *, total_steps: int, **_: float) -> float:
+    """From 1 to 0 over the steps (Loshchilov & Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
+
+
+def linear(step: int, *, total_steps: int, **_: float) -> float:
+    return max(0.0, 1 - step / total_steps)
+
+
+def exponential(step: int, *, epoch: int, decay: float, decay_after: float, **_: float) -> float:
+    """`decay` once for each finished epoch from `decay_after` on, as in char-rnn."""
+    return decay ** max(0, epoch + 1 - max(1, math.ceil(decay_after)))
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "exponential": exponential}

@@ -1,0 +1,283 @@
+"""The judge: everything charrnn computes, once more, in float64 and in plain loops.
+
+Written from the published equations and sharing nothing with the package. Slow on purpose: where
+a line here could be faster or could read like the equation, it reads like the equation.
+
+Every function of parameters also takes complex numbers, so that `gradcheck` can differentiate it
+by the complex step. Shapes: T time steps, N rows, V characters, E embedding, H hidden units,
+L layers, S state vectors of a cell (2 for the LSTMs: h and c).
+"""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+
+# --- one step of each cell: x (D,), state (S, H), w the layer's weights -> new state (S, H) ---
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def rnn(x, state, w):
+    """Elman 1990: h' = tanh(W_ih x + b_ih + W_hh h + b_hh)."""
+    (h,) = state
+    return [np.tanh(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh)]
+
+
+def lstm(x, state, w):
+    """Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000."""
+    h, c = state
+    i, f, g, o = np.split(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh, 4)
+    c_new = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h_new = sigmoid(o) * np.tanh(c_new)
+    return [h_new, c_new]
+
+
+def lstm_peephole(x, state, w):
+    """Gers & Schmidhuber 2000: i and f see the old c, o sees the new one."""
+    h, c = state
+    i, f, g, o = np.split(w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh, 4)
+    i = sigmoid(i + w.weight_ci * c)
+    f = sigmoid(f + w.weight_cf * c)
+    c_new = f * c + i * np.tanh(g)
+    o = sigmoid(o + w.weight_co * c_new)
+    return [o * np.tanh(c_new), c_new]
+
+
+def gru(x, state, w):
+    """As PyTorch and cuDNN: the reset gate multiplies W_hn h + b_hn."""
+    (h,) = state
+    x_r, x_z, x_n = np.split(w.weight_ih @ x + w.bias_ih, 3)
+    h_r, h_z, h_n = np.split(w.weight_hh @ h + w.bias_hh, 3)
+    r = sigmoid(x_r + h_r)
+    z = sigmoid(x_z + h_z)
+    n = np.tanh(x_n + r * h_n)
+    return [(1 - z) * n + z * h]
+
+
+def gru_original(x, state, w):
+    """Cho et al. 2014: the reset gate multiplies h, before W_hn."""
+    (h,) = state
+    W_hr, W_hz, W_hn = np.split(w.weight_hh, 3)
+    b_hr, b_hz, b_hn = np.split(w.bias_hh, 3)
+    x_r, x_z, x_n = np.split(w.weight_ih @ x + w.bias_ih, 3)
+    r = sigmoid(x_r + W_hr @ h + b_hr)
+    z = sigmoid(x_z + W_hz @ h + b_hz)
+    n = np.tanh(x_n + W_hn @ (r * h) + b_hn)
+    return [(1 - z) * n + z * h]
+
+
+CELLS = {
+    "rnn": rnn,
+    "lstm": lstm,
+    "lstm-peephole": lstm_peephole,
+    "gru": gru,
+    "gru-original": gru_original,
+}
+GATES = {"rnn": 1, "lstm": 4, "lstm-peephole": 4, "gru": 3, "gru-original": 3}
+STATES = {"rnn": 1, "lstm": 2, "lstm-peephole": 2, "gru": 1, "gru-original": 1}
+
+
+# --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size ---
+
+
+def tensor_shapes(config):
+    """{name: shape} of every parameter, in PyTorch's names."""
+    V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
+    G = GATES[config.cell]
+    shapes = {"embedding.weight": (V, E)} if E else {}
+    for k in range(config.num_layers):
+        D = H if k > 0 else E or V
+        shapes[f"rnn.weight_ih_l{k}"] = (G * H, D)
+        shapes[f"rnn.weight_hh_l{k}"] = (G * H, H)
+        shapes[f"rnn.bias_ih_l{k}"] = (G * H,)
+        shapes[f"rnn.bias_hh_l{k}"] = (G * H,)
+        if config.cell == "lstm-peephole":
+            for gate in "ifo":
+                shapes[f"rnn.weight_c{gate}_l{k}"] = (H,)
+    return shapes | {"output.weight": (V, H), "output.bias": (V,)}
+
+
+def random_params(config, rng, scale=0.5):
+    """{name: array} with every tensor, biases too, uniform in [-scale, scale]."""
+    return {n: rng.uniform(-scale, scale, shape) for n, shape in tensor_shapes(config).items()}
+
+
+def random_problem(config, T, N, seed=0):
+    """params, x, y (T, N), state (L, S, N, H): random, every character in x if T*N >= V."""
+    rng = np.random.default_rng(seed)
+    V, H, L = config.vocab_size, config.hidden_size, config.num_layers
+    params = random_params(config, rng)
+    x = rng.permutation(np.resize(rng.permutation(V), T * N)).reshape(T, N).astype(np.int32)
+    y = rng.integers(0, V, (T, N), dtype=np.int32)
+    return params, x, y, rng.uniform(-0.5, 0.5, (L, STATES[config.cell], N, H))
+
+
+def layer_weights(params, k):
+    """The tensors of layer k under their bare names: rnn.weight_ih_l0 -> weight_ih."""
+    start, end = "rnn.", f"_l{k}"
+    names = [n for n in params if n.startswith(start) and n.endswith(end)]
+    return SimpleNamespace(**{n[len(start) : -len(end)]: params[n] for n in names})
+
+
+def input_vector(params, config, i):
+    """What the first layer sees of character i: its row of the embedding, or a one-hot vector."""
+    return params["embedding.weight"][i] if config.embedding_size else np.eye(config.vocab_size)[i]
+
+
+def forward(params, config, x, state):
+    """x (T, N) ids, state (L, S, N, H) -> logits (T, N, V), end state (L, S, N, H)."""
+    T, N = x.shape
+    dtype = np.result_type(np.float64, state, *params.values())
+    params = {name: np.asarray(a, dtype) for name, a in params.items()}
+    step = CELLS[config.cell]
+    layers = [layer_weights(params, k) for k in range(config.num_layers)]
+    state = np.array(state, dtype)
+    logits = np.zeros((T, N, config.vocab_size), dtype)
+    for t in range(T):
+        for n in range(N):
+            v = input_vector(params, config, x[t, n])
+            for k, weights in enumerate(layers):
+                state[k, :, n] = step(v, state[k, :, n], weights)
+                v = state[k, 0, n]
+            logits[t, n] = params["output.weight"] @ v + params["output.bias"]
+    return logits, state
+
+
+def cross_entropy(logits, target):
+    """-ln softmax(logits)[target], in nats."""
+    logits = logits - logits.real.max()
+    return np.log(np.exp(logits).sum()) - logits[target]
+
+
+def loss(params, config, x, y, state):
+    """Mean cross-entropy over the T*N predictions, in nats, and the end state."""
+    T, N = x.shape
+    logits, end_state = forward(params, config, x, state)
+    total = sum(cross_entropy(logits[t, n], y[t, n]) for t in range(T) for n in range(N))
+    return total / (T * N), end_state
+
+
+# --- optimizers: (start, gradient of each step, learning rate of each step) -> each p in turn ---
+
+
+def adam(p, gradients, rates, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0):
+    """Kingma & Ba 2015, weight decay decoupled as in Loshchilov & Hutter 2019."""
+    m = v = np.zeros_like(p)
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        m_hat = m / (1 - beta1**t)
+        v_hat = v / (1 - beta2**t)
+        p = p - rate * weight_decay * p - rate * m_hat / (np.sqrt(v_hat) + epsilon)
+        yield p
+
+
+def rmsprop(p, gradients, rates, alpha=0.95, epsilon=1e-8):
+    """Tieleman & Hinton 2012, epsilon outside the root as in Torch and PyTorch."""
+    v = np.zeros_like(p)
+    for g, rate in zip(gradients, rates, strict=True):
+        v = alpha * v + (1 - alpha) * g**2
+        p = p - rate * g / (np.sqrt(v) + epsilon)
+        yield p
+
+
+def adagrad(p, gradients, rates, epsilon=1e-10):
+    """Duchi et al. 2011."""
+    total = np.zeros_like(p)
+    for g, rate in zip(gradients, rates, strict=True):
+        total = total + g**2
+        p = p - rate * g / (np.sqrt(total) + epsilon)
+        yield p
+
+
+def sgd(p, gradients, rates, momentum=0.9):
+    """Heavy ball in PyTorch's form: the rate multiplies the whole velocity."""
+    velocity = np.zeros_like(p)
+    for g, rate in zip(gradients, rates, strict=True):
+        velocity = momentum * velocity + g
+        p = p - rate * velocity
+        yield p
+
+
+OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "adagrad": adagrad, "sgd": sgd}
+
+
+def clip_value(g, limit):
+    return np.array([max(-limit, min(limit, v)) for v in g])
+
+
+def clip_norm(g, limit):
+    """g scaled so that its Euclidean norm is at most limit, and the norm it had."""
+    norm = math.sqrt(sum(v * v for v in g))
+    return (g * (limit / norm) if norm > limit else g), norm
+
+
+# --- schedules: what the learning rate is multiplied by at `step` of `total` (from 0) ---
+
+
+def constant(step, total):
+    return 1.0
+
+
+def cosine(step, total):
+    return 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+def linear(step, total):
+    return 1 - step / total
+
+
+def exponential(epoch, decay, after):
+    """char-rnn's (Karpathy 2015): times `decay` at the end of each epoch from number `after`.
+
+    `epoch` counts the epochs that are over.
+    """
+    factor = 1.0
+    for finished in range(1, epoch + 1):
+        if finished >= after:
+            factor *= decay
+    return factor
+
+
+# --- sampling and the streams of training ---
+
+
+def softmax(logits):
+    e = np.exp(logits - np.max(logits))
+    return e / e.sum()
+
+
+def sample(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
+    """One id. Equally likely characters count as ordered by id, the lowest first."""
+    logits = np.asarray(logits, np.float64)
+    if temperature == 0:
+        return int(np.argmax(logits))
+    p = softmax(logits / temperature)
+    order = sorted(range(len(p)), key=lambda i: (-p[i], i))
+    if top_k > 0:
+        p[order[top_k:]] = 0
+        p /= p.sum()
+    if top_p < 1:
+        size, reached = 0, 0.0
+        while reached < top_p and size < len(p):
+            reached += p[order[size]]
+            size += 1
+        p[order[size:]] = 0
+        p /= p.sum()
+    return int(rng.choice(len(p), p=p))
+
+
+def chunks(ids, batch_size, seq_length):
+    """All (x, y) of an epoch, lists [t][b]: batch_size contiguous streams, y one id ahead of x."""
+    length = (len(ids) - 1) // batch_size
+    streams = [ids[b * length : b * length + length + 1] for b in range(batch_size)]
+    result = []
+    for start in range(0, length, seq_length):
+        end = min(start + seq_length, length)
+        x = [[stream[t] for stream in streams] for t in range(start, end)]
+        y = [[stream[t + 1] for stream in streams] for t in range(start, end)]
+        result.append((x, y))
+    return result
