@@ -11,13 +11,13 @@ from charrnn.kernels.dropout import drop
 from charrnn.kernels.loss import cross_entropy
 from charrnn.kernels.product import (
     PANEL,
-    ROOM,
     input_product,
     output_product,
     pack,
     pack_transposed,
     padded,
     product,
+    room_for,
     weight_gradient,
     zeros,
 )
@@ -115,7 +115,9 @@ def test_weight_gradient(dtype, steps, batch, parts):
     panels = 2 * padded(hidden) // PANEL
     for i in range(parts):
         share = panels * i // parts, panels * (i + 1) // parts
-        weight_gradient(x, dz, planes, 1, dw, db, steps, *share, zeros((ROOM,), dtype))
+        weight_gradient(
+            x, dz, planes, 1, dw, db, steps, *share, zeros((room_for(x.shape[2]),), dtype)
+        )
     for g, plane in enumerate(planes):
         expected = np.einsum("tbd,tbh->dh", x[..., :inputs], dz[:, plane])
         assert np.allclose(dw[:, 1 + g], expected, rtol=0, atol=200 * DTYPES[dtype])

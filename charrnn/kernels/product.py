@@ -6,11 +6,10 @@ Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero
 import numpy as np
 
 from ..jit import entry, jit
-from .tile import MOST_ROWS, PANEL, panels_at_once, tile_of
+from .tile import MOST_ROWS, PANEL, copy_rows, panels_at_once, tile_of
 
 DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
 TOGETHER = 4  # panels of a weight gradient packed before they are used
-ROOM = TOGETHER * DEPTH * PANEL
 
 
 def padded(size: int) -> int:
@@ -29,9 +28,11 @@ def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
 @entry
 def pack(w, gate, panels):
     """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
+    row, start = w.shape[1] * w.shape[2], gate * w.shape[2]
+    source, target = w.reshape(-1), panels.reshape(-1)
     for p in range(panels.shape[0]):
-        for k in range(w.shape[0]):
-            _copy(w[k, gate, p * PANEL : (p + 1) * PANEL], panels[p, k])
+        to = p * panels.shape[1] * PANEL
+        copy_rows(source, start + p * PANEL, row, target, to, PANEL, w.shape[0])
 
 
 @entry
@@ -114,57 +115,59 @@ def output_product(dz, w, planes, dx, steps, first, last):
 
 
 @entry
-def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, packed):
+def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
     """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
 
     x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N); `first:last` are the
-    panels of this call, counted through all of `planes`; `packed` is room for ROOM values.
+    panels of this call, counted through all of `planes`; `room` (room_for(D'),) is scratch.
     Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
     """
-    batch, width, panels = x.shape[1], x.shape[2], dz.shape[3] // PANEL
-    total = steps * batch
-    a, c = x.reshape(-1), dw.reshape(-1)
-    p = first
-    while p < last:
-        g, panel = p // panels, p % panels
-        count = min(TOGETHER, last - p, panels - panel)
-        column = panel * PANEL
-        _clear(dw, db, gate + g, column, count * PANEL)
-        c_at = (gate + g) * dw.shape[2] + column
-        for k in range(0, total, DEPTH):
-            depth = min(DEPTH, total - k)
+    batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // PANEL, dw.shape[0]
+    strips = room[TOGETHER * DEPTH * PANEL :]
+    strips[-1] = 1
+    for p in range(first, last):
+        column = p % panels * PANEL
+        for d in range(inputs):
+            dw[d, gate + p // panels, column : column + PANEL] = 0
+        db[gate + p // panels, column : column + PANEL] = 0
+    for k in range(0, steps * batch, DEPTH):
+        depth = min(DEPTH, steps * batch - k)
+        for i in range(0, width, PANEL):
+            copy_rows(x.reshape(-1), k * width + i, width, strips, i * DEPTH, PANEL, depth)
+        p = first
+        while p < last:
+            g, column = p // panels, p % panels * PANEL
+            count = min(TOGETHER, last - p, panels - p % panels)
             for i in range(count):
-                n = column + i * PANEL
-                to = packed[i * DEPTH * PANEL : (i + 1) * DEPTH * PANEL]
-                _gather(dz, planes[g], n, k, depth, to, db[gate + g, n : n + PANEL])
-            _tiles(
-                a, k * width, 1, width, packed, DEPTH * PANEL, c, c_at,
-                dw.shape[1] * dw.shape[2], depth, dw.shape[0], count,
-            )  # fmt: skip
-        p += count
+                _gather(dz, planes[g], column + i * PANEL, k, depth, room, i * DEPTH * PANEL)
+            at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
+            for i in range(0, inputs, PANEL):
+                _tiles(
+                    strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw.reshape(-1), at + i * row,
+                    row, depth, min(PANEL, inputs - i), count,
+                )  # fmt: skip
+            # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
+            one = strips[strips.size - 1 :]
+            _tiles(one, 0, 0, 0, room, DEPTH * PANEL, db.reshape(-1), at, 0, depth, 1, count)
+            p += count
+
+
+def room_for(width: int) -> int:
+    """Elements of scratch that `weight_gradient` needs for D' = width."""
+    return (TOGETHER * PANEL + width) * DEPTH + 1
 
 
 @jit
-def _clear(dw, db, gate, column, count):
-    for d in range(dw.shape[0]):
-        dw[d, gate, column : column + count] = 0
-    db[gate, column : column + count] = 0
-
-
-@jit
-def _gather(dz, plane, column, start, count, packed, db):
-    """Copy a column of 16 of dz, rows start to start + count of (T * B), and add them to db."""
-    batch = dz.shape[2]
-    t, b = start // batch, start % batch
-    for k in range(count):
-        source = dz[t, plane, b, column : column + PANEL]
-        target = packed[k * PANEL : (k + 1) * PANEL]
-        for j in range(PANEL):
-            target[j] = source[j]
-            db[j] += source[j]
-        b += 1
-        if b == batch:
-            t, b = t + 1, 0
+def _gather(dz, plane, column, start, count, packed, to):
+    """Copy 16 columns of dz[:, plane], rows start to start + count of (T * B), into a panel."""
+    flat, batch, width = dz.reshape(-1), dz.shape[2], dz.shape[3]
+    done = 0
+    while done < count:
+        t, b = (start + done) // batch, (start + done) % batch
+        rows = min(batch - b, count - done)
+        at = ((t * dz.shape[1] + plane) * batch + b) * width + column
+        copy_rows(flat, at, width, packed, to + done * PANEL, PANEL, rows)
+        done += rows
 
 
 @jit

@@ -8,6 +8,7 @@ high-performance matrix multiplication".)
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import VECTOR_BYTES, jit
@@ -139,3 +140,37 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     builder.position_at_end(after)
     for pointer, value in zip(outputs, results, strict=True):
         builder.store(value, builder.bitcast(pointer, vector.as_pointer())).align = size
+
+
+@intrinsic
+def copy_rows(typing_context, source, source_at, source_row, target, target_at, target_row, count):
+    """target[k] = source[k] for `count` rows of 16 elements; arguments as the tile's, flat.
+
+    Written by hand because loops of so few known turns are unrolled into single elements.
+    """
+    n = types.intp
+    signature = types.void(source, n, n, target, n, n, n)
+
+    def generate(context, builder, signature, args):
+        source, source_at, source_row, target, target_at, target_row, count = args
+        element = context.get_value_type(signature.args[0].dtype)
+        size = signature.args[0].dtype.bitwidth // 8
+        lanes = VECTOR_BYTES // size
+        vector = ir.VectorType(element, lanes).as_pointer()
+
+        def row(array_type, array, start, stride, k):
+            data = context.make_array(array_type)(context, builder, array).data
+            return builder.gep(data, [builder.add(start, builder.mul(k, stride))])
+
+        with cgutils.for_range(builder, count) as loop:
+            origin = row(signature.args[0], source, source_at, source_row, loop.index)
+            goal = row(signature.args[3], target, target_at, target_row, loop.index)
+            for j in range(0, PANEL, lanes):
+                place = [_number(j)]
+                value = builder.load(builder.bitcast(builder.gep(origin, place), vector))
+                value.align = size
+                store = builder.store(value, builder.bitcast(builder.gep(goal, place), vector))
+                store.align = size
+        return context.get_dummy_value()
+
+    return signature, generate
