@@ -18,12 +18,12 @@ from .kernels.lookup import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.loss import logits_of, losses_of, output_gradient
 from .kernels.product import (
     PANEL,
-    ROOM,
     input_product,
     output_product,
     pack,
     pack_transposed,
     padded,
+    room_for,
     weight_gradient,
     zeros,
 )
@@ -88,9 +88,10 @@ class Parameters:
 class Model:
     """Weights, their packed copies for the kernels, and the threads that work on them.
 
-    `rng` draws the first weights: input and output matrices uniform in ±1/√H (PyTorch's), recurrent
-    ones orthogonal gate by gate (Saxe et al. 2014), embeddings standard normal, biases the cell's.
-    Without it all are zero, to be loaded.
+    `rng` draws the first weights. What a character looks up, an embedding or the one-hot input's
+    row, is standard normal: with PyTorch's ±1/√H a one-hot network spends an epoch learning to tell
+    the characters apart. Recurrent matrices are orthogonal gate by gate (Saxe et al. 2014), others
+    uniform in ±1/√H, biases the cell's. Without `rng` all are zero, to be loaded.
     """
 
     def __init__(
@@ -111,9 +112,10 @@ class Model:
 
     def _initialise(self, rng: np.random.Generator) -> None:
         bound = self.config.hidden_size**-0.5
+        looked_up = "embedding.weight" if self.config.embedding_size else "rnn.weight_ih_l0"
         for name in self.parameters.shapes:
             view = self.parameters.view(name)
-            if name == "embedding.weight":
+            if name == looked_up:
                 view[...] = rng.standard_normal(view.shape)
             elif "weight_hh" in name:
                 for gate in view:
@@ -236,7 +238,8 @@ class Stack:
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
             self.gradients = Parameters(c, dtype)
-            self.room = [zeros((ROOM,), dtype) for _ in range(model.team.size)]
+            room = room_for(max(H, padded(c.embedding_size)))
+            self.room = [zeros((room,), dtype) for _ in range(model.team.size)]
 
     def set_state(self, state: np.ndarray) -> None:
         """Start from state (L, S, B, H)."""
