@@ -1,4 +1,4 @@
-"""The files of a run: safetensors, written atomically, checked in every bit when read.
+"""Models and states as safetensors files: written whole, checked in every bit when read.
 
 A file holds, after the safetensors header, its arrays; the header's metadata hold one JSON text
 under MODEL_KEY or STATE_KEY, and a SHA-256 of that text and of all arrays. No number in a file is
@@ -12,16 +12,15 @@ import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from .errors import CharRNNError, printable
+from .files import FilePath, reason, shown, write_atomically
 from .vocab import Vocabulary
 
 FORMAT_VERSION = 1
@@ -52,15 +51,8 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-FilePath = str | bytes | os.PathLike
 Arrays = dict[str, np.ndarray]
 TensorShapes = Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
-
-
-class RunFiles(NamedTuple):
-    model: Path
-    state: Path
-    log: Path
 
 
 class ModelFile(NamedTuple):
@@ -77,13 +69,6 @@ class _Entry(NamedTuple):
     name: str
     dtype: np.dtype
     shape: tuple[int, ...]
-
-
-def paths(output: FilePath) -> RunFiles:
-    """The files of a run: the model is `output` itself, the others have its name without ending."""
-    output = os.fsdecode(output)
-    stem = output.removesuffix(".safetensors")
-    return RunFiles(Path(output), Path(f"{stem}.state.safetensors"), Path(f"{stem}.log.jsonl"))
 
 
 def save_model(
@@ -108,82 +93,25 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         content, tensors = _read(file, MODEL_KEY)
         config, training = content.get("config"), content.get("training")
         if not (isinstance(config, dict) and isinstance(training, dict)):
-            raise _damaged("it holds no configuration")
+            raise damaged("it holds no configuration")
         _check_tensors(tensors, config, tensor_shapes)
         vocabulary = _vocabulary(content.get("vocabulary", ""), config)
         return ModelFile(tensors, config, vocabulary, training, content["format_version"])
 
 
-def save_state(path: FilePath, arrays: Arrays, info: Any) -> None:
-    """Write what training needs to go on; `info` is any JSON value. Raises as write_atomically."""
+def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
+    """Write what training needs to go on; `info` is JSON. Raises as write_atomically."""
     write_atomically(path, _serialized(STATE_KEY, {"info": info}, arrays))
 
 
-def load_state(path: FilePath) -> tuple[Arrays, Any]:
+def load_state(path: FilePath) -> tuple[Arrays, dict[str, Any]]:
     """(arrays, info) as save_state was given them. Raises CharRNNError for anything else."""
     with _opened(path, "there is no run to resume") as file:
         content, arrays = _read(file, STATE_KEY)
-        return arrays, content.get("info")
-
-
-def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> None:
-    """Replace the file `path` by one with the bytes of `chunks`, or else leave it as it is.
-
-    When this returns the bytes are on the disk; no error leaves a temporary file. A symbolic link
-    stays, its target is replaced. Raises CharRNNError when the file cannot be written.
-    """
-    with _explained(f"cannot write {_shown(path)}"):
-        target = _target(path)
-        with _temporary_beside(target) as temporary:
-            with open(temporary, "xb") as file:
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        _flush_folder(os.path.dirname(target))
-
-
-def require_writable(path: FilePath) -> None:
-    """Raises CharRNNError when write_atomically could not write `path`: to know it in time."""
-    failure = f"cannot write {_shown(path)}"
-    with _explained(failure), _temporary_beside(_target(path)) as temporary:
-        open(temporary, "xb").close()
-
-
-def _target(path: FilePath) -> str:
-    """The file that `path` stands for, which is a regular one or none yet."""
-    target = os.path.realpath(os.fsdecode(path))
-    folder = os.path.dirname(target)
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.stat(target).st_mode):  # never replace a device
-            raise OSError("it is a folder or a device, not a file")
-    return target
-
-
-@contextlib.contextmanager
-def _temporary_beside(target: str) -> Iterator[str]:
-    """A name for a temporary file in the folder of `target`; no such file is left at the end."""
-    folder, name = os.path.split(target)
-    # Shortened, so that it is within the limit of 255 bytes if `name` is.
-    temporary = os.path.join(folder, f".{name[:50]}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):  # it has become the target
-            os.unlink(temporary)
-
-
-def _flush_folder(folder: str) -> None:
-    """Put the new name on the disk, too, where the file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        info = content.get("info")
+        if not isinstance(info, dict):
+            raise damaged("it tells nothing of a run")
+        return arrays, info
 
 
 def _serialized(key: str, content: dict[str, Any], arrays: Arrays) -> Iterator[bytes | np.ndarray]:
@@ -222,18 +150,18 @@ def _description(array: np.ndarray) -> dict[str, Any]:
 @contextlib.contextmanager
 def _opened(path: FilePath, if_missing: str) -> Iterator[BinaryIO]:
     """The file, open; any error met while it is read and checked becomes one that names it."""
-    shown = _shown(path)
+    name = shown(path)
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):  # has no size to check numbers against
             raise OSError("it is a pipe, not a file")
         with open(path, "rb") as file:
             yield file
     except FileNotFoundError:
-        raise CharRNNError(f"no such file: {shown}; {if_missing}.") from None
+        raise CharRNNError(f"no such file: {name}; {if_missing}.") from None
     except CharRNNError as error:
-        raise CharRNNError(f"{shown}: {error}") from None
+        raise CharRNNError(f"{name}: {error}") from None
     except (OSError, ValueError, MemoryError) as error:
-        raise CharRNNError(f"cannot read {shown}: {_reason(error)}.") from error
+        raise CharRNNError(f"cannot read {name}: {reason(error)}.") from error
 
 
 def _read(file: BinaryIO, key: str) -> tuple[dict[str, Any], Arrays]:
@@ -249,7 +177,7 @@ def _read(file: BinaryIO, key: str) -> tuple[dict[str, Any], Arrays]:
     _check_version(content.get("format_version"))
     arrays = {entry.name: _array(file, entry) for entry in _entries(header, num_bytes)}
     if metadata.get("sha256") != _digest(text, arrays):
-        raise _damaged("its checksum is wrong")
+        raise damaged("its checksum is wrong")
     return content, arrays
 
 
@@ -264,7 +192,7 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     if num_bytes > size - 8:
         raise _truncated(size, 8 + num_bytes)
     if not 2 <= num_bytes <= MAX_HEADER_BYTES:
-        raise _damaged(f"its header has {num_bytes:,} bytes")
+        raise damaged(f"its header has {num_bytes:,} bytes")
     text = b"{" + file.read(num_bytes - 1)
     return _parsed(text.decode("utf-8", "replace")), size - 8 - num_bytes
 
@@ -272,13 +200,13 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
 def _parsed(text: str) -> dict[str, Any]:
     """The JSON object `text`, of bounded size and depth, no key twice."""
     if sum(map(text.count, "[{,")) > MAX_HEADER_ITEMS:
-        raise _damaged("its header is too large")
+        raise damaged("its header is too large")
     try:
         value = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_bounded_int)
     except (ValueError, RecursionError):
-        raise _damaged("its header is not valid JSON") from None
+        raise damaged("its header is not valid JSON") from None
     if not isinstance(value, dict) or _depth_exceeds(MAX_DEPTH, value):
-        raise _damaged("its header is not a plain JSON object")
+        raise damaged("its header is not a plain JSON object")
     return value
 
 
@@ -304,7 +232,7 @@ def _depth_exceeds(limit: int, value: Any) -> bool:
 
 def _check_version(version: Any) -> None:
     if type(version) is not int or version < 1:
-        raise _damaged("it has no format version")
+        raise damaged("it has no format version")
     if version > FORMAT_VERSION:
         raise CharRNNError(
             f"the file has format version {version}, and this charrnn knows {FORMAT_VERSION} only: "
@@ -318,12 +246,12 @@ def _entries(header: dict[str, Any], num_bytes: int) -> list[_Entry]:
     end = 0
     for entry in entries:
         if entry.begin != end:
-            raise _damaged("its arrays overlap or leave a gap")
+            raise damaged("its arrays overlap or leave a gap")
         end = entry.end
     if end > num_bytes:
         raise _truncated(num_bytes, end)
     if end < num_bytes:
-        raise _damaged(f"{num_bytes - end:,} bytes follow its arrays")
+        raise damaged(f"{num_bytes - end:,} bytes follow its arrays")
     return entries
 
 
@@ -333,11 +261,11 @@ def _entry(name: str, description: Any) -> _Entry:
         shape = tuple(description["shape"])
         begin, end = description["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise _damaged(f"it does not describe the array {_quoted(name)}") from None
+        raise damaged(f"it does not describe the array {_quoted(name)}") from None
     sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and len(shape) <= MAX_DIMS
     sound = sound and math.prod(max(n, 1) for n in shape) <= MAX_VALUES
     if not sound or end - begin != math.prod(shape) * dtype.itemsize:
-        raise _damaged(f"the size of the array {_quoted(name)} is wrong")
+        raise damaged(f"the size of the array {_quoted(name)} is wrong")
     return _Entry(begin, end, name, dtype, shape)
 
 
@@ -353,55 +281,40 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
     """Raises CharRNNError unless `tensors` are those that `config` asks for, float32, finite."""
     layers = config.get("num_layers")
     if isinstance(layers, int) and layers > len(tensors):  # or tensor_shapes might not return
-        raise _damaged(f"it has {len(tensors)} tensors for {layers} layers")
+        raise damaged(f"it has {len(tensors)} tensors for {layers} layers")
     try:
         expected = {name: tuple(shape) for name, shape in tensor_shapes(config).items()}
     except (CharRNNError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise _damaged(
+        raise damaged(
             f"its configuration is impossible: {printable(str(error)[:200].rstrip('.'))}"
         ) from None
     found = {name: tensor.shape for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             shapes = f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}"
-            raise _damaged(f"the tensor {_quoted(name)} is {shapes}")
+            raise damaged(f"the tensor {_quoted(name)} is {shapes}")
         if tensors[name].dtype != np.float32:
-            raise _damaged(f"the tensor {_quoted(name)} is not of float32")
+            raise damaged(f"the tensor {_quoted(name)} is not of float32")
         if not np.isfinite(tensors[name]).all():
-            raise _damaged(f"the tensor {_quoted(name)} holds values that are not finite")
+            raise damaged(f"the tensor {_quoted(name)} holds values that are not finite")
 
 
 def _vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
     if not isinstance(characters, str | None):
-        raise _damaged("its vocabulary is not a string")
+        raise damaged("its vocabulary is not a string")
     vocabulary = Vocabulary(characters)
     if len(vocabulary) != config.get("vocab_size"):
-        raise _damaged(f"its vocabulary has {len(vocabulary)} characters, its configuration not")
+        raise damaged(f"its vocabulary has {len(vocabulary)} characters, its configuration not")
     return vocabulary
 
 
-def _damaged(how: str) -> CharRNNError:
+def damaged(how: str) -> CharRNNError:
+    """The error for a file that says it is charrnn's, but cannot be what charrnn wrote."""
     return CharRNNError(f"the file is damaged ({how}): restore it from a copy or train anew.")
 
 
 def _truncated(found: int, needed: int) -> CharRNNError:
-    return _damaged(f"truncated: {found:,} bytes of {needed:,}")
-
-
-@contextlib.contextmanager
-def _explained(failure: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        raise CharRNNError(f"{failure}: {_reason(error)}.") from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
-def _shown(path: FilePath) -> str:
-    return printable(os.fsdecode(path))
+    return damaged(f"truncated: {found:,} bytes of {needed:,}")
 
 
 def _quoted(name: str) -> str:

@@ -127,10 +127,10 @@ def choice(name: str, value: object, known: tuple[str, ...]) -> None:
         raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")
 
 
-def whole(name: str, value: object, least: int, most: int | None = None) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not good or (most is not None and value > most):
-        limit = f" and at most {most:,}" if most is not None else ""
+def whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
+    """Refuse `value` unless it is an integer from `least` to `most`, as files can hold."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        limit = f" and at most {most:,}" if isinstance(value, int) and value > most else ""
         raise UsageError(
             f"{_words(name)} must be a whole number of at least {least}{limit}, not {value!r}."
         )

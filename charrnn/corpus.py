@@ -23,12 +23,12 @@ from typing import BinaryIO, Literal, NamedTuple
 import numpy as np
 
 from .errors import CharRNNError, UsageError, printable
+from .files import FilePath, explained, shown
 from .vocab import Vocabulary, code_points
 
 CHUNK_BYTES = 1 << 20  # bytes read at a time
 SMALL_BYTES = 1 << 24  # ids, or a copy of standard input, up to this size stay in memory
 
-FilePath = str | bytes | os.PathLike
 Opener = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
 
 
@@ -39,6 +39,7 @@ class Corpus:
     ids: np.ndarray  # (n,) of vocabulary.dtype, read-only
     vocabulary: Vocabulary
     fingerprint: str  # hexadecimal SHA-256 of the bytes read and the encoding's name
+    encoding: str  # its name, or "bytes"
     names: tuple[str, ...]  # the files, as they were given
     num_bytes: int  # bytes read
     left_out: str = ""  # the unknown characters skipped, each once, sorted
@@ -84,6 +85,7 @@ def read_corpus(
         ids=ids,
         vocabulary=vocabulary,
         fingerprint=reader.fingerprint(),
+        encoding=codec or "bytes",
         names=tuple(map(os.fsdecode, paths)),
         num_bytes=reader.num_bytes,
         left_out="".join(sorted(left_out)),
@@ -145,6 +147,11 @@ class Streams:
         self.num_chunks = len(self._starts)
         self.chars_per_epoch = used
 
+    def chars_until(self, chunks: int) -> int:
+        """How many characters so many chunks have, over all epochs."""
+        epochs, k = divmod(chunks, self.num_chunks)
+        return epochs * self.chars_per_epoch + k * self._starts.step * len(self._x)
+
     def chunk(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets (T, B) of chunk k, int32; the last chunk may be shorter than T."""
         times = slice(self._starts[k], self._starts[k] + self._starts.step)
@@ -200,7 +207,7 @@ def _input(path: FilePath, folder: FilePath | None, stack: contextlib.ExitStack)
     """What reads `path` as often as needed: a pipe is first copied to a temporary file."""
     if path == "-":
         return _spooled("standard input", _standard_input, folder, stack)
-    name = printable(os.fsdecode(path))
+    name = shown(path)
     with _reading(name):
         status = os.stat(path)
     if stat.S_ISREG(status.st_mode):
@@ -305,21 +312,12 @@ def _codec_name(encoding: str) -> str:
 
 
 def _reading(name: str) -> contextlib.AbstractContextManager[None]:
-    return _explained(f"cannot read {name}")
+    return explained(f"cannot read {name}")
 
 
 def _storing(folder: FilePath | None) -> contextlib.AbstractContextManager[None]:
-    where = printable(os.fsdecode(folder)) if folder else "the folder that TMPDIR names"
-    return _explained(f"cannot keep temporary files in {where}")
-
-
-@contextlib.contextmanager
-def _explained(failure: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        reason = getattr(error, "strerror", None) or error
-        raise CharRNNError(f"{failure}: {reason}.") from error
+    where = shown(folder) if folder else "the folder that TMPDIR names"
+    return explained(f"cannot keep temporary files in {where}")
 
 
 def _undecodable(name: str, codec: str, error: UnicodeError, num_bytes: int) -> CharRNNError:

@@ -1,0 +1,51 @@
+# Needs GNU make, Python 3.10 or newer and a package index; all else is put into .venv.
+# With another Python: make PYTHON=python3.13 test
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-all lint bench clean
+.DELETE_ON_ERROR:
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z./-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
+
+demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and write 500 characters
+	@mkdir -p build
+	$(BIN)/charrnn train data/harbour.txt --output build/demo.safetensors --overwrite \
+	    --batch-size 20 --learning-rate 0.004 --dropout 0.1 --epochs 30
+	$(BIN)/charrnn sample --model build/demo.safetensors --length 500 --temperature 0.7
+
+test: .venv/test  ## run the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-all: .venv/test  ## run all tests
+	$(BIN)/python -m pytest -m ""
+
+lint: .venv/test  ## check the style of the source
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+bench: .venv/test  ## measure the speed of training and sampling
+	$(BIN)/python tests/bench/bench.py
+
+data/python.txt: data/build_python_corpus.py  ## make a corpus of 8 MB from Python's own library
+	$(PYTHON) $< $@
+
+clean:  ## remove all that make has made
+	rm -rf .venv build dist data/python.txt .pytest_cache .ruff_cache .hypothesis
+	find charrnn tests -name __pycache__ -exec rm -rf {} +
+
+# The environment is a file that says when it was last made to fit pyproject.toml.
+.venv/charrnn: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
+	    { echo "make: $(PYTHON) is not Python 3.10 or newer; try make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "make: $(PYTHON) has no venv; on Debian, apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip --disable-pip-version-check install --quiet --editable .
+	@touch $@
+
+.venv/test: .venv/charrnn
+	$(BIN)/pip --disable-pip-version-check install --quiet --editable '.[test]'
+	@touch $@

@@ -1,0 +1,113 @@
+"""The command `charrnn`: everything that knows a terminal. One file a command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+import click
+
+from .. import __version__
+from ..errors import CharRNNError, UsageError, printable
+from . import eval as eval_
+from . import info, sample, train
+
+
+@contextlib.contextmanager
+def reported() -> Iterator[None]:
+    """Turn whatever goes wrong inside into one sentence on stderr and an exit code.
+
+    1: the work failed; 2: wrong usage; 130: interrupted; 0 when a reader of stdout left early.
+    CHARRNN_DEBUG in the environment shows the traceback as well.
+    """
+    try:
+        yield
+    except (click.exceptions.Exit, click.Abort):
+        raise
+    except BrokenPipeError:
+        _discard_stdout()
+        raise click.exceptions.Exit(0) from None
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+    except click.ClickException as error:
+        raise _printable(error) from None
+    except Exception as error:
+        if os.environ.get("CHARRNN_DEBUG"):
+            traceback.print_exc()
+        failure = click.ClickException(_sentence(error))
+        failure.exit_code = 2 if isinstance(error, UsageError) else 1
+        raise _printable(failure) from None
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, CharRNNError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return (
+            f"there is not enough memory: {error}." if str(error) else "there is not enough memory."
+        )
+    if isinstance(error, OSError) and error.strerror:
+        where = (
+            os.fsdecode(error.filename) if error.filename is not None else "input or output failed"
+        )
+        return f"{where}: {error.strerror}."
+    return f"this is a fault in charrnn: {error!r}. CHARRNN_DEBUG=1 shows where it happened."
+
+
+def _printable(error: click.ClickException) -> click.ClickException:
+    """`error` with a message that holds no escape sequences from arguments, files or models."""
+    message = printable(error.format_message())
+    error.format_message = lambda: message
+    return error
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter flush stdout at its exit without another error."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Commands(click.Group):
+    """The commands, with `reported` around all that they do."""
+
+    def make_context(self, info_name, args, parent=None, **extra) -> click.Context:
+        # The arguments are kept for `train`, which says how to go on after an interruption.
+        with reported():
+            return super().make_context(info_name, args, parent, obj=tuple(args), **extra)
+
+    def invoke(self, ctx: click.Context) -> None:
+        if hasattr(sys.stdout, "reconfigure"):  # no text may fail for the want of a character
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with reported():
+            super().invoke(ctx)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+
+
+@click.group(
+    cls=_Commands,
+    epilog="Every option can be set in the environment too: CHARRNN_TRAIN_HIDDEN_SIZE=256 stands "
+    "for `charrnn train --hidden-size 256`. Text goes to stdout, everything else to stderr.",
+    context_settings={
+        "auto_envvar_prefix": "CHARRNN",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def main() -> None:
+    """Train a character-level recurrent neural network on a text, and write new text with it.
+
+    \b
+    Example:
+      charrnn train corpus.txt
+      charrnn sample --length 500
+    """
+
+
+for command in (train.command, sample.command, eval_.command, info.command):
+    main.add_command(command)

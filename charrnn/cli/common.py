@@ -1,0 +1,88 @@
+"""What the commands share: options, messages on stderr, JSON on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ..config import whole
+from ..errors import UsageError, printable
+
+MODEL = "model.safetensors"
+
+
+def checked(check: Callable[..., object], **limits: object) -> Callable[..., Any]:
+    """A click callback that refuses a value which `check(name, value, **limits)` refuses."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            if value is not None:
+                check(param.name, value, **limits)
+        except UsageError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+        return value
+
+    return callback
+
+
+model_option = click.option(
+    "-m", "--model", default=MODEL, metavar="FILE", help="The model, written by `charrnn train`."
+)
+json_option = click.option(
+    "--json", "json", is_flag=True, help="Print one line of JSON, for other programs."
+)
+unknown_option = click.option(
+    "--unknown",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    help="What to do about characters that the model has never seen: stop, or leave them out "
+    "with a warning.",
+)
+threads_option = click.option(
+    "--threads",
+    type=int,
+    callback=checked(whole, least=1),
+    show_default="all cores",
+    help="Threads to compute with; the results are the same for any number.",
+)
+
+
+def say(message: str = "") -> None:
+    """Write a line to stderr. A terminal that has gone away must not take the work with it."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)
+
+
+def print_json(values: dict[str, object]) -> None:
+    """One line on stdout; numbers that JSON does not have become null."""
+    finite = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
+    }
+    click.echo(json.dumps(finite))
+
+
+def print_table(rows: list[tuple[str, str]]) -> None:
+    """Name and value in two columns, on stdout."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def loss_in_words(nats: float) -> str:
+    """A loss for people: in nats and in bits."""
+    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character"
+
+
+def warn_unknown(characters: str) -> None:
+    """Name the characters that were left out of a text, if there are any."""
+    if characters:
+        names = ", ".join(f"'{printable(c)}'" for c in characters[:10])
+        more = f" and {len(characters) - 10} more" if len(characters) > 10 else ""
+        say(f"Warning: left out what the model has never seen: {names}{more}.")

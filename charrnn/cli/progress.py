@@ -1,0 +1,144 @@
+"""How a training run is shown on stderr: a bar on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..errors import printable
+from .common import say
+
+if TYPE_CHECKING:
+    from ..train import Report, Summary
+
+
+def describe(summary: Summary) -> None:
+    """Say what there is to learn from, what will be trained and which files it writes."""
+    s = summary
+    go_on = f", going on after step {s.resumed_step:,}" if s.resumed_step else ""
+    say(f"text    {s.characters:,} characters ({s.bytes:,} bytes), {s.vocab_size:,} different")
+    say(f"split   {s.train_characters:,} to learn from, {s.val_characters:,} held out")
+    c, o = s.config, s.options
+    say(f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters")
+    say(
+        f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} characters, "
+        f"{_rounded(s.epochs)} epochs; {o.optimizer}, learning rate {o.learning_rate:g}{go_on}"
+    )
+    say(f"files   {', '.join(printable(str(file)) for file in s.files)}")
+    for note in s.notes:
+        say(f"note    {note}")
+
+
+@contextlib.contextmanager
+def following(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None]]:
+    """Gives what is to be called with every report of the run."""
+    if quiet:
+        yield lambda report: None
+    elif _on_terminal():
+        with tqdm(
+            total=summary.steps,
+            initial=summary.resumed_step,
+            bar_format="{percentage:3.0f}%|{bar}| {desc}{remaining} left",
+            **_size(),
+            file=sys.stderr,
+        ) as bar:
+            yield lambda report: _advance(bar, summary, report)
+    else:
+        yield _Lines(summary)
+
+
+@contextlib.contextmanager
+def reading(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Gives what is to be called with (bytes read, bytes in all), or None; large texts show."""
+    if quiet or not _on_terminal():
+        yield None
+        return
+    bar = tqdm(
+        desc="reading",
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        delay=1,
+        **_size(),
+        file=sys.stderr,
+    )
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    with bar:
+        yield progress
+
+
+def show_notice(notice: str) -> None:
+    """Show a sentence above the bar."""
+    with contextlib.suppress(OSError, ValueError):
+        tqdm.write(notice, file=sys.stderr)
+
+
+def show_text(text: str) -> None:
+    """Show a piece of text above the bar, without the control characters it may hold."""
+    show_notice("\n".join(["---", *map(printable, text.split("\n")), "---"]))
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _size() -> dict[str, Any]:
+    """Let tqdm follow the size of the terminal, or assume one: some say that it is 0."""
+    with contextlib.suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns > 0:
+            return {"dynamic_ncols": True}
+    return {"ncols": 80, "nrows": 24}
+
+
+def _advance(bar: tqdm, summary: Summary, report: Report) -> None:
+    bar.set_description_str(f"{_numbers(summary, report)}, ", refresh=False)
+    bar.update(report.step - bar.n)
+
+
+class _Lines:
+    """Writes a line for the first report and for some of those that go into the log.
+
+    For each twentieth of the run there is one and, in a long run, for each minute.
+    """
+
+    def __init__(self, summary: Summary):
+        self._summary = summary
+        self._first = None  # (step, time) of the first report: before it, code was compiled
+        self._next = (math.inf, math.inf)  # step or time from which to write again
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = report.step, now
+            left = ""
+        elif report.logged and (report.step >= self._next[0] or now >= self._next[1]):
+            seconds = (now - self._first[1]) / (report.step - self._first[0])
+            seconds *= report.total_steps - report.step
+            left = f", {tqdm.format_interval(seconds)} left"
+        else:
+            return
+        numbers = _numbers(self._summary, report)
+        say(f"step {report.step:,}/{report.total_steps:,}, {numbers}{left}")
+        self._next = (min(report.step + report.total_steps / 20, report.total_steps), now + 60)
+
+
+def _numbers(summary: Summary, report: Report) -> str:
+    epoch = f"epoch {report.epoch:,.2f}/{_rounded(summary.epochs)}"
+    val = "" if report.val_loss is None else f", val {report.val_loss:.3f}"
+    speed = f"{report.chars_per_second:,.0f} chars/s"
+    return f"{epoch}, train {report.train_loss:.3f}{val}, {speed}"
+
+
+def _rounded(epochs: float) -> str:
+    return f"{epochs:,.0f}" if epochs >= 1000 else f"{epochs:.4g}"

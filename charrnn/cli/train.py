@@ -1,0 +1,191 @@
+"""`charrnn train`: learn a text, show how it goes, stop when told to."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ..config import CELL_NAMES, OPTIMIZER_NAMES, SCHEDULE_NAMES, ModelConfig, TrainOptions, whole
+from ..errors import UsageError
+from .common import MODEL, checked, loss_in_words, say, threads_option
+
+if TYPE_CHECKING:
+    from ..train import Report, Run
+
+# What ends a run, which is saved first, and the word for it.
+SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
+if hasattr(signal, "SIGHUP"):
+    SIGNALS[signal.SIGHUP] = "Hung up"
+SAMPLE_LENGTH = 200
+
+SETTINGS = {field.name: (ModelConfig, field.default) for field in fields(ModelConfig)}
+SETTINGS |= {field.name: (TrainOptions, field.default) for field in fields(TrainOptions)}
+
+
+def setting(name: str, help: str, **more: Any):
+    """The option for a field of ModelConfig or TrainOptions, which know its default and limits."""
+    cls, default = SETTINGS[name]
+    required = {"vocab_size": 1} if cls is ModelConfig else {}
+    more.setdefault("type", type(default))
+    return click.option(
+        "--" + name.replace("_", "-"),
+        default=default,
+        callback=checked(lambda name, value: cls(**required, **{name: value})),
+        help=help,
+        **more,
+    )
+
+
+@click.command("train")
+@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default=MODEL,
+    help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
+)
+@setting("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
+@setting("hidden_size", "Units in each layer.")
+@setting("num_layers", "Layers, one upon the other.")
+@setting("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
+@setting(
+    "dropout", "Share of the units switched off at random, between layers and before the output."
+)
+@setting("seq_length", "Characters through which the error is followed back.")
+@setting("batch_size", "Places in the text that are read side by side.")
+@setting(
+    "epochs",
+    "Times to read the text.",
+    type=float,
+    show_default="20, unless --steps is given",
+)
+@setting("steps", "Updates to make, instead of --epochs.", type=int)
+@setting("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
+@setting("learning_rate", "The size of an update, at first.")
+@setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
+@setting("momentum", "Momentum of sgd.")
+@setting("weight_decay", "Decoupled weight decay of adam.")
+@setting("lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float)
+@setting("lr_decay_after", "... from this epoch on.", type=float)
+@setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
+@setting("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
+@setting("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
+@click.option(
+    "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
+)
+@click.option("--encoding", default="utf-8", help="How the text is encoded.")
+@setting("seed", "The same seed gives the same weights.")
+@threads_option
+@click.option("--resume", is_flag=True, help="Go on with the run that --output holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
+@click.option(
+    "--sample-every",
+    type=int,
+    callback=checked(whole, least=0),
+    metavar="STEPS",
+    default=0,
+    help="Show a short sample on stderr every so many updates; 0: never.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
+@click.pass_context
+def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **settings) -> None:
+    """Train a model on text files.
+
+    Several files are joined in the order given; `-` is stdin. Ctrl-C saves the run, and --resume
+    continues it exactly; options it was started with need not be given again. An existing run is
+    never replaced unasked.
+
+    \b
+    Example:
+      charrnn train corpus.txt
+      charrnn train *.txt -o novels.safetensors --hidden-size 256 --dropout 0.2
+      charrnn train corpus.txt --resume
+    """
+    if resume and overwrite:
+        raise UsageError("give --resume or --overwrite, not both.")
+    given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
+    if given.get("bytes") and "encoding" in given:
+        raise UsageError("give --bytes or --encoding, not both.")
+    if "bytes" in given:
+        given["as_bytes"] = given.pop("bytes")
+    from ..api import start
+    from .progress import describe, following, reading, show_notice, show_text
+
+    with reading(quiet) as progress:
+        run = start(corpus, output, resume=resume, overwrite=overwrite, progress=progress, **given)
+    if not quiet:
+        describe(run.summary)
+    report = None
+    with _stopped_by_signals(run) as received, following(run.summary, quiet) as follow:
+        for report in run:
+            follow(report)
+            if report.notice:
+                show_notice(report.notice)
+            if sample_every and report.step % sample_every == 0 and not quiet:
+                show_text(run.sample(SAMPLE_LENGTH))
+    if not run.finished:
+        step = report.step if report else run.summary.resumed_step
+        say(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
+        say(f"  {_to_resume(ctx)}")
+        ctx.exit(128 + received[0])
+    if not quiet:
+        _conclude(report, output)
+
+
+def _conclude(report: Report | None, output: str) -> None:
+    if report is None:
+        say("note    the run was finished before; nothing was left to do")
+    elif report.best_val_loss is not None:
+        say(f"best    {loss_in_words(report.best_val_loss)} on the text held out")
+    say(f"done    charrnn sample -m {_quoted(output)}")
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+@contextmanager
+def _stopped_by_signals(run: Run) -> Iterator[list[int]]:
+    """Let signals end the run once it has saved; gives the list of those that came.
+
+    A second Ctrl-C ends everything at once. A signal that was ignored stays so (nohup).
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        run.stop()
+        if signal.SIGINT in before:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {k: handler for k, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _to_resume(ctx: click.Context) -> str:
+    """The command that continues this run: what was typed, with --resume."""
+    words = [word for word in ctx.obj[1:] if word not in ("--resume", "--overwrite")]
+    return " ".join(map(_quoted, [*ctx.command_path.split(), "--resume", *words]))
+
+
+def _quoted(word: str) -> str:
+    """`word` as a shell takes it, safe to print and to paste."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(rf"\x{byte:02x}" for byte in os.fsencode(word)) + "'"

@@ -1,0 +1,74 @@
+"""How well a model foresees a text: its loss, and the surprise at each character, in nats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .corpus import Streams
+from .errors import CharRNNError
+from .model import Model, Stack
+
+STEPS = 256  # characters taken at a time
+WARM_UP = 256  # characters read before a stream's losses count, when a text is cut into streams
+
+
+def surprises(model: Model, ids: np.ndarray) -> Iterator[np.ndarray]:
+    """-log p of each id but the first, given all before it, from a zero state: float64 arrays.
+
+    Chunks of up to 256; n ids give n - 1 values.
+    """
+    streams = Streams(ids, 1, STEPS)
+    stack = Stack(model, 1, STEPS)
+    for k in range(streams.num_chunks):
+        yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
+
+
+def mean_loss(model: Model, ids: np.ndarray) -> float:
+    """Nats per character of `ids`, each predicted from all before it, from a zero state.
+
+    Raises CharRNNError for fewer than two ids: the first is given, not predicted.
+    """
+    if len(ids) < 2:
+        raise CharRNNError("The text is too short to measure: it needs two characters or more.")
+    return float(sum(part.sum() for part in surprises(model, ids)) / (len(ids) - 1))
+
+
+class Validation:
+    """A quick estimate of `mean_loss`: the text in `rows` streams side by side.
+
+    Each stream but the first starts WARM_UP characters early, to have a state, and those do not
+    count; so every character but the first counts once. The stack is its own: evaluating never
+    touches the state of training.
+    """
+
+    def __init__(self, model: Model, ids: np.ndarray, rows: int) -> None:
+        length = -(-(len(ids) - 1) // rows)
+        warm_up = min(WARM_UP, length)
+        self._skipped = [0] + [warm_up] * (rows - 1)
+        starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
+        self._streams = [ids[s : (b + 1) * length + 1] for b, s in enumerate(starts)]
+        self._length, self._total = max(map(len, self._streams)) - 1, len(ids) - 1
+        self._stack = Stack(model, rows, min(STEPS, self._length))
+
+    def loss(self) -> float:
+        """Nats per character at the model's weights of now."""
+        stack, total = self._stack, 0.0
+        stack.set_state(stack.model.zero_state(len(self._streams)))
+        for start in range(0, self._length, stack.steps):
+            x, y, counts = self._chunk(start)
+            total += stack.losses_of(x, y)[counts].sum()
+        return float(total / self._total)
+
+    def _chunk(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Inputs, targets and which of them count, (T, rows); a stream that is over reads zeros."""
+        steps = min(self._stack.steps, self._length - start)
+        x, y = np.zeros((2, steps, len(self._streams)), np.int32)
+        counts = np.zeros(x.shape, bool)
+        for b, ids in enumerate(self._streams):
+            ids = ids[start : start + steps + 1]
+            n = max(len(ids) - 1, 0)
+            x[:n, b], y[:n, b] = ids[:n], ids[1:]
+            counts[:n, b] = np.arange(start, start + n) >= self._skipped[b]
+        return x, y, counts

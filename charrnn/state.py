@@ -1,0 +1,169 @@
+"""All that a run needs to go on, besides its text: to a state file and back.
+
+The file may come from anywhere: what is read is checked in full before anything is made of it.
+Its bytes depend on the run alone, not on time or machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Arrays, damaged, load_state, save_state
+from .config import CELL_SHAPES, ModelConfig, TrainOptions, field_names, number, whole
+from .errors import CharRNNError, UsageError, printable
+from .files import shown
+
+
+@dataclass
+class Progress:
+    """Where a run is: all its numbers. Losses in nats per character."""
+
+    step: int = 0  # updates made
+    loss_sum: float = 0.0  # over the characters read since the last line of the log
+    loss_count: int = 0  # how many these are
+    first_loss: float | None = None
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+    history: list[list] = field(default_factory=list)  # [step, train loss, validation loss]
+
+    def __post_init__(self) -> None:
+        whole("step", self.step, least=0)
+        whole("loss_count", self.loss_count, least=0)
+        _number("loss_sum", self.loss_sum)
+        for name in "first_loss", "val_loss", "best_val_loss":
+            _number(name, getattr(self, name), missing=True)
+        if (self.first_loss is None) != (self.step == 0):
+            raise UsageError("the first loss is not that of a first step.")
+        if not isinstance(self.history, list):
+            raise UsageError("the history is not a list.")
+        for entry in self.history:
+            _check_entry(entry)
+
+
+def _check_entry(entry: Any) -> None:
+    if not isinstance(entry, list) or len(entry) != 3:
+        raise UsageError("the history has an entry that is none.")
+    whole("step of the history", entry[0], least=1)
+    _number("loss of the history", entry[1])
+    _number("loss of the history", entry[2], missing=True)
+
+
+def _number(name: str, value: Any, missing: bool = False) -> None:
+    """Refuse what is not finite; a loss may be just below zero, by rounding."""
+    if value is not None or not missing:
+        number(name, value, -math.inf, math.inf)
+
+
+@dataclass
+class State:
+    """A run at rest. `groups` are the weights and each array of the optimizer, by tensor name."""
+
+    config: ModelConfig
+    options: TrainOptions
+    fingerprint: str  # of the text
+    encoding: str  # of the text, or "bytes"
+    progress: Progress
+    rng: np.random.Generator
+    hidden: np.ndarray  # (L, S, B, H)
+    groups: dict[str, Arrays]  # {"weights": {name: array}, "mean": ...}, float32
+
+    def save(self, path: Path) -> None:
+        """Write it. Raises CharRNNError as files.write_atomically."""
+        info = {
+            "config": asdict(self.config),
+            "options": asdict(self.options),
+            "fingerprint": self.fingerprint,
+            "encoding": self.encoding,
+            "progress": asdict(self.progress),
+            "rng": self.rng.bit_generator.state,
+        }
+        arrays = {"hidden": self.hidden}
+        for group, tensors in self.groups.items():
+            arrays |= {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+        save_state(path, arrays, info)
+
+
+def read_state(path: Path) -> State:
+    """Read a state file. Raises CharRNNError for anything but a whole and sound one."""
+    arrays, info = load_state(path)
+    with _blamed_on(path):
+        if info.keys() != {"config", "options", "fingerprint", "encoding", "progress", "rng"}:
+            raise damaged("what it tells of its run is not all, or too much")
+        if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
+            raise damaged("it does not tell which text it is of")
+        config = _part(info, "config", ModelConfig)
+        _check_values(arrays)
+        hidden = arrays.pop("hidden", np.zeros(0))
+        if hidden.ndim != 4 or hidden.shape != _hidden_shape(config, hidden.shape[2]):
+            raise damaged("its hidden state is not of its model")
+        return State(
+            config=config,
+            options=_part(info, "options", TrainOptions),
+            fingerprint=info["fingerprint"],
+            encoding=info["encoding"],
+            progress=_part(info, "progress", Progress),
+            rng=_generator(info["rng"]),
+            hidden=hidden,
+            groups=_groups(arrays, config),
+        )
+
+
+@contextmanager
+def _blamed_on(path: Path) -> Iterator[None]:
+    """Whatever is found wrong is wrong with the file."""
+    try:
+        yield
+    except UsageError as error:
+        how = printable(str(error)[:200].rstrip("."))
+        raise CharRNNError(f"{shown(path)}: {damaged(how)}") from None
+    except CharRNNError as error:
+        raise CharRNNError(f"{shown(path)}: {error}") from None
+
+
+def _part(info: dict[str, Any], name: str, cls: type) -> Any:
+    """info[name] as a `cls`, which has a look at each of its values."""
+    values = info[name]
+    if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
+        raise damaged(f"its {name} is not complete")
+    return cls(**values)
+
+
+def _check_values(arrays: Arrays) -> None:
+    for array in arrays.values():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            raise damaged("an array of it holds what is not a finite float32")
+
+
+def _hidden_shape(config: ModelConfig, rows: int) -> tuple[int, ...]:
+    return config.num_layers, CELL_SHAPES[config.cell].states, rows, config.hidden_size
+
+
+def _groups(arrays: Arrays, config: ModelConfig) -> dict[str, Arrays]:
+    """The arrays by the part of their names before the first dot, each group a set of tensors."""
+    groups: dict[str, Arrays] = {"weights": {}}
+    for name, array in arrays.items():
+        group, _, tensor = name.partition(".")
+        groups.setdefault(group, {})[tensor] = array
+    if config.num_layers > len(arrays):  # or the shapes to expect might not end
+        raise damaged("it has more layers than arrays")
+    expected = config.tensor_shapes()
+    for tensors in groups.values():
+        if {name: tensor.shape for name, tensor in tensors.items()} != expected:
+            raise damaged("its arrays are not those of its model")
+    return groups
+
+
+def _generator(state: Any) -> np.random.Generator:
+    rng = np.random.default_rng(0)
+    try:
+        rng.bit_generator.state = state
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise damaged("its random numbers have no state") from None
+    return rng

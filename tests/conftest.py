@@ -1,0 +1,84 @@
+"""What several test files use: a small text, a model trained on it, ways to run the command."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import charrnn
+from charrnn.cli import main
+
+LINES = [
+    "MARA: The tide is late, and so is he.\n",
+    "TOM: Then wait. The tide has never failed.\n",
+    "MARA: It has no boat to lose, my friend.\n",
+]
+
+
+def pytest_report_header():
+    from importlib.metadata import version
+
+    return ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "click"))
+
+
+@pytest.fixture(scope="session")
+def text():
+    return "".join(LINES[i * i % 3] for i in range(100))
+
+
+@pytest.fixture(scope="session")
+def corpus_file(text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "corpus.txt"
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_file(corpus_file, tmp_path_factory):
+    """A model that has learned a little of `text`."""
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    charrnn.train(corpus_file, path, hidden_size=16, num_layers=1, steps=30, batch_size=4)
+    return path
+
+
+@pytest.fixture(scope="session")
+def bytes_model_file(tmp_path_factory):
+    """A model of bytes that has learned text of characters with two and three bytes."""
+    folder = tmp_path_factory.mktemp("bytes")
+    (folder / "corpus.txt").write_bytes("Grüße aus 東京, ça va\n".encode() * 60)
+    path = folder / "model.safetensors"
+    charrnn.train(
+        folder / "corpus.txt", path, as_bytes=True, hidden_size=16, num_layers=1, steps=30
+    )
+    return path
+
+
+@pytest.fixture
+def invoke():
+    """Run the command in this process: quick. A result has stdout_bytes, stderr, exit_code."""
+
+    def run(*arguments, **options):
+        return CliRunner().invoke(main, list(map(str, arguments)), prog_name="charrnn", **options)
+
+    return run
+
+
+@pytest.fixture
+def spawn():
+    """Start the command as a process of its own, with pipes; `env` adds to the environment."""
+    processes = []
+
+    def start(*arguments, env=None, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        command = [sys.executable, "-m", "charrnn", *map(os.fspath, arguments)]
+        processes.append(subprocess.Popen(command, env={**os.environ, **(env or {})}, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        for stream in filter(None, (process.stdout, process.stderr)):
+            stream.close()
