@@ -25,7 +25,8 @@ CELL_SHAPES = {
     "gru-original": CellShape(3, 1),
 }
 CELL_NAMES = tuple(CELL_SHAPES)
-OPTIMIZER_NAMES = ("adam", "rmsprop", "adagrad", "sgd")
+LEARNING_RATES = {"adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05, "sgd": 0.5}  # to begin with
+OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 
 
@@ -84,19 +85,20 @@ def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 class TrainOptions:
     """How a model is trained. The defaults are the command line's."""
 
-    seq_length: int = 50  # T, steps of truncated backpropagation
-    batch_size: int = 50  # B, parallel streams
-    epochs: float | None = None  # passes over the training text (None: 20, unless steps is given)
-    steps: int | None = None  # or so many updates
+    seq_length: int = 64  # T, steps of truncated backpropagation
+    batch_size: int = 16  # B, parallel streams
+    time: float | None = None  # seconds that the size, dropout and steps are fitted to, ...
+    epochs: float | None = None  # or passes over the training text, ...
+    steps: int | None = None  # or updates
     optimizer: str = "adam"
-    learning_rate: float = 2e-3
+    learning_rate: float | None = None  # at first; None: LEARNING_RATES has it
     schedule: str = "cosine"
     momentum: float = 0.9  # sgd alone
     weight_decay: float = 0.0  # decoupled; adam alone
     lr_decay: float = 0.97  # exponential: factor an epoch ...
     lr_decay_after: float = 10  # ... after this many
     clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off
-    clip_norm: float = 5.0  # the gradient's length; 0: off
+    clip_norm: float = 1.0  # the gradient's length; 0: off
     val_fraction: float = 0.1  # the end of the text, held out
     seed: int = 0
 
@@ -108,9 +110,9 @@ class TrainOptions:
         whole("seed", self.seed, least=0)
         if self.steps is not None:
             whole("steps", self.steps, least=1)
-        if self.epochs is not None:
-            number("epochs", self.epochs, 0, math.inf, above=True)
-        number("learning_rate", self.learning_rate, 0, math.inf, above=True)
+        for name in ("time", "epochs", "learning_rate"):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), 0, math.inf, above=True)
         number("momentum", self.momentum, 0, 1, below=True)
         number("lr_decay", self.lr_decay, 0, 1, above=True)
         number("val_fraction", self.val_fraction, 0, 1, below=True)

@@ -88,13 +88,14 @@ class Optimizer:
 
 
 class Adam(Optimizer):
-    """Kingma & Ba 2015; weight decay decoupled from the gradient (Loshchilov & Hutter 2019)."""
+    """Kingma & Ba 2015, forgetting squares sooner, which high learning rates ask for; weight decay
+    decoupled from the gradient (Loshchilov & Hutter 2019)."""
 
     names = ("mean", "mean_square")
 
     @staticmethod
     def defaults() -> dict[str, float]:
-        return {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "weight_decay": 0.0}
+        return {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "weight_decay": 0.0}
 
     def _update(self, arrays, learning_rate):
         _adam(*arrays, learning_rate, *self.options.values(), self.steps)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Arrays, damaged, save_model
-from .config import ModelConfig, TrainOptions, field_names
+from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names
 from .corpus import Corpus, Streams, fit, split
 from .errors import CharRNNError, UsageError
 from .evaluate import Validation
@@ -26,10 +26,11 @@ from .files import FilePath, Hold, Log, RunFiles, claim, explained, run_files, s
 from .jit import usable_cores
 from .model import Model, Parameters, Stack
 from .optim import OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_, norm
+from .plan import Plan, fit_to_time
 from .sample import generate
 from .state import Progress, State, read_state
 
-DEFAULT_EPOCHS = 20.0
+DEFAULT_TIME = 180.0  # seconds
 MAX_STEPS = 2**53  # a run without end; `epochs` may ask for infinitely many
 DIVERGED = 3.0  # times the first loss, beyond which a run has blown up (char-rnn's measure)
 VALIDATION_ROWS = 50  # streams the held-out text is cut into
@@ -99,20 +100,39 @@ def start_run(
     hold = claim(output, resume=resume, overwrite=overwrite)
     try:
         files = run_files(output)
+        threads = threads or usable_cores()
         state = read_state(files.state) if resume else None
         if state is not None:
             _require_the_same(corpus, settings, state, files)
-            config, options = state.config, state.options
+            chosen = Plan(state.config, state.options)
         else:
-            config = ModelConfig(len(corpus.vocabulary), **_fields_of(ModelConfig, settings))
-            options = TrainOptions(**_fields_of(TrainOptions, settings))
-        run = Run(corpus, config, options, files, hold, threads or usable_cores(), save_every)
+            chosen = _planned(corpus, settings, threads)
+        run = Run(corpus, *chosen[:2], files, hold, threads, save_every)
+        if chosen.why:
+            run.summary = replace(run.summary, notes=(chosen.why, *run.summary.notes))
         if state is not None:
             run.restore(state)
         return run
     except BaseException:
         hold.release()
         raise
+
+
+def _planned(corpus: Corpus, settings: dict[str, Any], threads: int) -> Plan:
+    """The settings of a new run; what they leave open is fitted to the time it may take."""
+    began = time.monotonic()
+    config = ModelConfig(len(corpus.vocabulary), **_fields_of(ModelConfig, settings))
+    options = TrainOptions(**_fields_of(TrainOptions, settings))
+    if options.learning_rate is None:
+        options = replace(options, learning_rate=LEARNING_RATES[options.optimizer])
+    if options.epochs or options.steps:
+        if options.time:
+            raise UsageError("give one of --time, --epochs and --steps.")
+        return Plan(config, options)
+    options = replace(options, time=options.time or DEFAULT_TIME)
+    train_ids, val_ids = split(corpus.ids, options.val_fraction)
+    num_val = min(len(val_ids), VALIDATION_CHARS)
+    return fit_to_time(train_ids, num_val, config, options, threads, settings.keys(), began)
 
 
 def _fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
@@ -181,14 +201,14 @@ class Run:
         self._best_is_saved = False
         self._has_best = False  # here or, a run resumed, in the model file
         self._failures: dict[str, CharRNNError] = {}  # what could not be written, and why
-        self._notice: str | None = None
+        self._failures_are_told = False
         self.summary = self._summarize(len(train_ids), len(val_ids))
 
     def _plan(self) -> int:
         """Updates of the whole run."""
         if self.options.steps is not None:
             return self.options.steps
-        steps = (self.options.epochs or DEFAULT_EPOCHS) * self.streams.num_chunks
+        steps = self.options.epochs * self.streams.num_chunks
         return max(1, round(min(steps, MAX_STEPS)))
 
     def _validation_interval(self) -> int:
@@ -285,10 +305,7 @@ class Run:
             at.loss_sum, at.loss_count = 0.0, 0
         if time.monotonic() - self._saved >= self._save_every:
             self._save()
-        if self._notice:
-            report = replace(report, notice=self._notice)
-            self._notice = None
-        return report
+        return replace(report, notice=self._news()) if self._has_news() else report
 
     def _update(self) -> float:
         """One step of truncated BPTT and of the optimizer; returns its learning rate."""
@@ -422,17 +439,24 @@ class Run:
             self._attempt("state", self._write_state)
 
     def _attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Whether `write` succeeds; a failure is told once, and the next save is another chance."""
+        """Whether `write` succeeds; a failure is kept, and the next save is another chance."""
         try:
             write()
         except CharRNNError as error:
-            if not self._failures:
-                self._notice = f"The run is not saved: {error} It goes on, and tries again."
             self._failures[what] = error
             return False
-        if self._failures.pop(what, None) and not self._failures:
-            self._notice = "The run is saved again."
+        self._failures.pop(what, None)
         return True
+
+    def _has_news(self) -> bool:
+        return bool(self._failures) != self._failures_are_told
+
+    def _news(self) -> str:
+        """What to tell when saving begins to fail, and when it succeeds again."""
+        self._failures_are_told = bool(self._failures)
+        for error in self._failures.values():
+            return f"Saving has failed, {error} Training goes on, and will try to save again."
+        return "The run is saved again."
 
     def _write_model(self) -> None:
         """Write the best model, unless the file has it."""

@@ -163,7 +163,7 @@ def loss(params, config, x, y, state):
 # --- optimizers: (start, gradient of each step, learning rate of each step) -> each p in turn ---
 
 
-def adam(p, gradients, rates, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0):
+def adam(p, gradients, rates, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0):
     """Kingma & Ba 2015, weight decay decoupled as in Loshchilov & Hutter 2019."""
     m = v = np.zeros_like(p)
     for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):

@@ -25,8 +25,8 @@ from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
 OPTIONS = {
     "train": "output cell hidden-size num-layers embedding-size dropout seq-length batch-size "
-    "epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay lr-decay-after "
-    "clip-value clip-norm val-fraction bytes encoding seed threads resume overwrite sample-every "
+    "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
+    "lr-decay-after clip-value clip-norm val-fraction bytes encoding seed threads resume overwrite sample-every "
     "quiet",
     "sample": "model length temperature prime prime-file top-k top-p seed num-samples separator "
     "stop unknown output threads",

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from ..config import CELL_NAMES, OPTIMIZER_NAMES, SCHEDULE_NAMES, ModelConfig, TrainOptions, whole
+from ..config import (
+    CELL_NAMES,
+    LEARNING_RATES,
+    OPTIMIZER_NAMES,
+    SCHEDULE_NAMES,
+    ModelConfig,
+    TrainOptions,
+    whole,
+)
 from ..errors import UsageError
 from .common import MODEL, checked, loss_in_words, say, threads_option
 
@@ -28,6 +36,25 @@ SAMPLE_LENGTH = 200
 
 SETTINGS = {field.name: (ModelConfig, field.default) for field in fields(ModelConfig)}
 SETTINGS |= {field.name: (TrainOptions, field.default) for field in fields(TrainOptions)}
+
+
+class Duration(click.ParamType):
+    """Seconds, from 90, 90s, 10m, 1.5h."""
+
+    name = "duration"
+    UNITS = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = value.strip().lower()
+        unit = text[-1:] if text[-1:] in self.UNITS else ""
+        try:
+            return float(text.removesuffix(unit)) * self.UNITS.get(unit, 1)
+        except ValueError:
+            self.fail(f"{value!r} is not a time: give seconds, or 90s, 10m, 2h.", param, ctx)
 
 
 def setting(name: str, help: str, **more: Any):
@@ -54,7 +81,7 @@ def setting(name: str, help: str, **more: Any):
     help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
 )
 @setting("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
-@setting("hidden_size", "Units in each layer.")
+@setting("hidden_size", "Units in each layer.", show_default="128, or fitted to --time")
 @setting("num_layers", "Layers, one upon the other.")
 @setting("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
 @setting(
@@ -63,14 +90,20 @@ def setting(name: str, help: str, **more: Any):
 @setting("seq_length", "Characters through which the error is followed back.")
 @setting("batch_size", "Places in the text that are read side by side.")
 @setting(
-    "epochs",
-    "Times to read the text.",
-    type=float,
-    show_default="20, unless --steps is given",
+    "time",
+    "How long to train: 90s, 10m, 2h. Sizes that are not given are fitted to it.",
+    type=Duration(),
+    show_default="3m, unless --epochs or --steps is given",
 )
-@setting("steps", "Updates to make, instead of --epochs.", type=int)
+@setting("epochs", "Times to read the text, instead of --time.", type=float)
+@setting("steps", "Updates to make, instead of --time.", type=int)
 @setting("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
-@setting("learning_rate", "The size of an update, at first.")
+@setting(
+    "learning_rate",
+    "The size of an update, at first.",
+    type=float,
+    show_default=", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()),
+)
 @setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
 @setting("momentum", "Momentum of sgd.")
 @setting("weight_decay", "Decoupled weight decay of adam.")

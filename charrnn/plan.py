@@ -1,0 +1,135 @@
+"""What fits a text and a time: size of the model, dropout, number of steps.
+
+`--time 10m` measures this machine for a moment and chooses what ten minutes allow, so that the
+schedule ends when the time does. The rules were chosen by measurement (tests/bench/LOG.md).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from .config import ModelConfig, TrainOptions
+from .corpus import Streams, fit
+from .model import Model, Stack
+from .optim import Adam, clip_norm_
+
+SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
+TRIAL_SECONDS = 0.8
+SAVING = 0.02  # share of the time that goes into files
+LARGE_TEXT = 1_000_000  # characters; of a larger text less than so many passes will do
+EPOCHS_WANTED = 3.0  # passes that a size must be able to make, or a smaller one is taken
+WEIGHTS_A_CHARACTER = 12.0  # of the text: more are only learned by heart
+DROPOUT = ((2.5, 0.0), (6, 0.1), (15, 0.2), (40, 0.35))  # (for fewer passes than, so much)
+
+
+class Plan(NamedTuple):
+    config: ModelConfig
+    options: TrainOptions
+    why: str = ""  # what was chosen, in a sentence
+
+
+def fit_to_time(
+    train_ids: np.ndarray,
+    num_val: int,
+    config: ModelConfig,
+    options: TrainOptions,
+    threads: int,
+    given: Collection[str],
+    began: float,
+) -> Plan:
+    """Fit the steps, and of hidden_size and dropout what is not `given`, to `options.time`.
+
+    `num_val` characters are read at each validation; `began` is when the time started to run, as
+    time.monotonic() tells it.
+    """
+    if "hidden_size" not in given:
+        config = replace(config, hidden_size=_size(train_ids, config, options, threads))
+    rate = _characters_a_second(train_ids, config, options, threads)
+    streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
+    seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
+    epochs = _epochs(seconds * rate, streams.chars_per_epoch, num_val)
+    steps = max(1, int(epochs * streams.num_chunks))
+    if "dropout" not in given:
+        config = replace(config, dropout=_dropout(epochs))
+    why = (
+        f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
+        f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}"
+    )
+    return Plan(config, replace(options, steps=steps), why)
+
+
+def _size(train_ids, config, options, threads) -> int:
+    """The largest size that can make the passes it needs and has not too many weights."""
+    base = replace(config, hidden_size=128)
+    budget = options.time * _characters_a_second(train_ids, base, options, threads) * _weights(base)
+    wanted = EPOCHS_WANTED * min(1.0, LARGE_TEXT / len(train_ids))
+    chosen = SIZES[0]
+    for size in SIZES:
+        tried = replace(config, hidden_size=size)
+        epochs = budget / _weights(tried) / len(train_ids)
+        too_many = tried.num_parameters() > WEIGHTS_A_CHARACTER * len(train_ids)
+        if too_many or epochs < wanted:
+            break
+        chosen = size
+    return chosen
+
+
+def _epochs(characters: float, per_epoch: int, num_val: int) -> float:
+    """Passes that leave time for the validations: one a pass, but ten at the least.
+
+    To read a character forward alone takes a third of what it takes to learn from it.
+    """
+    epochs = characters / (per_epoch + num_val / 3)
+    if epochs < 10:
+        epochs = max(0.0, characters - 10 * num_val / 3) / per_epoch
+    return epochs
+
+
+def _weights(config: ModelConfig) -> int:
+    """Multiplications a character: all weights but what is looked up."""
+    shapes = config.tensor_shapes()
+    looked_up = "embedding.weight" if config.embedding_size else "rnn.weight_ih_l0"
+    return sum(math.prod(shape) for name, shape in shapes.items() if name != looked_up)
+
+
+def _dropout(epochs: float) -> float:
+    """More passes over a text, more to forget on the way."""
+    return next((rate for most, rate in DROPOUT if epochs < most), 0.5)
+
+
+def _characters_a_second(train_ids, config, options, threads) -> float:
+    """The speed of training, measured: at least three steps after one that does not count."""
+    rows, steps = fit(len(train_ids), options.batch_size, options.seq_length)
+    streams = Streams(train_ids, rows, steps)
+    model = Model(config, np.random.default_rng(0), threads=threads)
+    stack = Stack(model, rows, steps, training=True)
+    w, g = model.parameters.flat, stack.gradients.flat
+    optimizer = Adam(w.size, team=model.team)
+    x, y = streams.chunk(0)
+    times = []
+    while len(times) < 4 or sum(times) < TRIAL_SECONDS:
+        start = time.perf_counter()
+        stack.loss_and_gradients(x, y, 0 if config.dropout else None)
+        clip_norm_(g, 1.0, model.team)
+        optimizer.step(w, g, 0.0)
+        model.pack()
+        times.append(time.perf_counter() - start)
+    return x.size / float(np.median(times[1:]))
+
+
+def _rounded(rate: float) -> int:
+    digits = max(0, len(str(int(rate))) - 2)
+    return int(round(rate, -digits))
+
+
+def format_duration(seconds: float) -> str:
+    """90 -> 90 s, 600 -> 10 minutes."""
+    if seconds < 120:
+        return f"{seconds:g} s"
+    return f"{seconds / 60:g} minutes" if seconds < 7200 else f"{seconds / 3600:g} hours"
