@@ -8,7 +8,9 @@ that are ever compiled. Where no folder can be written, functions are compiled a
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import logging
 import os
 import sys
 import weakref
@@ -20,7 +22,7 @@ from threading import Thread
 import llvmlite
 import llvmlite.binding
 import numba
-from numba.core.caching import Cache, CompileResultCacheImpl, _CacheLocator
+from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
 
 # No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
 # vector and scalar code would round differently, and results depend on how threads share rows.
@@ -64,14 +66,11 @@ def _cache_folder() -> str | None:
 CACHE_FOLDER = _cache_folder()
 
 
-def is_compiled() -> bool:
-    """Whether an earlier process left compiled code that this one can load."""
-    try:
-        return CACHE_FOLDER is not None and any(
-            f.endswith(".nbc") for f in os.listdir(CACHE_FOLDER)
-        )
-    except OSError:
-        return False
+@functools.cache
+def _announce() -> None:
+    """Say, once, that there is something to compile: a first run takes longer to start."""
+    often = "once" if CACHE_FOLDER else "each time, since no cache folder can be written"
+    logging.getLogger("charrnn").info("compiling for this processor: some 15 seconds, %s", often)
 
 
 class _Locator(_CacheLocator):
@@ -104,14 +103,22 @@ class _SafeCache(Cache):
     _impl_class = _Implementation
 
     def load_overload(self, sig, target_context):
+        code = None
         # A file cut short by a crash must cost a compilation, not the run.
         with contextlib.suppress(Exception):
-            return super().load_overload(sig, target_context)
-        return None
+            code = super().load_overload(sig, target_context)
+        if code is None:
+            _announce()
+        return code
 
     def save_overload(self, sig, data) -> None:
         with contextlib.suppress(OSError), _locked(os.path.join(CACHE_FOLDER, "lock")):
             super().save_overload(sig, data)
+
+
+class _NoCache(NullCache):
+    def load_overload(self, sig, target_context):
+        _announce()
 
 
 @contextlib.contextmanager
@@ -144,8 +151,7 @@ def jit(function: Callable | None = None, *, fastmath: frozenset[str] | set[str]
 def entry(function: Callable) -> Callable:
     """`jit` for the functions that Python calls: their machine code is kept for later processes."""
     dispatcher = jit(function)
-    if CACHE_FOLDER is not None:
-        dispatcher._cache = _SafeCache(function)
+    dispatcher._cache = _SafeCache(function) if CACHE_FOLDER else _NoCache()
     return dispatcher
 
 

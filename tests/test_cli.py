@@ -26,8 +26,8 @@ TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-l
 OPTIONS = {
     "train": "output cell hidden-size num-layers embedding-size dropout seq-length batch-size "
     "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
-    "lr-decay-after clip-value clip-norm val-fraction bytes encoding seed threads resume overwrite sample-every "
-    "quiet",
+    "lr-decay-after clip-value clip-norm val-fraction bytes encoding seed threads resume overwrite "
+    "sample-every quiet",
     "sample": "model length temperature prime prime-file top-k top-p seed num-samples separator "
     "stop unknown output threads",
     "eval": "model json unknown encoding threads",

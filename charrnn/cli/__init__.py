@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ from .. import __version__
 from ..errors import CharRNNError, UsageError, printable
 from . import eval as eval_
 from . import info, sample, train
+from .common import Notices
 
 
 @contextlib.contextmanager
@@ -81,6 +83,8 @@ class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> None:
         if hasattr(sys.stdout, "reconfigure"):  # no text may fail for the want of a character
             sys.stdout.reconfigure(errors="backslashreplace")
+        log = logging.getLogger("charrnn")
+        log.handlers, log.level = [Notices()], logging.INFO
         with reported():
             super().invoke(ctx)
             if sys.stdout is not None:
@@ -109,5 +113,5 @@ def main() -> None:
     """
 
 
-for command in (train.command, sample.command, eval_.command, info.command):
-    main.add_command(command)
+for module in (train, sample, eval_, info):
+    main.add_command(module.command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Callable
@@ -58,6 +59,13 @@ def say(message: str = "") -> None:
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(message, file=sys.stderr, flush=True)
+
+
+class Notices(logging.Handler):
+    """Shows what the library has to say, such as that it compiles."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"note    {record.getMessage()}")
 
 
 def print_json(values: dict[str, object]) -> None:

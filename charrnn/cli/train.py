@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
@@ -150,6 +151,8 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
         raise UsageError("give --bytes or --encoding, not both.")
     if "bytes" in given:
         given["as_bytes"] = given.pop("bytes")
+    if quiet:
+        logging.getLogger("charrnn").setLevel(logging.WARNING)
     from ..api import start
     from .progress import describe, following, reading, show_notice, show_text
 
