@@ -12,8 +12,7 @@ help:  ## list the targets
 
 demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and write 500 characters
 	@mkdir -p build
-	$(BIN)/charrnn train data/harbour.txt --output build/demo.safetensors --overwrite \
-	    --batch-size 20 --learning-rate 0.004 --dropout 0.1 --epochs 30
+	$(BIN)/charrnn train data/harbour.txt --output build/demo.safetensors --overwrite --time 1m
 	$(BIN)/charrnn sample --model build/demo.safetensors --length 500 --temperature 0.7
 
 test: .venv/test  ## run the tests that take seconds

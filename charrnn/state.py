@@ -41,6 +41,8 @@ class Progress:
             _number(name, getattr(self, name), missing=True)
         if (self.first_loss is None) != (self.step == 0):
             raise UsageError("the first loss is not that of a first step.")
+        if (self.val_loss is None) != (self.best_val_loss is None):
+            raise UsageError("there is a best loss, or a latest one, but not both.")
         if not isinstance(self.history, list):
             raise UsageError("the history is not a list.")
         for entry in self.history:
@@ -93,7 +95,7 @@ class State:
 def read_state(path: Path) -> State:
     """Read a state file. Raises CharRNNError for anything but a whole and sound one."""
     arrays, info = load_state(path)
-    with _blamed_on(path):
+    with blamed_on(path):
         if info.keys() != {"config", "options", "fingerprint", "encoding", "progress", "rng"}:
             raise damaged("what it tells of its run is not all, or too much")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
@@ -105,7 +107,7 @@ def read_state(path: Path) -> State:
             raise damaged("its hidden state is not of its model")
         return State(
             config=config,
-            options=_part(info, "options", TrainOptions),
+            options=_options(info),
             fingerprint=info["fingerprint"],
             encoding=info["encoding"],
             progress=_part(info, "progress", Progress),
@@ -116,7 +118,7 @@ def read_state(path: Path) -> State:
 
 
 @contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
+def blamed_on(path: Path) -> Iterator[None]:
     """Whatever is found wrong is wrong with the file."""
     try:
         yield
@@ -133,6 +135,14 @@ def _part(info: dict[str, Any], name: str, cls: type) -> Any:
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise damaged(f"its {name} is not complete")
     return cls(**values)
+
+
+def _options(info: dict[str, Any]) -> TrainOptions:
+    """Those of a run that has started: nothing is left to be chosen."""
+    options = _part(info, "options", TrainOptions)
+    if options.learning_rate is None or (options.steps is None and options.epochs is None):
+        raise damaged("its options are not all chosen")
+    return options
 
 
 def _check_values(arrays: Arrays) -> None:

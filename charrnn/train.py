@@ -28,7 +28,7 @@ from .model import Model, Parameters, Stack
 from .optim import OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_, norm
 from .plan import Plan, fit_to_time
 from .sample import generate
-from .state import Progress, State, read_state
+from .state import Progress, State, blamed_on, read_state
 
 DEFAULT_TIME = 180.0  # seconds
 MAX_STEPS = 2**53  # a run without end; `epochs` may ask for infinitely many
@@ -155,10 +155,11 @@ def _require_the_same(
                 f"The run was started with {name.replace('_', ' ')} {before}, not {value}: leave "
                 "the option out to resume it, or start another run with -o."
             )
-    train_ids, _ = split(corpus.ids, state.options.val_fraction)
-    rows, _ = fit(len(train_ids), state.options.batch_size, state.options.seq_length)
-    if (state.config.vocab_size, state.hidden.shape[2]) != (len(corpus.vocabulary), rows):
-        raise CharRNNError(f"{shown(files.state)}: {damaged('its model is not of its text')}")
+    with blamed_on(files.state):
+        train_ids, _ = split(corpus.ids, state.options.val_fraction)
+        rows, _ = fit(len(train_ids), state.options.batch_size, state.options.seq_length)
+        if (state.config.vocab_size, state.hidden.shape[2]) != (len(corpus.vocabulary), rows):
+            raise damaged("its model is not of its text")
 
 
 class Run:
@@ -377,7 +378,8 @@ class Run:
             if not math.isfinite(at.val_loss):
                 raise self._diverged(at.step, f"validation loss {at.val_loss:.4g}")
         at.history.append([at.step, at.loss_sum / at.loss_count, at.val_loss])
-        if at.val_loss is None or not self._has_best or at.val_loss < at.best_val_loss:
+        best = at.best_val_loss
+        if best is None or not self._has_best or at.val_loss < best:
             at.best_val_loss = at.val_loss
             self._keep()
             self._attempt("model", self._write_model)
@@ -484,8 +486,8 @@ class Run:
         """Go back to where a saved state was. Raises CharRNNError for one of another run."""
         flat = {"weights": self.model.parameters.flat} | self.optimizer.arrays
         if state.groups.keys() != flat.keys() or state.progress.step > self.total_steps:
-            how = damaged("it is not of its options")
-            raise CharRNNError(f"{shown(self.files.state)}: {how}")
+            with blamed_on(self.files.state):
+                raise damaged("it is not of its options")
         for name, array in flat.items():
             array[:] = _flat(state.groups[name], self.config)
         self.model.pack()
@@ -529,10 +531,12 @@ def _log_until(step: int, path: Path) -> tuple[bytes, float]:
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 values = json.loads(line)
-                if not values["step"] <= step or not line.endswith(b"\n"):
-                    break
-                seconds = max(seconds, float(values["seconds"]))
-            except (ValueError, LookupError, TypeError, RecursionError):
+                time_then = float(values["seconds"])
+                sound = values["step"] <= step and math.isfinite(time_then)
+            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 break
+            if not sound or not line.endswith(b"\n"):
+                break
+            seconds = time_then
             content += line
     return content, seconds

@@ -3,12 +3,16 @@
 import errno
 import os
 import resource
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from charrnn.errors import CharRNNError
-from charrnn.files import require_writable, run_files, write_atomically
+from charrnn.files import Hold, Log, claim, require_writable, run_files, write_atomically
 
 
 def test_the_files_of_a_run():
@@ -162,3 +166,249 @@ def test_require_writable_changes_nothing(tmp_path):
     path.write_bytes(b"old")
     require_writable(path)
     assert path.read_bytes() == b"old"
+
+
+# --- one process at a time
+
+
+HOLDER = """
+import sys, time
+from charrnn.files import Hold
+hold = Hold(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder():
+    """Start a process that holds a run and says so."""
+    processes = []
+
+    def start(output):
+        command = [sys.executable, "-c", HOLDER, os.fspath(output)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        assert processes[-1].stdout.readline() == b"held\n"
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_is_held_by_one_process_until_that_ends(tmp_path, holder, number):
+    process = holder(tmp_path / "m")
+    for output in "m", "m.safetensors":  # which share their state
+        with pytest.raises(CharRNNError, match=rf"process {process.pid} is training .*/m"):
+            Hold(tmp_path / output)
+    Hold(tmp_path / "other").release()
+    process.send_signal(number)
+    process.wait()
+    Hold(tmp_path / "m").release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hold_excludes_the_process_itself_too(tmp_path):
+    hold = Hold(tmp_path / "m")
+    assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
+    with pytest.raises(CharRNNError, match=f"process {os.getpid()}"):
+        Hold(tmp_path / "m")
+    hold.release()
+    hold.release()
+    Hold(tmp_path / "m").release()
+
+
+def test_a_hold_ends_with_what_holds_it(tmp_path):
+    hold = Hold(tmp_path / "m")
+    del hold
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hold_is_of_the_file_not_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "folder" / "m.safetensors")
+    hold = Hold(tmp_path / "folder" / "m.safetensors")
+    monkeypatch.chdir(tmp_path / "folder")
+    for name in "m", "./m.safetensors", "../link/m", "../link.safetensors":
+        with pytest.raises(CharRNNError, match="is training"):
+            Hold(name)
+    hold.release()
+
+
+def test_a_lock_left_by_a_crash_means_nothing(tmp_path):
+    for content in b"", b"1\n", b"\x1b[31m" * 9:
+        (tmp_path / ".m.lock").write_bytes(content)
+        hold = Hold(tmp_path / "m")
+        assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
+        hold.release()
+
+
+def test_a_lock_that_says_nothing_of_its_holder(tmp_path):
+    hold = Hold(tmp_path / "m")
+    (tmp_path / ".m.lock").write_bytes(b"\x1b[31m")
+    with pytest.raises(CharRNNError, match="another process is training"):
+        Hold(tmp_path / "m")
+    hold.release()
+
+
+def test_a_hold_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    first = Hold(tmp_path / "folder" / "m")
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    (tmp_path / "folder").mkdir()
+    second = Hold(tmp_path / "folder" / "m")
+    first.release()
+    with pytest.raises(CharRNNError, match="is training"):
+        Hold(tmp_path / "folder" / "m")
+    second.release()
+
+
+def test_a_lock_is_never_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".m.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(CharRNNError, match="cannot write .*/m: "):
+        Hold(tmp_path / "m")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_of_many_processes_that_want_a_run_one_gets_it_at_a_time(tmp_path):
+    """Each adds 1 to a number in a file, unguarded but for the hold."""
+    code = """
+import sys
+from pathlib import Path
+from charrnn.errors import CharRNNError
+from charrnn.files import Hold
+count = Path(sys.argv[1] + ".count")
+for _ in range(50):
+    while True:
+        try:
+            hold = Hold(sys.argv[1])
+            break
+        except CharRNNError:
+            pass
+    count.write_text(str(int(count.read_text()) + 1))
+    hold.release()
+"""
+    (tmp_path / "m.count").write_text("0")
+    command = [sys.executable, "-c", code, os.fspath(tmp_path / "m")]
+    for process in [subprocess.Popen(command) for _ in range(4)]:
+        assert process.wait() == 0
+    assert (tmp_path / "m.count").read_text() == "200"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.count"]
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    Hold(tmp_path / "m").release()
+    monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "x")))
+    with pytest.raises(CharRNNError, match="cannot write"):
+        Hold(tmp_path / "m")
+
+
+def test_a_claim_that_fails_holds_nothing(tmp_path):
+    (tmp_path / "m").write_bytes(b"")
+    for how, error in (
+        ({"resume": False, "overwrite": False}, "exists: --resume"),
+        ({"resume": True, "overwrite": False}, "no run to resume"),
+    ):
+        with pytest.raises(CharRNNError, match=error) as kept:
+            claim(tmp_path / "m", **how)
+        Hold(tmp_path / "m").release()
+        assert kept
+    claim(tmp_path / "m", resume=False, overwrite=True).release()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+# --- the log
+
+
+def test_a_log_is_in_its_file_whatever_happens_to_that(tmp_path):
+    path = tmp_path / "log"
+    log = Log(path, b"0\n")
+    harms = [
+        lambda: None,
+        path.unlink,
+        lambda: path.write_bytes(b""),
+        lambda: os.truncate(path, 1),
+        lambda: path.write_bytes(b"other"),
+        lambda: None,
+    ]
+    expected = b"0\n"
+    for i, harm in enumerate(harms, 1):
+        log.append(str(i))
+        expected += b"%d\n" % i
+        log.write()
+        assert path.read_bytes() == expected
+        harm()
+    log.flush()
+    assert path.read_bytes() == expected
+
+
+def test_a_log_that_cannot_be_written_waits(tmp_path):
+    (tmp_path / "folder").mkdir()
+    log = Log(tmp_path / "folder" / "log")
+    log.append("1")
+    log.write()
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    for line in "23":
+        log.append(line)
+        with pytest.raises(CharRNNError, match="there is no folder"):
+            log.write()
+    (tmp_path / "moved").rename(tmp_path / "folder")
+    log.write()
+    assert (tmp_path / "folder" / "log").read_bytes() == b"1\n2\n3\n"
+
+
+# --- what a crash has left
+
+
+def temporary_name(path):
+    """The name of the temporary file that is there while `path` is written."""
+
+    def chunks():
+        names.extend(p.name for p in path.parent.iterdir() if p.name.endswith(".tmp"))
+        yield b""
+
+    names = []
+    write_atomically(path, chunks())
+    (name,) = names
+    return name
+
+
+@pytest.mark.parametrize("name", ["out", "n" * 250])
+def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path, name):
+    path = tmp_path / name
+    left = tmp_path / temporary_name(path)
+    left.write_bytes(b"stale and longer than what replaces it")
+    write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"new"
+    left.write_bytes(b"stale")
+    require_writable(path)
+    left.symlink_to(tmp_path / "precious")  # never followed
+    write_atomically(path, [b"newer"])
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch, number):
+    """Else a name might be taken for safe that is not. One that never can be flushed is none."""
+    flush = os.fsync
+
+    def failing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        flush(descriptor)
+
+    monkeypatch.setattr("os.fsync", failing)
+    error = number
+    with pytest.raises(CharRNNError, match="cannot write"):
+        write_atomically(tmp_path / "out", [b"x"])
+    error = errno.EINVAL
+    write_atomically(tmp_path / "out", [b"y"])

@@ -9,9 +9,10 @@ import pytest
 from runs import SMALL, files_in, log_of, result_of, started, stopped_after, trained
 
 import charrnn
+from charrnn.api import start
 from charrnn.cells import CELLS
 from charrnn.checkpoint import load_model, load_state
-from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, TrainOptions, tensor_shapes
+from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, ModelConfig, TrainOptions, tensor_shapes
 from charrnn.corpus import fit, read_corpus, split
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.evaluate import Validation, mean_loss
@@ -186,7 +187,7 @@ def reference(corpus_file, seed, epochs, rate, momentum, **settings):
     Gradients are those of the float64 model, which test_model judges.
     """
     corpus = read_corpus(corpus_file)
-    config = charrnn.config.ModelConfig(len(corpus.vocabulary), **settings)
+    config = ModelConfig(len(corpus.vocabulary), **settings)
     model = Model(config, np.random.default_rng(seed))
     params = {name: tensor.astype(float) for name, tensor in model.state_dict().items()}
     exact = Model(config, dtype=np.float64)
@@ -286,10 +287,10 @@ def test_the_log_stays_short(corpus_file, tmp_path):
 @pytest.mark.parametrize("length", [2, 3, 5, 10, 51, 2501])
 def test_tiny_texts(tmp_path, length):
     (tmp_path / "text").write_text(("ab" * length)[:length])
-    run = charrnn.api.start(tmp_path / "text", tmp_path / "m", steps=3, hidden_size=4, threads=1)
+    run = start(tmp_path / "text", tmp_path / "m", steps=3, hidden_size=4, threads=1)
     assert len(list(run)) == 3
     assert run.streams.chars_per_epoch + run.summary.val_characters <= length - 1
-    stopped = charrnn.api.start(tmp_path / "text", tmp_path / "m", resume=True, threads=1)
+    stopped = start(tmp_path / "text", tmp_path / "m", resume=True, threads=1)
     assert stopped.summary.resumed_step == 3
     assert math.isfinite(charrnn.load(tmp_path / "m").loss("abba"))
 

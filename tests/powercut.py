@@ -1,0 +1,86 @@
+"""A disk that remembers what it was told to flush, and what it may hold once the power has failed.
+
+Of a file some bytes were flushed, and more were written; of a folder some names were flushed, and
+changed since. After a power cut any of these changes may have been made or not, and of the bytes
+not flushed none, half, all, or zeros in their place may be there: worse than real file systems.
+"""
+
+import itertools
+import os
+from dataclasses import dataclass, field
+
+
+@dataclass(eq=False)
+class File:
+    written: bytes = b""
+    flushed: bytes = b""
+
+    def remains(self):
+        """What it may hold after a power cut."""
+        lost = len(self.written) - len(self.flushed)
+        half = self.written[: len(self.flushed) + lost // 2]
+        return {self.flushed, half, self.flushed + bytes(lost), self.written}
+
+
+@dataclass
+class Disk:
+    """One folder of files, without the lock. `at` is for faults.Calls."""
+
+    deaf_to: str = ""  # "files" or "folders": flushing them does nothing, to see what it is for
+    promised: int = -1  # the step that a run has said it has saved
+    names: dict = field(default_factory=dict)
+    flushed: dict = field(default_factory=dict)
+    changes: list = field(default_factory=list)  # [(name, its file from then on or None)]
+    # What power cuts may have left, as items {(name, bytes)}: the step promised before.
+    remains: dict = field(default_factory=dict)
+
+    def at(self, call, path, data=None):
+        name = os.path.basename(path)
+        follow = getattr(self, "_" + call, None)
+        if follow and not name.endswith(".lock"):
+            follow(name, data)
+            self._cut()
+
+    def _created(self, name, _):
+        self._change(name, File())
+
+    def _written(self, name, data):
+        self.names[name].written += data
+
+    def _fsynced(self, name, _):
+        if name in self.names:
+            if self.deaf_to != "files":
+                self.names[name].flushed = self.names[name].written
+        elif self.deaf_to != "folders":
+            self.flushed, self.changes = dict(self.names), []
+
+    def _replaced(self, name, target):
+        self._change(os.path.basename(target), self.names[name])
+        self._change(name, None)
+
+    def _unlinked(self, name, _):
+        self._change(name, None)
+
+    def _change(self, name, file):
+        self.names[name] = file
+        if file is None:
+            del self.names[name]
+        self.changes.append((name, file))
+
+    def _cut(self):
+        """Note what may remain if the power fails now."""
+        for changes in self._made():
+            names = self.flushed | dict(changes)
+            names = {name: file for name, file in names.items() if file is not None}
+            # Of temporary files nothing is ever read.
+            contents = ({b""} if n.endswith(".tmp") else f.remains() for n, f in names.items())
+            for content in itertools.product(*contents):
+                remains = frozenset(zip(names, content, strict=True))
+                self.remains[remains] = max(self.promised, self.remains.get(remains, -1))
+
+    def _made(self):
+        """Which of the changes may have been made: any; of very many, the first few."""
+        if len(self.changes) > 6:
+            return (self.changes[:n] for n in range(len(self.changes)))
+        made = itertools.product([False, True], repeat=len(self.changes))
+        return (itertools.compress(self.changes, m) for m in made)
