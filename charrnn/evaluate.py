@@ -72,3 +72,52 @@ class Validation:
             x[:n, b], y[:n, b] = ids[:n], ids[1:]
             counts[:n, b] = np.arange(start, start + n) >= self._skipped[b]
         return x, y, counts
+
+
+class Reader:
+    """A model that reads one text piece by piece, from a zero state, and tells its surprises.
+
+    They are those of `surprises`. With `top`, it also tells what it expected in each place: the
+    `top` likeliest ids, the likeliest first.
+    """
+
+    def __init__(self, model: Model, top: int = 0) -> None:
+        self._stack = Stack(model, 1, STEPS)
+        self._last = np.empty(0, np.int32)
+        self._top = min(top, model.config.vocab_size)
+        shape = (self._top,)
+        self.dtype = np.dtype(
+            [("nats", float), ("expected", np.int32, shape), ("probability", np.float32, shape)]
+        )
+
+    def blank(self, count: int) -> np.ndarray:
+        """What is known of characters that are not predicted: (count,) of `dtype`, nats NaN."""
+        found = np.zeros(count, self.dtype)
+        found["nats"] = np.nan
+        return found
+
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        """(n,) of `dtype` for the next ids (n,); the text's first is given, not predicted."""
+        found = self.blank(len(ids))
+        ids = np.concatenate([self._last, ids]).astype(np.int32)
+        self._last = ids[-1:]
+        predicted = found[len(found) - len(ids) + 1 :]
+        for start in range(0, len(ids) - 1, STEPS):
+            y = ids[start + 1 : start + 1 + STEPS]
+            part = predicted[start : start + len(y)]
+            x = ids[start : start + len(y)]
+            part["nats"] = self._stack.losses_of(x[:, None], y[:, None])[:, 0]
+            if self._top:
+                part["expected"], part["probability"] = self._likeliest(y)
+        return found
+
+    def _likeliest(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest ids and their probabilities, (T, top), in place of y (T,)."""
+        steps, vocab_size = np.arange(len(y)), self._stack.model.config.vocab_size
+        # The loss leaves its gradient: the probabilities, less 1 for what came.
+        p = self._stack.logits[: len(y), 0, :vocab_size]
+        p[steps, y] += 1
+        ids = np.argpartition(p, vocab_size - self._top, axis=1)[:, vocab_size - self._top :]
+        order = np.argsort(-np.take_along_axis(p, ids, 1), axis=1, kind="stable")
+        ids = np.take_along_axis(ids, order, 1)
+        return ids, np.take_along_axis(p, ids, 1)

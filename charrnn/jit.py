@@ -204,6 +204,11 @@ def _work(i: int, tasks: SimpleQueue, done: SimpleQueue) -> None:
         del task, part  # nothing of the task may be kept alive while waiting for the next
 
 
+def threads_for(size: int) -> int:
+    """How many threads one pass over so many values is worth: starting them takes some 20 µs."""
+    return 1 + size // 2**17
+
+
 def share(count: int, i: int, size: int) -> tuple[int, int]:
     """The i-th of `size` even contiguous shares of range(count), as (first, last)."""
     return count * i // size, count * (i + 1) // size

@@ -12,7 +12,7 @@ import numpy as np
 from .cells import CELLS
 from .config import ModelConfig
 from .errors import CharRNNError
-from .jit import Team, share
+from .jit import Team, share, threads_for
 from .kernels.dropout import drop
 from .kernels.lookup import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.loss import logits_of, losses_of, output_gradient
@@ -165,7 +165,7 @@ class Model:
                 pack(w, gate, panels)
                 pack_transposed(w, gate, transposed)
 
-        self.team.run(part)
+        self.team.run(part, threads_for(self.parameters.flat.size))
         stored = self.parameters.stored
         for k in range(self.config.num_layers):
             self.bias[k][...] = 0

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from .jit import FASTMATH, Team, entry, jit, share
+from .jit import FASTMATH, Team, entry, jit, share, threads_for
 
 BLOCK = 4096  # elements whose squares are summed at once: the same sums for any number of threads
 
@@ -81,7 +81,7 @@ class Optimizer:
             arrays = [array[part] for array in (w, g, *self.arrays.values())]
             self._update(arrays, learning_rate)
 
-        self._team.run(part)
+        self._team.run(part, threads_for(w.size))
 
     def _update(self, arrays: list[np.ndarray], learning_rate: float) -> None:
         raise NotImplementedError
@@ -178,7 +178,11 @@ def norm(g: np.ndarray, team: Team | None = None) -> float:
     """The length of g; NaN or infinity where g holds one."""
     blocks = -(-g.size // BLOCK)
     sums = np.zeros(blocks)
-    (team or Team(1)).run(lambda i, size: _square_sums(g, sums, *share(blocks, i, size)))
+
+    def part(i: int, size: int) -> None:
+        _square_sums(g, sums, *share(blocks, i, size))
+
+    (team or Team(1)).run(part, threads_for(g.size))
     return math.sqrt(sums.sum())
 
 

@@ -32,6 +32,8 @@ OPTIONS = {
     "stop unknown output threads",
     "eval": "model json unknown encoding threads",
     "info": "json",
+    "score": "model lines color html json unknown encoding",
+    "novelty": "corpus json encoding",
 }
 
 

@@ -98,7 +98,7 @@ def torch_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
     x, y = (torch.tensor(a.astype(np.int64)) for a in batch_of(shape))
     embedding, rnn, output = torch_modules(shape, model_of(shape).state_dict())
     parameters = [*rnn.parameters(), *output.parameters(), *embedding.parameters()]
-    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, (0.9, 0.99), fused=True)
     state = None
 
     def step() -> float:
@@ -116,26 +116,36 @@ def torch_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
 
 
 def in_turn(a: Callable, b: Callable | None, seconds: float) -> dict[str, float]:
-    """Median milliseconds of a and of b, run in turn, and the median of their ratio b / a."""
-    for _ in range(3):
+    """Median milliseconds of a and of b, and the median of their ratio b / a with its quartiles.
+
+    They run in turn, in blocks of some tenths of a second: PyTorch's OpenMP threads keep spinning
+    for a while after its last operation and would slow down whatever comes next, so the first run
+    of a block does not count.
+    """
+    for _ in range(2):
         a()
         if b:
             b()
-    times: list[tuple[float, float]] = []
+    blocks: list[tuple[float, float]] = []
     end = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < end:
-        start = time.perf_counter()
-        a()
-        middle = time.perf_counter()
-        if b:
-            b()
-        times.append((middle - start, time.perf_counter() - middle))
-    result = {"ms": 1e3 * statistics.median(t for t, _ in times)}
+    while len(blocks) < 5 or time.perf_counter() < end:
+        blocks.append((_median_of_block(a), _median_of_block(b) if b else 0.0))
+    result = {"ms": 1e3 * statistics.median(t for t, _ in blocks)}
     if b:
-        ratios = statistics.quantiles([other / own for own, other in times], n=4)
-        result["other_ms"] = 1e3 * statistics.median(t for _, t in times)
+        ratios = statistics.quantiles([other / own for own, other in blocks], n=4)
+        result["other_ms"] = 1e3 * statistics.median(t for _, t in blocks)
         result |= dict(zip(("ratio_low", "ratio", "ratio_high"), ratios, strict=True))
     return result
+
+
+def _median_of_block(run: Callable, seconds: float = 0.25) -> float:
+    run()
+    times = []
+    while not times or sum(times) < seconds:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def training(name: str, seconds: float) -> dict[str, float]:
