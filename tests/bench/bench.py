@@ -152,8 +152,9 @@ def training(name: str, seconds: float) -> dict[str, float]:
     shape = SHAPES[name]
     ours, theirs = our_step(shape), torch_step(shape) if torch else None
     if theirs:
-        pairs = [(ours(), theirs()) for _ in range(3)]
-        assert np.allclose(*zip(*pairs, strict=True), rtol=1e-2), pairs
+        # The embedding, too, learns in PyTorch, so that only the first loss is the same.
+        pair = ours(), theirs()
+        assert np.isclose(*pair, rtol=1e-4), pair
     result = in_turn(ours, theirs, seconds)
     result["chars_per_second"] = shape[3] * shape[4] / result["ms"] * 1e3
     return result
@@ -173,10 +174,10 @@ def flops(shape: tuple) -> float:
 
 
 def peak(seconds: float) -> dict[str, float]:
-    """The tile's own rate, data in the first cache, beside the whole step of LSTM 2x512."""
-    a, c = zeros((6, 256), np.float32), zeros((6, 64), np.float32)
+    """The tile's own rate, data near the core, beside the whole step of LSTM 2x512; one thread."""
+    a, c = zeros((96, 256), np.float32), zeros((96, 64), np.float32)
     b = zeros((4, 256, 16), np.float32)
-    many = [(a, b, c)] * 500
+    many = [(a, b, c)] * 50
 
     def tiles() -> None:
         for arguments in many:
@@ -184,7 +185,7 @@ def peak(seconds: float) -> dict[str, float]:
 
     shape = SHAPES["lstm-2x512"]
     result = in_turn(tiles, our_step(shape, 1), seconds)
-    gflops = 2e-9 * 6 * 256 * 64 * len(many) / (result["ms"] * 1e-3)
+    gflops = 2e-9 * 96 * 256 * 64 * len(many) / (result["ms"] * 1e-3)
     step = flops(shape) * 1e-9 / (result["other_ms"] * 1e-3)
     return {"ms": result["ms"], "tile_gflops": gflops, "step_gflops": step, "share": step / gflops}
 
