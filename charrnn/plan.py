@@ -20,12 +20,14 @@ from .model import Model, Stack
 from .optim import Adam, clip_norm_
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
-TRIAL_SECONDS = 0.8
+TRIAL_SECONDS = 1.2
 SAVING = 0.02  # share of the time that goes into files
-LARGE_TEXT = 1_000_000  # characters; of a larger text less than so many passes will do
-EPOCHS_WANTED = 3.0  # passes that a size must be able to make, or a smaller one is taken
-WEIGHTS_A_CHARACTER = 12.0  # of the text: more are only learned by heart
-DROPOUT = ((2.5, 0.0), (6, 0.1), (15, 0.2), (40, 0.35))  # (for fewer passes than, so much)
+# A size must be able to make so many passes over a text of 10^6 characters, or a smaller one is
+# taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
+PASSES_WANTED = 2.0
+WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
+# (for a product of passes and weights a character below, so much)
+DROPOUT = ((3.0, 0.0), (8.0, 0.1), (30.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
 
 
 class Plan(NamedTuple):
@@ -48,15 +50,18 @@ def fit_to_time(
     `num_val` characters are read at each validation; `began` is when the time started to run, as
     time.monotonic() tells it.
     """
+    base = replace(config, hidden_size=128)
+    power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
+    passes = options.time * power / len(train_ids)  # of a model of one weight
     if "hidden_size" not in given:
-        config = replace(config, hidden_size=_size(train_ids, config, options, threads))
+        config = replace(config, hidden_size=_size(len(train_ids), passes, config))
+    if "dropout" not in given:
+        config = replace(config, dropout=_dropout(len(train_ids), passes, config))
     rate = _characters_a_second(train_ids, config, options, threads)
     streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
     epochs = _epochs(seconds * rate, streams.chars_per_epoch, num_val)
     steps = max(1, int(epochs * streams.num_chunks))
-    if "dropout" not in given:
-        config = replace(config, dropout=_dropout(epochs))
     why = (
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
         f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}"
@@ -64,17 +69,14 @@ def fit_to_time(
     return Plan(config, replace(options, steps=steps), why)
 
 
-def _size(train_ids, config, options, threads) -> int:
+def _size(characters: int, passes: float, config: ModelConfig) -> int:
     """The largest size that can make the passes it needs and has not too many weights."""
-    base = replace(config, hidden_size=128)
-    budget = options.time * _characters_a_second(train_ids, base, options, threads) * _weights(base)
-    wanted = EPOCHS_WANTED * min(1.0, LARGE_TEXT / len(train_ids))
+    wanted = PASSES_WANTED * (1e6 / characters) ** (0.8 if characters < 1e6 else 1.0)
     chosen = SIZES[0]
     for size in SIZES:
         tried = replace(config, hidden_size=size)
-        epochs = budget / _weights(tried) / len(train_ids)
-        too_many = tried.num_parameters() > WEIGHTS_A_CHARACTER * len(train_ids)
-        if too_many or epochs < wanted:
+        too_many = tried.num_parameters() > WEIGHTS_A_CHARACTER * characters
+        if too_many or passes / _weights(tried) < wanted:
             break
         chosen = size
     return chosen
@@ -98,9 +100,10 @@ def _weights(config: ModelConfig) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name != looked_up)
 
 
-def _dropout(epochs: float) -> float:
-    """More passes over a text, more to forget on the way."""
-    return next((rate for most, rate in DROPOUT if epochs < most), 0.5)
+def _dropout(characters: int, passes: float, config: ModelConfig) -> float:
+    """The more weights there are to learn a text by heart, and passes to do it in, the more."""
+    chances = passes / _weights(config) * config.num_parameters() / characters
+    return next(rate for most, rate in DROPOUT if chances < most)
 
 
 def _characters_a_second(train_ids, config, options, threads) -> float:
@@ -120,7 +123,7 @@ def _characters_a_second(train_ids, config, options, threads) -> float:
         optimizer.step(w, g, 0.0)
         model.pack()
         times.append(time.perf_counter() - start)
-    return x.size / float(np.median(times[1:]))
+    return x.size / float(np.quantile(times[1:], 0.25))  # a busy moment must not decide
 
 
 def _rounded(rate: float) -> int:

@@ -1,0 +1,69 @@
+"""What is fitted to a text and a time: by rules that are checked, at a speed that is measured."""
+
+import numpy as np
+import pytest
+from runs import log_of
+
+import charrnn
+from charrnn import plan
+from charrnn.config import ModelConfig, TrainOptions
+
+
+def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), **config):
+    """The plan on a machine of a given speed, whose clock does not move."""
+    weights = plan._weights(ModelConfig(65, hidden_size=128))
+
+    def speed(ids, config, options, threads):
+        return rate_of_128 * weights / plan._weights(config)
+
+    monkeypatch.setattr(plan, "_characters_a_second", speed)
+    monkeypatch.setattr(plan.time, "monotonic", lambda: 0.0)
+    ids = np.zeros(characters, np.uint8)
+    options = TrainOptions(time=seconds)
+    return plan.fit_to_time(ids, 0, ModelConfig(65, **config), options, 1, given, 0.0)
+
+
+def test_more_time_gives_a_larger_model(monkeypatch):
+    sizes = [
+        fitted(monkeypatch, 10**6, seconds, 80_000).config.hidden_size
+        for seconds in (10, 60, 180, 600, 6000)
+    ]
+    assert sizes == sorted(sizes) and len(set(sizes)) >= 4
+
+
+def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
+    small, large = (fitted(monkeypatch, n, 180, 80_000) for n in (5_000, 2_000_000))
+    assert small.config.hidden_size < large.config.hidden_size
+    assert small.config.dropout == 0.5 and large.config.dropout == 0
+
+
+def test_a_huge_text_is_read_in_part(monkeypatch):
+    chosen = fitted(monkeypatch, 10**8, 60, 80_000)
+    assert chosen.config.hidden_size >= 128
+    assert chosen.options.steps * 16 * 64 < 10**8
+
+
+def test_what_is_given_stays(monkeypatch):
+    given = {"hidden_size": 96, "dropout": 0.25}
+    chosen = fitted(monkeypatch, 10**5, 60, 80_000, given=given, **given)
+    assert (chosen.config.hidden_size, chosen.config.dropout) == (96, 0.25)
+
+
+@pytest.mark.parametrize("seconds", [60, 600])
+def test_the_steps_fill_the_time(monkeypatch, seconds):
+    chosen = fitted(monkeypatch, 10**6, seconds, 80_000)
+    rate = 80_000 * plan._weights(ModelConfig(65)) / plan._weights(chosen.config)
+    spent = chosen.options.steps * 16 * 64 / rate
+    assert 0.95 * seconds < spent < seconds
+
+
+def test_a_run_of_a_few_seconds(corpus_file, tmp_path):
+    model = charrnn.train(corpus_file, tmp_path / "m", time=4.0, num_layers=1, threads=1)
+    options = model.training["options"]
+    assert options["time"] == 4 and options["steps"] == log_of(tmp_path / "m")[-1]["step"]
+
+
+def test_a_duration_in_words():
+    assert [plan.format_duration(s) for s in (30, 90, 600, 7200)] == [
+        "30 s", "90 s", "10 minutes", "2 hours",
+    ]  # fmt: skip
