@@ -1,6 +1,9 @@
 """The kernels one by one: products of every shape against NumPy, approximations in ulp."""
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -194,3 +197,29 @@ def test_dropout_keeps_the_expectation_and_the_place(rate):
     drop(ones, again, 12346, rate, 4, 0, 100)
     agree = ((out == 0) == (again == 0)).mean()
     assert agree == pytest.approx(rate**2 + (1 - rate) ** 2, abs=0.03)
+
+
+WIDTHS = """
+import sys
+import numpy as np
+from charrnn import jit
+
+jit.VECTOR_BYTES = int(sys.argv[1])
+from charrnn.kernels.product import pack, product, zeros
+
+rng = np.random.default_rng(0)
+for rows in range(1, 14):
+    a, w = zeros((rows, 272), np.float32), rng.standard_normal((272, 1, 112), np.float32)
+    a[:] = rng.standard_normal(a.shape)
+    b, c = zeros((7, 272, 16), np.float32), zeros((rows, 112), np.float32)
+    pack(w, 0, b)
+    product(a, b, c)
+    assert np.abs(c - a @ w[:, 0]).max() < 1e-3, rows
+"""
+
+
+@pytest.mark.parametrize("width", ["16", "64"])
+def test_the_tile_at_the_vector_widths_of_other_processors(width, tmp_path):
+    """LLVM splits or joins vectors that the processor lacks: slow, but it is the same source."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", WIDTHS, width], check=True, env=environment)
