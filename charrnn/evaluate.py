@@ -31,7 +31,7 @@ def mean_loss(model: Model, ids: np.ndarray) -> float:
     Raises CharRNNError for fewer than two ids: the first is given, not predicted.
     """
     if len(ids) < 2:
-        raise CharRNNError("The text is too short to measure: it needs two characters or more.")
+        raise CharRNNError("the text is too short to measure: it needs two characters or more.")
     return float(sum(part.sum() for part in surprises(model, ids)) / (len(ids) - 1))
 
 

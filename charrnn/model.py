@@ -73,12 +73,12 @@ class Parameters:
         """Take over tensors of PyTorch's names and shapes. CharRNNError if any does not fit."""
         if tensors.keys() != self.shapes.keys():
             odd = ", ".join(sorted(tensors.keys() ^ self.shapes.keys()))
-            raise CharRNNError(f"The weights do not fit the model: {odd} missing or too many.")
+            raise CharRNNError(f"the weights do not fit the model: {odd} missing or too many.")
         for name, shape in self.shapes.items():
             if tensors[name].shape != shape:
                 found = tensors[name].shape
                 raise CharRNNError(
-                    f"The weights do not fit the model: {name} {found}, not {shape}."
+                    f"the weights do not fit the model: {name} {found}, not {shape}."
                 )
         for name in self.shapes:
             view = self.view(name)

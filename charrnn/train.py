@@ -145,14 +145,14 @@ def _require_the_same(
     """Refuse a text or settings other than those of the run, and a state of no possible run."""
     if state.fingerprint != corpus.fingerprint:
         raise UsageError(
-            f"The text is not the one that {shown(files.state)} was trained on: give the same "
+            f"the text is not the one that {shown(files.state)} was trained on: give the same "
             "files in the same order, with the same encoding."
         )
     for name, value in settings.items():
         before = (asdict(state.config) | asdict(state.options))[name]
         if value != before:
             raise UsageError(
-                f"The run was started with {name.replace('_', ' ')} {before}, not {value}: leave "
+                f"the run was started with {name.replace('_', ' ')} {before}, not {value}: leave "
                 "the option out to resume it, or start another run with -o."
             )
     with blamed_on(files.state):
@@ -266,7 +266,7 @@ class Run:
 
     def __iter__(self) -> Iterator[Report]:
         if not self._hold.release.alive:
-            raise CharRNNError("The run has ended: start it again with resume to go on.")
+            raise CharRNNError("the run has ended: start it again with resume to go on.")
         try:
             self._begin()
             while self.progress.step < self.total_steps and not self._stopping:
@@ -352,7 +352,7 @@ class Run:
     def _diverged(self, step: int, how: str) -> Diverged:
         kept = self._has_best and "model" not in self._failures
         return Diverged(
-            f"Training has blown up at step {step:,} ({how}); "
+            f"training has blown up at step {step:,} ({how}); "
             f"{'the best model so far is kept' if kept else 'none is kept'}: try a smaller "
             f"--learning-rate than {self.options.learning_rate:g}."
         )
