@@ -54,6 +54,11 @@ class ModelConfig:
         """D, what the first layer is given: the embedding's size or, one-hot, the vocabulary's."""
         return self.embedding_size or self.vocab_size
 
+    @property
+    def looked_up(self) -> str:
+        """The tensor that has a row, or column, a character: it is looked up, not multiplied."""
+        return "embedding.weight" if self.embedding_size else "rnn.weight_ih_l0"
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of all weights, as in a PyTorch module of embedding, rnn and output."""
         gates, _, vectors = CELL_SHAPES[self.cell]

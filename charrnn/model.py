@@ -112,10 +112,9 @@ class Model:
 
     def _initialise(self, rng: np.random.Generator) -> None:
         bound = self.config.hidden_size**-0.5
-        looked_up = "embedding.weight" if self.config.embedding_size else "rnn.weight_ih_l0"
         for name in self.parameters.shapes:
             view = self.parameters.view(name)
-            if name == looked_up:
+            if name == self.config.looked_up:
                 view[...] = rng.standard_normal(view.shape)
             elif "weight_hh" in name:
                 for gate in view:

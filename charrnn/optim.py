@@ -191,9 +191,15 @@ def clip_value_(g: np.ndarray, limit: float) -> None:
     _clip_value(g, limit)
 
 
-def clip_norm_(g: np.ndarray, limit: float, team: Team | None = None) -> float:
-    """Scale g, in place, to a length of at most limit (Pascanu et al. 2013); returns the length."""
-    length = norm(g, team)
+def clip_norm_(
+    g: np.ndarray, limit: float, team: Team | None = None, length: float | None = None
+) -> float:
+    """Scale g, in place, to a length of at most limit (Pascanu et al. 2013); returns the length.
+
+    `length`, where it is known already, saves a pass.
+    """
+    if length is None:
+        length = norm(g, team)
     if length > limit:
         _scale(g, limit / length)
     return length

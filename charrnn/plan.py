@@ -97,8 +97,7 @@ def _epochs(characters: float, per_epoch: int, num_val: int) -> float:
 def _weights(config: ModelConfig) -> int:
     """Multiplications a character: all weights but what is looked up."""
     shapes = config.tensor_shapes()
-    looked_up = "embedding.weight" if config.embedding_size else "rnn.weight_ih_l0"
-    return sum(math.prod(shape) for name, shape in shapes.items() if name != looked_up)
+    return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
 
 
 def _dropout(characters: int, passes: float, config: ModelConfig) -> float:

@@ -367,8 +367,8 @@ class Run:
         if self.options.clip_value:
             clip_value_(gradients, self.options.clip_value)
             self._gradient_norm = norm(gradients, self.model.team)
-        if 0 < self.options.clip_norm < self._gradient_norm:
-            clip_norm_(gradients, self.options.clip_norm, self.model.team)
+        if self.options.clip_norm:
+            clip_norm_(gradients, self.options.clip_norm, length=self._gradient_norm)
 
     def _validate(self) -> None:
         """Measure the held-out text; keep the weights if they are the best so far."""

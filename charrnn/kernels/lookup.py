@@ -1,7 +1,7 @@
 """The first layer: a one-hot input times a matrix is a look-up of its rows; so is an embedding."""
 
 from ..jit import entry, jit
-from .product import fill
+from .product import copy, fill
 
 
 @entry
@@ -19,7 +19,7 @@ def embed(table, x, out, steps, first, last):
     """out[t, b] = table[x[t, b]]. table (V, E), out (T, B, E)."""
     for t in range(steps):
         for b in range(first, last):
-            _copy(table[x[t, b]], out[t, b])
+            copy(table[x[t, b]], out[t, b])
 
 
 @entry
@@ -52,12 +52,6 @@ def embed_gradient(x, dout, dtable, steps, first, last):
     for t in range(steps):
         for b in range(x.shape[1]):
             _add(dout[t, b, first:last], dtable[x[t, b], first:last])
-
-
-@jit
-def _copy(source, target):
-    for i in range(target.size):
-        target[i] = source[i]
 
 
 @jit

@@ -46,7 +46,8 @@ def pack_transposed(w, gate, panels):
 
 
 @jit
-def _copy(source, target):
+def copy(source, target):
+    """target = source, both flat."""
     for i in range(target.size):
         target[i] = source[i]
 
@@ -69,7 +70,7 @@ def fill(bias, z, first, last):
     """z[p, rows] = bias[p]: what the products are then added to. z (P, B, N), bias (P, N)."""
     for p in range(z.shape[0]):
         for b in range(first, last):
-            _copy(bias[p], z[p, b])
+            copy(bias[p], z[p, b])
 
 
 @entry
