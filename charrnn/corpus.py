@@ -139,6 +139,7 @@ class Streams:
     """
 
     def __init__(self, ids: np.ndarray, batch_size: int, seq_length: int):
+        self.batch_size, self.seq_length = batch_size, seq_length
         steps = (len(ids) - 1) // batch_size
         used = steps * batch_size
         self._x = ids[:used].reshape(batch_size, steps)
@@ -150,11 +151,11 @@ class Streams:
     def chars_until(self, chunks: int) -> int:
         """How many characters so many chunks have, over all epochs."""
         epochs, k = divmod(chunks, self.num_chunks)
-        return epochs * self.chars_per_epoch + k * self._starts.step * len(self._x)
+        return epochs * self.chars_per_epoch + k * self.seq_length * self.batch_size
 
     def chunk(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets (T, B) of chunk k, int32; the last chunk may be shorter than T."""
-        times = slice(self._starts[k], self._starts[k] + self._starts.step)
+        times = slice(self._starts[k], self._starts[k] + self.seq_length)
         x, y = self._x[:, times].T, self._y[:, times].T
         return np.ascontiguousarray(x, np.int32), np.ascontiguousarray(y, np.int32)
 

@@ -205,20 +205,20 @@ def clip_norm_(
     return length
 
 
-def constant(step: int, **_: float) -> float:
+def constant(done: float, **_: float) -> float:
     return 1.0
 
 
-def cosine(step: int, *, total_steps: int, **_: float) -> float:
-    """From 1 to 0 over the steps (Loshchilov & Hutter 2017)."""
-    return 0.5 * (1 + math.cos(math.pi * min(step / total_steps, 1)))
+def cosine(done: float, **_: float) -> float:
+    """From 1 to 0 as the share `done` of the run goes from 0 to 1 (Loshchilov & Hutter 2017)."""
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
 
 
-def linear(step: int, *, total_steps: int, **_: float) -> float:
-    return max(0.0, 1 - step / total_steps)
+def linear(done: float, **_: float) -> float:
+    return max(0.0, 1 - done)
 
 
-def exponential(step: int, *, epoch: int, decay: float, decay_after: float, **_: float) -> float:
+def exponential(done: float, *, epoch: int, decay: float, decay_after: float) -> float:
     """`decay` once for each finished epoch from `decay_after` on, as in char-rnn."""
     return decay ** max(0, epoch + 1 - max(1, math.ceil(decay_after)))
 

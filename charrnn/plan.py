@@ -16,8 +16,7 @@ import numpy as np
 
 from .config import ModelConfig, TrainOptions
 from .corpus import Streams, fit
-from .model import Model, Stack
-from .optim import Adam, clip_norm_
+from .learner import Learner
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
 TRIAL_SECONDS = 1.2
@@ -33,6 +32,7 @@ DROPOUT = ((3.0, 0.0), (8.0, 0.1), (30.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
 class Plan(NamedTuple):
     config: ModelConfig
     options: TrainOptions
+    seconds: float | None = None  # of training after which to end
     why: str = ""  # what was chosen, in a sentence
 
 
@@ -66,7 +66,7 @@ def fit_to_time(
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
         f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}"
     )
-    return Plan(config, replace(options, steps=steps), why)
+    return Plan(config, replace(options, steps=steps), seconds, why)
 
 
 def _size(characters: int, passes: float, config: ModelConfig) -> int:
@@ -108,20 +108,14 @@ def _dropout(characters: int, passes: float, config: ModelConfig) -> float:
 
 def _characters_a_second(train_ids, config, options, threads) -> float:
     """The speed of training, measured: at least three steps after one that does not count."""
-    rows, steps = fit(len(train_ids), options.batch_size, options.seq_length)
-    streams = Streams(train_ids, rows, steps)
-    model = Model(config, np.random.default_rng(0), threads=threads)
-    stack = Stack(model, rows, steps, training=True)
-    w, g = model.parameters.flat, stack.gradients.flat
-    optimizer = Adam(w.size, team=model.team)
-    x, y = streams.chunk(0)
+    shape = fit(len(train_ids), options.batch_size, options.seq_length)
+    learner = Learner(config, options, np.random.default_rng(0), threads, *shape)
+    x, y = Streams(train_ids, *shape).chunk(0)
     times = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        stack.loss_and_gradients(x, y, 0 if config.dropout else None)
-        clip_norm_(g, 1.0, model.team)
-        optimizer.step(w, g, 0.0)
-        model.pack()
+        learner.compute(x, y, 0 if config.dropout else None)
+        learner.update(0.0)
         times.append(time.perf_counter() - start)
     return x.size / float(np.quantile(times[1:], 0.25))  # a busy moment must not decide
 

@@ -20,12 +20,20 @@ from .config import CELL_SHAPES, ModelConfig, TrainOptions, field_names, number,
 from .errors import CharRNNError, UsageError, printable
 from .files import shown
 
+WORSE = 0.02  # of the best validation loss, and so many nats at the least: more than noise
+
 
 @dataclass
 class Progress:
     """Where a run is: all its numbers. Losses in nats per character."""
 
+    total_steps: int  # updates of the whole run, as planned now
+    deadline: float | None = None  # seconds of training after which it should end
     step: int = 0  # updates made
+    planned: int = 0  # step at which the plan was last changed ...
+    planned_done: float = 0.0  # ... and the share of the schedule that was behind it then
+    recoveries: int = 0  # times that training has blown up
+    restarted: int = 0  # step at which it then began again
     loss_sum: float = 0.0  # over the characters read since the last line of the log
     loss_count: int = 0  # how many these are
     first_loss: float | None = None
@@ -34,7 +42,13 @@ class Progress:
     history: list[list] = field(default_factory=list)  # [step, train loss, validation loss]
 
     def __post_init__(self) -> None:
-        whole("step", self.step, least=0)
+        whole("total_steps", self.total_steps, least=1)
+        whole("step", self.step, least=0, most=self.total_steps)
+        for name in "planned", "restarted":
+            whole(name, getattr(self, name), least=0, most=self.step)
+        whole("recoveries", self.recoveries, least=0, most=1000)
+        number("planned_done", self.planned_done, 0, 1)
+        _number("deadline", self.deadline, missing=True)
         whole("loss_count", self.loss_count, least=0)
         _number("loss_sum", self.loss_sum)
         for name in "first_loss", "val_loss", "best_val_loss":
@@ -47,6 +61,36 @@ class Progress:
             raise UsageError("the history is not a list.")
         for entry in self.history:
             _check_entry(entry)
+
+    @property
+    def done(self) -> float:
+        """The share of the schedule that is behind, 0 to 1."""
+        left = self.total_steps - self.planned
+        steps = self.step - self.planned
+        return self.planned_done + (1 - self.planned_done) * (steps / left if left else 1.0)
+
+    def plan(self, total_steps: int) -> None:
+        """Let the run have so many steps, its schedule going on from where it is."""
+        self.planned_done, self.planned = self.done, self.step
+        self.total_steps = total_steps
+
+    def count(self, loss: float, characters: int) -> None:
+        """One more step, of so many characters."""
+        if self.step == 0:
+            self.first_loss = loss
+        self.step += 1
+        self.loss_sum += loss * characters
+        self.loss_count += characters
+
+    def learns_by_heart(self, patience: int) -> bool:
+        """Whether the last `patience` validations were all worse than the best, beyond noise,
+        while the loss in training fell on. 0: never."""
+        recent = self.history[-patience:] if patience else []
+        if not recent or len(self.history) <= patience or recent[-1][2] is None:
+            return False
+        best = min(self.history, key=lambda entry: entry[2])
+        beyond = best[2] + WORSE * max(best[2], 1)
+        return recent[-1][1] < best[1] and all(val > beyond for _, _, val in recent)
 
 
 def _check_entry(entry: Any) -> None:

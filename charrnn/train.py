@@ -6,39 +6,46 @@ state file, so that interrupted and resumed is bit for bit the same as never int
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .checkpoint import Arrays, damaged, save_model
-from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names
+from .checkpoint import Arrays, damaged, load_model
+from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names, tensor_shapes
 from .corpus import Corpus, Streams, fit, split
 from .errors import CharRNNError, UsageError
 from .evaluate import Validation
-from .files import FilePath, Hold, Log, RunFiles, claim, explained, run_files, shown
+from .files import FilePath, Hold, RunFiles, claim, run_files, shown
 from .jit import usable_cores
-from .model import Model, Parameters, Stack
-from .optim import OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_, norm
+from .learner import Learner
+from .model import Model, Parameters
+from .optim import SCHEDULES
 from .plan import Plan, fit_to_time
 from .sample import generate
+from .saving import Best, Saves
 from .state import Progress, State, blamed_on, read_state
 
 DEFAULT_TIME = 180.0  # seconds
 MAX_STEPS = 2**53  # a run without end; `epochs` may ask for infinitely many
 DIVERGED = 3.0  # times the first loss, beyond which a run has blown up (char-rnn's measure)
+MAX_RECOVERIES = 5  # from blowing up, each with half the learning rate of the one before
+OFF_PLAN = 0.01  # share of its steps by which a plan may be wrong about the time
+TIMED_AGAIN = 0.04  # share of the time after which the plan is looked at again
 VALIDATION_ROWS = 50  # streams the held-out text is cut into
 VALIDATION_CHARS = 500_000  # at most so many of its characters are read during training
 
 
 class Diverged(CharRNNError):
-    """The loss or the gradients have become infinite or far too large."""
+    """The loss or the gradients have become infinite or far too large: how, and what to do."""
+
+    def __init__(self, how: str, advice: str) -> None:
+        super().__init__(f"{how}; {advice}")
+        self.how = how
 
 
 @dataclass(frozen=True)
@@ -67,8 +74,9 @@ class Report:
     """How training goes, after one step. Losses in nats per character."""
 
     step: int
-    total_steps: int
+    total_steps: int  # as planned now: with a time to keep to, it moves
     epoch: float  # passes over the training text so far
+    total_epochs: float
     chars: int  # characters read so far
     train_loss: float  # mean since the last logged report
     val_loss: float | None  # the latest
@@ -77,7 +85,7 @@ class Report:
     chars_per_second: float  # of this process
     seconds: float  # of training, all processes together
     logged: bool  # whether it is a line of the log
-    notice: str | None = None  # a sentence to show: saving has failed, or succeeds again
+    notice: str | None = None  # sentences to show: what has gone wrong, or is well again
 
 
 def start_run(
@@ -104,12 +112,10 @@ def start_run(
         state = read_state(files.state) if resume else None
         if state is not None:
             _require_the_same(corpus, settings, state, files)
-            chosen = Plan(state.config, state.options)
+            plan = Plan(state.config, state.options)
         else:
-            chosen = _planned(corpus, settings, threads)
-        run = Run(corpus, *chosen[:2], files, hold, threads, save_every)
-        if chosen.why:
-            run.summary = replace(run.summary, notes=(chosen.why, *run.summary.notes))
+            plan = _planned(corpus, settings, threads)
+        run = Run(corpus, plan, files, hold, threads, save_every)
         if state is not None:
             run.restore(state)
         return run
@@ -166,70 +172,67 @@ class Run:
     """A model in training. Iterate, once, to train; each step gives a Report.
 
     `stop()` ends the iteration after the step in hand, saved; `finished` tells whether all steps
-    were made. After either, `model` holds the last weights, the model file the best. The iteration
-    raises Diverged, and CharRNNError when the run cannot be saved: at its start at once, later
-    only if the last attempt fails, too.
+    were made. After either, `model` holds the last weights, the model file the best. When training
+    blows up it goes on from the best weights with half the learning rate. The iteration raises
+    Diverged when that has not helped a few times, and CharRNNError when the run cannot be saved:
+    at its start at once, later only if the last attempt fails, too.
     """
 
     def __init__(
         self,
         corpus: Corpus,
-        config: ModelConfig,
-        options: TrainOptions,
+        plan: Plan,
         files: RunFiles,
         hold: Hold,
         threads: int,
         save_every: float,
     ) -> None:
-        self.corpus, self.config, self.options, self.files = corpus, config, options, files
-        self.finished, self._stopping = False, False
+        self.corpus, self.files, self.finished, self._stopping = corpus, files, False, False
+        self.config, self.options = config, options = plan.config, plan.options
         self._hold, self._save_every = hold, save_every
         train_ids, val_ids = split(corpus.ids, options.val_fraction)
-        batch_size, seq_length = fit(len(train_ids), options.batch_size, options.seq_length)
-        self.streams = Streams(train_ids, batch_size, seq_length)
-        self.total_steps = self._plan()
+        shape = fit(len(train_ids), options.batch_size, options.seq_length)
+        self.streams = Streams(train_ids, *shape)
         self.rng = np.random.default_rng(options.seed)
-        self.model = Model(config, self.rng, threads=threads)
-        self.stack = Stack(self.model, batch_size, seq_length, training=True)
-        self.optimizer = self._make_optimizer()
+        self.learner = Learner(config, options, self.rng, threads, *shape)
         self._validation = self._make_validation(val_ids[: VALIDATION_CHARS + 1])
-        self._log_every = max(1, self.total_steps // 200)
-        self._validate_every = self._validation_interval()
-        self.progress = Progress()
-        self._log, self._seconds_before = Log(files.log), 0.0
-        # The best weights and what the model file tells of them, once there are any.
-        self._best: tuple[Arrays, dict[str, Any]] | None = None
-        self._best_is_saved = False
-        self._has_best = False  # here or, a run resumed, in the model file
-        self._failures: dict[str, CharRNNError] = {}  # what could not be written, and why
-        self._failures_are_told = False
-        self.summary = self._summarize(len(train_ids), len(val_ids))
+        self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
+        self._saves = Saves(files, config, corpus.vocabulary)
+        self._has_best = False  # in memory or, a run resumed, in the model file
+        self._seconds_before = 0.0  # of training, in processes before this one
+        self._notices: list[str] = []
+        notes = (*filter(None, [plan.why]), *self._notes(len(val_ids)))
+        self.summary = self._summarize(len(train_ids), len(val_ids), notes)
 
-    def _plan(self) -> int:
-        """Updates of the whole run."""
+    @property
+    def model(self) -> Model:
+        return self.learner.model
+
+    def _all_steps(self) -> int:
+        """Updates of the whole run, as far as is known now."""
         if self.options.steps is not None:
             return self.options.steps
         steps = self.options.epochs * self.streams.num_chunks
         return max(1, round(min(steps, MAX_STEPS)))
 
-    def _validation_interval(self) -> int:
-        """Steps between validations: an epoch, but 10 to 100 of them a run."""
-        least, most = -(-self.total_steps // 100), -(-self.total_steps // 10)
-        return min(max(self.streams.num_chunks, least), most)
+    @property
+    def _log_every(self) -> int:
+        return max(1, self.progress.total_steps // 200)
 
-    def _make_optimizer(self):
-        own = {"adam": ("weight_decay",), "sgd": ("momentum",)}.get(self.options.optimizer, ())
-        options = {name: getattr(self.options, name) for name in own}
-        flat = self.model.parameters.flat
-        make = OPTIMIZERS[self.options.optimizer]
-        return make(flat.size, flat.dtype, self.model.team, **options)
+    @property
+    def _validate_every(self) -> int:
+        """Steps between validations: an epoch, but 10 to 100 of them a run."""
+        total = self.progress.total_steps
+        least, most = -(-total // 100), -(-total // 10)
+        return min(max(self.streams.num_chunks, least), most)
 
     def _make_validation(self, ids: np.ndarray) -> Validation | None:
         if len(ids) < 2:
             return None
         return Validation(self.model, ids, max(1, min(VALIDATION_ROWS, len(ids) // 200)))
 
-    def _summarize(self, train_characters: int, val_characters: int) -> Summary:
+    def _summarize(self, train_characters: int, val_characters: int, notes) -> Summary:
+        steps = self.progress.total_steps
         return Summary(
             characters=len(self.corpus.ids),
             bytes=self.corpus.num_bytes,
@@ -237,28 +240,26 @@ class Run:
             train_characters=train_characters,
             val_characters=val_characters,
             parameters=self.config.num_parameters(),
-            steps=self.total_steps,
-            epochs=self.total_steps / self.streams.num_chunks,
-            batch_size=self.stack.batch_size,
-            seq_length=self.stack.steps,
+            steps=steps,
+            epochs=steps / self.streams.num_chunks,
+            batch_size=self.streams.batch_size,
+            seq_length=self.streams.seq_length,
             files=tuple(self.files),
-            notes=self._notes(val_characters),
+            notes=notes,
             resumed_step=0,
             config=self.config,
             options=self.options,
         )
 
-    def _notes(self, val_characters: int) -> tuple[str, ...]:
-        notes = []
-        for name, used in ("batch size", self.stack.batch_size), ("seq length", self.stack.steps):
-            asked = getattr(self.options, name.replace(" ", "_"))
+    def _notes(self, val_characters: int) -> Iterator[str]:
+        for name in "batch size", "seq length":
+            asked, used = (getattr(o, name.replace(" ", "_")) for o in (self.options, self.streams))
             if used != asked:
-                notes.append(f"the text is short: {name} {asked} became {used}")
+                yield f"the text is short: {name} {asked} became {used}"
         if not val_characters:
-            notes.append("nothing is held out: the last weights are kept, not the best")
+            yield "nothing is held out: the last weights are kept, not the best"
         elif val_characters > VALIDATION_CHARS + 1:
-            notes.append(f"validation reads {VALIDATION_CHARS:,} characters of what is held out")
-        return tuple(notes)
+            yield f"validation reads {VALIDATION_CHARS:,} characters of what is held out"
 
     def stop(self) -> None:
         """Ask the run to save and end after the step in hand; safe from a signal handler."""
@@ -269,159 +270,177 @@ class Run:
             raise CharRNNError("the run has ended: start it again with resume to go on.")
         try:
             self._begin()
-            while self.progress.step < self.total_steps and not self._stopping:
-                yield self._advance()
+            while self.progress.step < self.progress.total_steps and not self._stopping:
+                try:
+                    report = self._advance()
+                except Diverged as error:
+                    self._recover(error)
+                else:
+                    yield report
             self._end()
         finally:
             self._hold.release()
 
     def _begin(self) -> None:
         self._began = time.monotonic()
-        self._chars_before = self.streams.chars_until(self.progress.step)
-        self._write_state()  # first: what it belongs to may replace another run
-        self._log.flush()
+        self._speed_since = self._timed_since = (self.progress.step, self._seconds_before)
+        self._first_step = self.progress.step + 1
+        self._saves.begin(self._state())
 
     def _end(self) -> None:
-        self.finished = self.progress.step >= self.total_steps
+        self.finished = self.progress.step >= self.progress.total_steps
         if self._validation is None or not self._has_best:
             self._keep()
         self._save()
-        for error in self._failures.values():
-            raise CharRNNError(
-                f"{str(error).rstrip('.')}; what has been saved is the run as it was after step "
-                f"{self._saved_step:,}, and --resume goes on from there."
-            ) from error
+        self._saves.require_all()
 
     def _advance(self) -> Report:
         """One update of the weights, with what comes after some of them."""
         learning_rate = self._update()
         at = self.progress
-        validate = at.step % self._validate_every == 0 or at.step == self.total_steps
+        validate = at.step % self._validate_every == 0 or at.step == at.total_steps
         if validate:
             self._validate()
+            self._keep_to_time()
         logged = validate or at.step % self._log_every == 0
         report = self._report(learning_rate, logged)
         if logged:
-            self._add_to_log(report, validate)
+            self._saves.log(_log_line(report, validate))
             at.loss_sum, at.loss_count = 0.0, 0
-        if time.monotonic() - self._saved >= self._save_every:
+        if self._saves.age >= self._save_every:
             self._save()
-        return replace(report, notice=self._news()) if self._has_news() else report
+        return replace(report, notice=self._news())
 
     def _update(self) -> float:
         """One step of truncated BPTT and of the optimizer; returns its learning rate."""
         at = self.progress
         epoch, k = divmod(at.step, self.streams.num_chunks)
         if k == 0:
-            self.stack.set_state(self.model.zero_state(self.stack.batch_size))
+            self.learner.forget()
         x, y = self.streams.chunk(k)
         seed = int(self.rng.integers(2**32)) if self.config.dropout else None
-        loss = self.stack.loss_and_gradients(x, y, seed)
-        gradients = self.stack.gradients.flat
-        self._check(loss, gradients)
-        self._clip(gradients)
-        learning_rate = self.options.learning_rate * self._schedule(epoch)
-        self.optimizer.step(self.model.parameters.flat, gradients, learning_rate)
-        self.model.pack()
-        self.stack.carry(len(x))
-        at.step += 1
-        at.loss_sum += loss * x.size
-        at.loss_count += x.size
+        loss, gradient_norm = self.learner.compute(x, y, seed)
+        self._check(loss, gradient_norm)
+        learning_rate = self._learning_rate(epoch)
+        self.learner.update(learning_rate)
+        at.count(loss, x.size)
         return learning_rate
 
-    def _schedule(self, epoch: int) -> float:
-        o = self.options
-        return SCHEDULES[o.schedule](
-            self.progress.step,
-            total_steps=self.total_steps,
-            epoch=epoch,
-            decay=o.lr_decay,
-            decay_after=o.lr_decay_after,
+    def _learning_rate(self, epoch: int) -> float:
+        o, at = self.options, self.progress
+        factor = SCHEDULES[o.schedule](
+            at.done, epoch=epoch, decay=o.lr_decay, decay_after=o.lr_decay_after
         )
+        return o.learning_rate * factor * 0.5**at.recoveries
 
-    def _check(self, loss: float, gradients: np.ndarray) -> None:
+    def _check(self, loss: float, gradient_norm: float) -> None:
         """Raise Diverged before a bad gradient reaches the weights."""
         at = self.progress
-        if at.first_loss is None:
-            at.first_loss = loss
-        self._gradient_norm = norm(gradients, self.model.team)
-        if not (math.isfinite(self._gradient_norm) and loss <= DIVERGED * at.first_loss + 1):
-            how = f"loss {loss:.4g}, gradient norm {self._gradient_norm:.4g}"
+        first_loss = loss if at.first_loss is None else at.first_loss
+        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if not (finite and loss <= DIVERGED * first_loss + 1):
+            how = f"loss {loss:.4g}, gradient norm {gradient_norm:.4g}"
             raise self._diverged(at.step + 1, how)
 
     def _diverged(self, step: int, how: str) -> Diverged:
-        kept = self._has_best and "model" not in self._failures
+        kept = self._has_best and self._saves.has_model
+        rate = self.options.learning_rate * 0.5**self.progress.recoveries
         return Diverged(
-            f"training has blown up at step {step:,} ({how}); "
+            f"training has blown up at step {step:,} ({how})",
             f"{'the best model so far is kept' if kept else 'none is kept'}: try a smaller "
-            f"--learning-rate than {self.options.learning_rate:g}."
+            f"--learning-rate than {rate:g}.",
         )
+
+    def _recover(self, error: Diverged) -> None:
+        """Go back to the best weights, halve the learning rate; after a few times, give up."""
+        at = self.progress
+        if at.recoveries >= MAX_RECOVERIES:
+            raise error
+        at.recoveries += 1
+        at.restarted = at.step
+        self.learner.start_afresh(_flat(self._last_good(), self.config))
+        since = "the best weights so far" if self._has_best else "the first weights"
+        self._notices.append(f"{error.how}: it goes on from {since} with half the learning rate.")
+
+    def _last_good(self) -> Arrays:
+        """The best weights, from memory or the model file; before there are any, the first."""
+        if self._saves.best:
+            return self._saves.best.tensors
+        if self._has_best:
+            return load_model(self.files.model, tensor_shapes).tensors
+        return Model(self.config, np.random.default_rng(self.options.seed)).state_dict()
 
     def _require_finite(self) -> None:
         """Raise Diverged before bad weights are saved: good gradients can make them."""
-        arrays = self.model.parameters.flat, *self.optimizer.arrays.values()
+        arrays = self.model.parameters.flat, *self.learner.optimizer.arrays.values()
         if not all(np.isfinite(array).all() for array in arrays):
             raise self._diverged(self.progress.step, "a weight is infinite or not a number")
-
-    def _clip(self, gradients: np.ndarray) -> None:
-        if self.options.clip_value:
-            clip_value_(gradients, self.options.clip_value)
-            self._gradient_norm = norm(gradients, self.model.team)
-        if self.options.clip_norm:
-            clip_norm_(gradients, self.options.clip_norm, length=self._gradient_norm)
 
     def _validate(self) -> None:
         """Measure the held-out text; keep the weights if they are the best so far."""
         at = self.progress
-        if self._validation is not None:
-            at.val_loss = self._validation.loss()
-            if not math.isfinite(at.val_loss):
-                raise self._diverged(at.step, f"validation loss {at.val_loss:.4g}")
-        at.history.append([at.step, at.loss_sum / at.loss_count, at.val_loss])
+        loss = self._validation.loss() if self._validation is not None else None
+        if loss is not None and not math.isfinite(loss):
+            raise self._diverged(at.step, f"validation loss {loss:.4g}")
+        at.val_loss = loss
+        at.history.append([at.step, at.loss_sum / at.loss_count, loss])
         best = at.best_val_loss
-        if best is None or not self._has_best or at.val_loss < best:
-            at.best_val_loss = at.val_loss
+        if best is None or not self._has_best or loss < best:
+            at.best_val_loss = loss
             self._keep()
-            self._attempt("model", self._write_model)
+            self._saves.model()
+        elif at.step < at.total_steps and at.learns_by_heart(self.options.patience):
+            at.plan(at.step)
+            self._notices.append(
+                "stopped early: what is held out is predicted no better, while the rest is "
+                "learned by heart."
+            )
+
+    def _keep_to_time(self) -> None:
+        """Fit the steps that are left to the time that is left, at the speed of the last ones."""
+        at, seconds = self.progress, self._seconds()
+        step_then, then = self._timed_since
+        if at.deadline is None or seconds - then < TIMED_AGAIN * at.deadline:
+            return
+        steps, took = at.step - step_then, seconds - then
+        self._timed_since = at.step, seconds
+        total = at.step + max(0, int((at.deadline - seconds) * steps / took))
+        if abs(total - at.total_steps) > OFF_PLAN * at.total_steps:
+            at.plan(total)
+
+    def _seconds(self) -> float:
+        """Of training, all processes together."""
+        return self._seconds_before + time.monotonic() - self._began
 
     def _report(self, learning_rate: float, logged: bool) -> Report:
-        at, seconds = self.progress, time.monotonic() - self._began
+        at, seconds = self.progress, self._seconds()
         chars = self.streams.chars_until(at.step)
+        step_then, then = self._speed_since
+        speed = (chars - self.streams.chars_until(step_then)) / max(seconds - then, 1e-9)
+        if at.step == self._first_step:  # which may have waited for code to be compiled
+            self._speed_since = at.step, seconds
         return Report(
             step=at.step,
-            total_steps=self.total_steps,
+            total_steps=at.total_steps,
             epoch=at.step / self.streams.num_chunks,
+            total_epochs=at.total_steps / self.streams.num_chunks,
             chars=chars,
             train_loss=at.loss_sum / at.loss_count,
             val_loss=at.val_loss,
             best_val_loss=at.best_val_loss,
             learning_rate=learning_rate,
-            chars_per_second=(chars - self._chars_before) / seconds if seconds else 0.0,
-            seconds=self._seconds_before + seconds,
+            chars_per_second=speed,
+            seconds=seconds,
             logged=logged,
         )
 
-    def _add_to_log(self, report: Report, validated: bool) -> None:
-        line = {
-            "step": report.step,
-            "epoch": report.epoch,
-            "chars": report.chars,
-            "train_loss": report.train_loss,
-            "val_loss": report.val_loss if validated else None,
-            "learning_rate": report.learning_rate,
-            "chars_per_second": round(report.chars_per_second, 1),
-            "seconds": round(report.seconds, 3),
-        }
-        self._log.append(json.dumps(line))
-        self._attempt("log", self._log.write)
-
     def _keep(self) -> None:
-        """Let the weights of now be the best, in memory."""
+        """Let the weights of now be the best."""
         self._require_finite()
         at = self.progress
         training = {
             "steps": at.step,
-            "total_steps": self.total_steps,
+            "total_steps": at.total_steps,
             "epochs": at.step / self.streams.num_chunks,
             "characters": self.streams.chars_until(at.step),
             "train_loss": at.history[-1][1] if at.history else None,
@@ -429,75 +448,52 @@ class Run:
             "history": list(at.history),
             "options": asdict(self.options),
         }
-        self._best, self._best_is_saved = (self.model.state_dict(), training), False
+        self._saves.keep(Best(self.model.state_dict(), training))
         self._has_best = True
 
     def _save(self) -> None:
-        """Bring all files up to date: those that the state tells of first, it last."""
         self._require_finite()
-        self._saved = time.monotonic()
-        self._attempt("log", self._log.flush)
-        if self._attempt("model", self._write_model):
-            self._attempt("state", self._write_state)
+        self._saves.all(self._state())
 
-    def _attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Whether `write` succeeds; a failure is kept, and the next save is another chance."""
-        try:
-            write()
-        except CharRNNError as error:
-            self._failures[what] = error
-            return False
-        self._failures.pop(what, None)
-        return True
+    def _news(self) -> str | None:
+        """What is to be told, in sentences, if anything."""
+        news = [*self._notices, *filter(None, [self._saves.news()])]
+        self._notices.clear()
+        return " ".join(sentence[0].upper() + sentence[1:] for sentence in news) or None
 
-    def _has_news(self) -> bool:
-        return bool(self._failures) != self._failures_are_told
-
-    def _news(self) -> str:
-        """What to tell when saving begins to fail, and when it succeeds again."""
-        self._failures_are_told = bool(self._failures)
-        for error in self._failures.values():
-            return f"Saving has failed, {error} Training goes on, and will try to save again."
-        return "The run is saved again."
-
-    def _write_model(self) -> None:
-        """Write the best model, unless the file has it."""
-        if self._best and not (self._best_is_saved and self.files.model.exists()):
-            tensors, training = self._best
-            vocabulary = self.corpus.vocabulary
-            save_model(self.files.model, tensors, asdict(self.config), vocabulary, training)
-            self._best_is_saved = True
-
-    def _write_state(self) -> None:
-        flat = {"weights": self.model.parameters.flat} | self.optimizer.arrays
-        State(
+    def _state(self) -> State:
+        flat = {"weights": self.model.parameters.flat} | self.learner.optimizer.arrays
+        return State(
             config=self.config,
             options=self.options,
             fingerprint=self.corpus.fingerprint,
             encoding=self.corpus.encoding,
             progress=self.progress,
             rng=self.rng,
-            hidden=self.stack.get_state(),
+            hidden=self.learner.stack.get_state(),
             groups={name: _tensors(array, self.config) for name, array in flat.items()},
-        ).save(self.files.state)
-        self._saved, self._saved_step = time.monotonic(), self.progress.step
+        )
 
     def restore(self, state: State) -> None:
         """Go back to where a saved state was. Raises CharRNNError for one of another run."""
-        flat = {"weights": self.model.parameters.flat} | self.optimizer.arrays
-        if state.groups.keys() != flat.keys() or state.progress.step > self.total_steps:
+        flat = {"weights": self.model.parameters.flat} | self.learner.optimizer.arrays
+        longer = state.progress.total_steps > self._all_steps() and not state.progress.deadline
+        if state.groups.keys() != flat.keys() or longer:
             with blamed_on(self.files.state):
                 raise damaged("it is not of its options")
         for name, array in flat.items():
             array[:] = _flat(state.groups[name], self.config)
         self.model.pack()
-        self.stack.set_state(state.hidden)
-        self.optimizer.steps = state.progress.step
+        self.learner.stack.set_state(state.hidden)
         self.rng, self.progress = state.rng, state.progress
-        self._has_best = bool(state.progress.history) and self.files.model.exists()
-        self.summary = replace(self.summary, resumed_step=state.progress.step)
-        content, self._seconds_before = _log_until(state.progress.step, self.files.log)
-        self._log = Log(self.files.log, content)
+        at = self.progress
+        self.learner.optimizer.steps = at.step - at.restarted
+        self._has_best = bool(at.history) and self.files.model.exists()
+        self._seconds_before = self._saves.go_on(at.step)
+        epochs = at.total_steps / self.streams.num_chunks
+        self.summary = replace(
+            self.summary, resumed_step=at.step, steps=at.total_steps, epochs=epochs
+        )
 
     def sample(self, length: int) -> str:
         """A text of so many characters from the weights of now; the run is not affected."""
@@ -505,6 +501,19 @@ class Run:
         prime = np.array([vocabulary.line_start])
         ids = generate(self.model, prime, np.random.default_rng(self.options.seed))
         return vocabulary.decode([next(ids) for _ in range(length)])
+
+
+def _log_line(report: Report, validated: bool) -> dict[str, Any]:
+    return {
+        "step": report.step,
+        "epoch": report.epoch,
+        "chars": report.chars,
+        "train_loss": report.train_loss,
+        "val_loss": report.val_loss if validated else None,
+        "learning_rate": report.learning_rate,
+        "chars_per_second": round(report.chars_per_second, 1),
+        "seconds": round(report.seconds, 3),
+    }
 
 
 def _tensors(flat: np.ndarray, config: ModelConfig) -> Arrays:
@@ -519,24 +528,3 @@ def _flat(tensors: Arrays, config: ModelConfig) -> np.ndarray:
     parameters = Parameters(config)
     parameters.load_state_dict(tensors)
     return parameters.flat
-
-
-def _log_until(step: int, path: Path) -> tuple[bytes, float]:
-    """The lines of a log up to that of `step`, and the seconds of training then.
-
-    Those after it will be made, and written, again; a crash may have cut the last one short.
-    """
-    content, seconds = b"", 0.0
-    with explained(f"cannot read {shown(path)}"), contextlib.suppress(FileNotFoundError):
-        for line in path.read_bytes().splitlines(keepends=True):
-            try:
-                values = json.loads(line)
-                time_then = float(values["seconds"])
-                sound = values["step"] <= step and math.isfinite(time_then)
-            except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
-                break
-            if not sound or not line.endswith(b"\n"):
-                break
-            seconds = time_then
-            content += line
-    return content, seconds

@@ -473,7 +473,7 @@ def test_a_second_run_is_refused_at_once(corpus_file, tmp_path, expected):
 
 def test_a_run_that_fails_holds_nothing(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", **SHORT)
-    run.optimizer.step = None
+    run.learner.optimizer.step = None
     with pytest.raises(TypeError):
         list(run)
     with pytest.raises(CharRNNError) as kept:

@@ -122,10 +122,8 @@ def test_clipping_keeps_a_nan_visible():
     assert np.isnan(clip_norm_(g, 0.5))
 
 
-def factor(name, step, total_steps=10, epoch=0, decay=0.5, decay_after=3):
-    return SCHEDULES[name](
-        step, total_steps=total_steps, epoch=epoch, decay=decay, decay_after=decay_after
-    )
+def factor(name, done, epoch=0, decay=0.5, decay_after=3):
+    return SCHEDULES[name](done, epoch=epoch, decay=decay, decay_after=decay_after)
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
@@ -134,13 +132,13 @@ def test_schedules_by_step(name, total):
     twin = {"constant": naive.constant, "cosine": naive.cosine, "linear": naive.linear}[name]
     for step in range(total + 1):
         expected = twin(step, total)
-        assert factor(name, step, total) == pytest.approx(expected, rel=1e-12, abs=1e-15)
-        assert 0 <= factor(name, step, total) <= 1
+        assert factor(name, step / total) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+        assert 0 <= factor(name, step / total) <= 1
 
 
 @pytest.mark.parametrize("after", [0, 1, 2.5, 3, 10])
 def test_exponential_decays_by_whole_epochs_as_char_rnn_does(after):
     for epoch in range(15):
         expected = naive.exponential(epoch, 0.97, after)
-        got = factor("exponential", 5, epoch=epoch, decay=0.97, decay_after=after)
+        got = factor("exponential", 0.5, epoch=epoch, decay=0.97, decay_after=after)
         assert got == pytest.approx(expected, rel=1e-12), epoch

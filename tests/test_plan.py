@@ -1,8 +1,10 @@
 """What is fitted to a text and a time: by rules that are checked, at a speed that is measured."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from runs import log_of
+from runs import log_of, started
 
 import charrnn
 from charrnn import plan
@@ -60,7 +62,28 @@ def test_the_steps_fill_the_time(monkeypatch, seconds):
 def test_a_run_of_a_few_seconds(corpus_file, tmp_path):
     model = charrnn.train(corpus_file, tmp_path / "m", time=4.0, num_layers=1, threads=1)
     options = model.training["options"]
-    assert options["time"] == 4 and options["steps"] == log_of(tmp_path / "m")[-1]["step"]
+    assert options["time"] == 4 and model.training["steps"] <= log_of(tmp_path / "m")[-1]["step"]
+
+
+def test_the_schedule_follows_the_clock(corpus_file, tmp_path):
+    """A machine that becomes half as fast after 30 of 100 steps still ends in time, at rate 0."""
+    run = started(corpus_file, tmp_path / "m", steps=100, patience=0)
+    run.progress.deadline = 10.0
+    run._seconds = lambda: 0.1 * run.progress.step + 0.1 * max(0, run.progress.step - 30)
+    reports = list(run)
+    rates = [report.learning_rate for report in reports]
+    assert run.finished and run._seconds() == pytest.approx(10, abs=0.4)
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.02 * rates[0]
+    assert {report.total_steps for report in reports[:30]} == {100}
+    assert max(a - b for a, b in pairwise(rates)) < 3 * rates[0] / 65  # no jump
+
+
+def test_a_run_that_is_out_of_time_ends(corpus_file, tmp_path):
+    run = started(corpus_file, tmp_path / "m", steps=100)
+    run.progress.deadline = 1.0
+    run._seconds = lambda: 1.0 * run.progress.step
+    assert len(list(run)) == 10 and run.finished  # at its first validation
+    assert list(started(corpus_file, tmp_path / "m", resume=True)) == []
 
 
 def test_a_duration_in_words():

@@ -49,9 +49,9 @@ def following(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None
             **_size(),
             file=sys.stderr,
         ) as bar:
-            yield lambda report: _advance(bar, summary, report)
+            yield lambda report: _advance(bar, report)
     else:
-        yield _Lines(summary)
+        yield _Lines()
 
 
 @contextlib.contextmanager
@@ -101,8 +101,9 @@ def _size() -> dict[str, Any]:
     return {"ncols": 80, "nrows": 24}
 
 
-def _advance(bar: tqdm, summary: Summary, report: Report) -> None:
-    bar.set_description_str(f"{_numbers(summary, report)}, ", refresh=False)
+def _advance(bar: tqdm, report: Report) -> None:
+    bar.set_description_str(f"{_numbers(report)}, ", refresh=False)
+    bar.total = report.total_steps
     bar.update(report.step - bar.n)
 
 
@@ -112,8 +113,7 @@ class _Lines:
     For each twentieth of the run there is one and, in a long run, for each minute.
     """
 
-    def __init__(self, summary: Summary):
-        self._summary = summary
+    def __init__(self):
         self._first = None  # (step, time) of the first report: before it, code was compiled
         self._next = (math.inf, math.inf)  # step or time from which to write again
 
@@ -128,13 +128,13 @@ class _Lines:
             left = f", {tqdm.format_interval(seconds)} left"
         else:
             return
-        numbers = _numbers(self._summary, report)
+        numbers = _numbers(report)
         say(f"step {report.step:,}/{report.total_steps:,}, {numbers}{left}")
         self._next = (min(report.step + report.total_steps / 20, report.total_steps), now + 60)
 
 
-def _numbers(summary: Summary, report: Report) -> str:
-    epoch = f"epoch {report.epoch:,.2f}/{_rounded(summary.epochs)}"
+def _numbers(report: Report) -> str:
+    epoch = f"epoch {report.epoch:,.2f}/{_rounded(report.total_epochs)}"
     val = "" if report.val_loss is None else f", val {report.val_loss:.3f}"
     speed = f"{report.chars_per_second:,.0f} chars/s"
     return f"{epoch}, train {report.train_loss:.3f}{val}, {speed}"

@@ -113,6 +113,11 @@ def setting(name: str, help: str, **more: Any):
 @setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
 @setting("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
 @setting("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
+@setting(
+    "patience",
+    "Stop after so many looks at what is held out that were all worse than the best, while the "
+    "rest is learned by heart; 0: never.",
+)
 @click.option(
     "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
 )

@@ -1,0 +1,77 @@
+"""One step of learning: loss and gradients of a chunk, clipping, the optimizer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .config import ModelConfig, TrainOptions
+from .model import Model, Stack
+from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
+
+
+class Learner:
+    """A model with all that changes it: a stack of (T, B) chunks, gradients, an optimizer.
+
+    `compute` and then `update` are one step of truncated BPTT; between them nothing of the model
+    has changed yet, so that a bad gradient can be refused.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        options: TrainOptions,
+        rng: np.random.Generator,
+        threads: int,
+        batch_size: int,
+        seq_length: int,
+    ) -> None:
+        self.options = options
+        self.model = Model(config, rng, threads=threads)
+        self.stack = Stack(self.model, batch_size, seq_length, training=True)
+        self.optimizer = _optimizer(self.model, options)
+
+    def compute(self, x: np.ndarray, y: np.ndarray, seed: int | None) -> tuple[float, float]:
+        """The mean loss of a chunk (T, B), in nats, and the length of its whole gradient.
+
+        `seed` is that of dropout, None where there is none.
+        """
+        loss = self.stack.loss_and_gradients(x, y, seed)
+        self._steps = len(x)
+        self._norm = norm(self.stack.gradients.flat, self.model.team)
+        return loss, self._norm
+
+    def update(self, learning_rate: float) -> None:
+        """Clip the gradients, let the optimizer use them, carry the hidden state over."""
+        gradients = self.stack.gradients.flat
+        self._clip(gradients)
+        self.optimizer.step(self.model.parameters.flat, gradients, learning_rate)
+        self.model.pack()
+        self.stack.carry(self._steps)
+
+    def _clip(self, gradients: np.ndarray) -> None:
+        length = self._norm
+        if self.options.clip_value:
+            clip_value_(gradients, self.options.clip_value)
+            length = norm(gradients, self.model.team)
+        if self.options.clip_norm:
+            clip_norm_(gradients, self.options.clip_norm, length=length)
+
+    def start_afresh(self, weights: np.ndarray) -> None:
+        """Take these weights (flat); the optimizer and the hidden state remember nothing."""
+        self.model.parameters.flat[:] = weights
+        self.model.pack()
+        for array in self.optimizer.arrays.values():
+            array[:] = 0
+        self.optimizer.steps = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a text: the hidden state is zero."""
+        self.stack.set_state(self.model.zero_state(self.stack.batch_size))
+
+
+def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
+    own = {"adam": ("weight_decay",), "sgd": ("momentum",)}.get(options.optimizer, ())
+    settings = {name: getattr(options, name) for name in own}
+    flat = model.parameters.flat
+    return OPTIMIZERS[options.optimizer](flat.size, flat.dtype, model.team, **settings)
