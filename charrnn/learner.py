@@ -8,6 +8,10 @@ from .config import ModelConfig, TrainOptions
 from .model import Model, Stack
 from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 
+# How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
+# two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
+OUTPUT_RATES = {"adam": 3.0}
+
 
 class Learner:
     """A model with all that changes it: a stack of (T, B) chunks, gradients, an optimizer.
@@ -74,4 +78,13 @@ def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
     own = {"adam": ("weight_decay",), "sgd": ("momentum",)}.get(options.optimizer, ())
     settings = {name: getattr(options, name) for name in own}
     flat = model.parameters.flat
-    return OPTIMIZERS[options.optimizer](flat.size, flat.dtype, model.team, **settings)
+    rates = _rates(model, OUTPUT_RATES.get(options.optimizer, 1.0))
+    return OPTIMIZERS[options.optimizer](flat.size, flat.dtype, model.team, rates, **settings)
+
+
+def _rates(model: Model, output_rate: float) -> list[tuple[int, float]]:
+    """The parts of the flat array, end to end: their sizes and learning rates."""
+    stored = model.parameters.stored
+    before = sum(array.size for name, array in stored.items() if not name.startswith("output."))
+    output = stored["output.weight"].size
+    return [(before, 1.0), (output, output_rate), (stored["output.bias"].size, 1.0)]

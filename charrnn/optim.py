@@ -7,6 +7,7 @@ formulas are PyTorch's, so that learning rates carry over.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,12 +59,21 @@ class Optimizer:
     """Flat arrays that remember past gradients, and the update that uses them.
 
     `arrays` (name: array of `size`) and `steps` are all its state. `step(w, g, learning_rate)`
-    updates the weights w from the gradients g, both flat.
+    updates the weights w from the gradients g, both flat. `rates` are parts of them, end to end:
+    how many elements, and by what their learning rate is multiplied.
     """
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, size: int, dtype=np.float32, team: Team | None = None, **options: float):
+    def __init__(
+        self,
+        size: int,
+        dtype=np.float32,
+        team: Team | None = None,
+        rates: Sequence[tuple[int, float]] = (),
+        **options: float,
+    ) -> None:
+        self._rates = rates or [(size, 1.0)]
         self.arrays = {name: np.zeros(size, dtype) for name in self.names}
         self.options = self.defaults() | options
         self.steps = 0
@@ -77,9 +87,13 @@ class Optimizer:
         self.steps += 1
 
         def part(i: int, size: int) -> None:
-            part = slice(*(BLOCK * b for b in share(-(-w.size // BLOCK), i, size)))
-            arrays = [array[part] for array in (w, g, *self.arrays.values())]
-            self._update(arrays, learning_rate)
+            start = 0
+            for count, factor in self._rates:
+                first, last = (BLOCK * b for b in share(-(-count // BLOCK), i, size))
+                part = slice(start + first, start + min(last, count))
+                arrays = [array[part] for array in (w, g, *self.arrays.values())]
+                self._update(arrays, learning_rate * factor)
+                start += count
 
         self._team.run(part, threads_for(w.size))
 

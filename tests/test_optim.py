@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES
-from charrnn.optim import OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_
+from charrnn.jit import Team
+from charrnn.optim import BLOCK, OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_
 
 OPTIONS = {
     "adam": [{}, {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.1}],
@@ -56,6 +57,24 @@ def test_float32_is_close_to_float64(name, options):
     steps = list(trajectory(optimizer, p, gradients, RATES))
     assert all(step.dtype == np.float32 for step in steps)
     np.testing.assert_allclose(steps, exact, rtol=1e-5, atol=1e-6)
+
+
+@every_case
+def test_parts_have_learning_rates_of_their_own(name, options, monkeypatch):
+    monkeypatch.setattr("charrnn.optim.threads_for", lambda size: 3)
+    p, gradients = random_walk(size=3 * BLOCK + 5)
+    rates = [(BLOCK + 3, 1.0), (2 * BLOCK, 3.0), (2, 0.5)]
+    optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, rates=rates, **options)
+    threaded = OPTIMIZERS[name](p.size, p.dtype, Team(3), rates=rates, **options)
+    steps = list(trajectory(optimizer, p.copy(), gradients, RATES))
+    np.testing.assert_array_equal(list(trajectory(threaded, p.copy(), gradients, RATES)), steps)
+    start = 0
+    for count, factor in rates:
+        part = slice(start, start + count)
+        scaled = [factor * rate for rate in RATES]
+        expected = list(naive.OPTIMIZERS[name](p[part], gradients[:, part], scaled, **options))
+        np.testing.assert_allclose(np.array(steps)[:, part], expected, rtol=1e-12, atol=1e-14)
+        start += count
 
 
 @every_case
