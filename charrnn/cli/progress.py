@@ -46,9 +46,7 @@ def show_baselines(b: Baselines | None) -> None:
     say(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
     say(f"xz      {loss_in_words(b.xz)}, by compression")
     if b.bounded:
-        say(
-            f"note    both know the last {b.counted:,} characters before it (xz: the last megabyte)"
-        )
+        say(f"note    both learn from the last {b.counted:,} characters before it (xz: a megabyte)")
         say(f"note    both are measured on the first {b.held_out:,} characters of it")
 
 

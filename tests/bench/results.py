@@ -54,11 +54,9 @@ def main() -> None:
     lines = kept.read_text("utf-8").splitlines() if kept.exists() else []
     known = {(row["sha256"], row["asked"]): row for row in map(json.loads, lines)}
     print(
-        "Nats per character on the last tenth, held out: loss with carried state, cold in windows"
+        "Nats per character on the last tenth, held out: loss with carried state; cold in windows"
     )
-    print(
-        f"of {WINDOW} from a zero state, those of the best n-gram and of xz, bounded as train says.\n"
-    )
+    print(f"of {WINDOW}, each from a zero state; the best n-gram's and xz's, as train says them.\n")
     show(COLUMNS)
     show(["---"] * len(COLUMNS))
     for text in map(Path, arguments.texts):
