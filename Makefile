@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench results clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -27,6 +27,12 @@ lint: .venv/test  ## check the style of the source
 
 bench: .venv/test  ## measure the speed of training and sampling
 	$(BIN)/python tests/bench/bench.py
+
+TEXTS ?= data/harbour.txt data/python.txt
+TIMES ?= 1m 3m 10m
+
+results: .venv/charrnn $(TEXTS)  ## table of what is learned in TIMES="1m 3m 10m" of TEXTS="a.txt b.txt"
+	@$(BIN)/python tests/bench/results.py --times "$(TIMES)" $(TEXTS)
 
 data/python.txt: data/build_python_corpus.py  ## make a corpus of 8 MB from Python's own library
 	$(PYTHON) $< $@

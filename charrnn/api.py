@@ -29,6 +29,7 @@ from .vocab import Vocabulary
 # Numba is slow to import, so the modules that need it are imported where they are used:
 # a missing file or a wrong option is told at once.
 if TYPE_CHECKING:
+    from .corpus import Corpus
     from .model import Model
     from .train import Report, Run
 
@@ -174,14 +175,16 @@ def start(
     overwrite: bool = False,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    on_corpus: Callable[[Corpus, float], object] | None = None,
     **settings: Any,
 ) -> Run:
     """Read the text files (`-`: stdin) and make ready to train: what `charrnn train` does first.
 
     The text is UTF-8 unless `encoding` or `as_bytes` say otherwise. `settings` are fields of
     ModelConfig and TrainOptions. What is not given has its default or, with `resume`, the value
-    the run was started with. `progress(done, total)` follows the reading, in bytes. To iterate
-    over the result is to train; see train.Run.
+    the run was started with. `progress(done, total)` follows the reading, in bytes;
+    `on_corpus(corpus, val_fraction)` is called before anything is planned. To iterate over the
+    result is to train; see train.Run.
 
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used, before anything is written.
@@ -193,9 +196,12 @@ def start(
     _check_output(output, paths)
     claim(output, resume=resume, overwrite=overwrite).release()  # start_run claims it for good
     files = run_files(output)
-    if resume and encoding is None and as_bytes is None:
-        encoding = read_state(files.state).encoding
-        as_bytes = encoding == "bytes"
+    options = TrainOptions()
+    if resume:
+        state = read_state(files.state)
+        options = state.options
+        if encoding is None and as_bytes is None:
+            encoding, as_bytes = state.encoding, state.encoding == "bytes"
     corpus = read_corpus(
         paths,
         encoding=encoding or "utf-8",
@@ -204,6 +210,8 @@ def start(
         progress=progress,
     )
     require_learnable(corpus)
+    if on_corpus is not None:
+        on_corpus(corpus, settings.get("val_fraction", options.val_fraction))
     from .train import start_run
 
     return start_run(corpus, settings, output, resume=resume, overwrite=overwrite, threads=threads)

@@ -11,6 +11,7 @@ from .errors import CharRNNError
 from .model import Model, Stack
 
 STEPS = 256  # characters taken at a time
+WINDOWS = 64  # read side by side
 WARM_UP = 256  # characters read before a stream's losses count, when a text is cut into streams
 
 
@@ -33,6 +34,30 @@ def mean_loss(model: Model, ids: np.ndarray) -> float:
     if len(ids) < 2:
         raise CharRNNError("the text is too short to measure: it needs two characters or more.")
     return float(sum(part.sum() for part in surprises(model, ids)) / (len(ids) - 1))
+
+
+def cold_loss(model: Model, ids: np.ndarray, window: int) -> float:
+    """Nats per character when every `window` characters are predicted from a zero state.
+
+    nanoGPT's measure, on windows that follow one upon the other instead of random ones: each
+    gives `window` inputs and predicts what follows each of them, the mean is over all; of the
+    last characters, those that fill no window are left out. Raises CharRNNError for a text
+    without a whole one.
+    """
+    windows = (len(ids) - 1) // window
+    if windows < 1:
+        raise CharRNNError(
+            f"the text is too short for a window of {window:,}: it has {len(ids):,} characters, "
+            "one more than the window are needed."
+        )
+    total = 0.0
+    for first in range(0, windows, WINDOWS):
+        rows = min(WINDOWS, windows - first)
+        streams = Streams(ids[first * window : (first + rows) * window + 1], rows, STEPS)
+        stack = Stack(model, rows, min(STEPS, window))  # its state is zero
+        for k in range(streams.num_chunks):
+            total += stack.losses_of(*streams.chunk(k)).sum()
+    return float(total / (windows * window))
 
 
 class Validation:

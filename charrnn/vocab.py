@@ -103,7 +103,14 @@ class Vocabulary:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` (n,); bytes that are not UTF-8 become U+FFFD."""
-        return self._to_utf8(ids).decode("utf-8", "replace")
+        return self.to_utf8(ids).decode("utf-8", "replace")
+
+    def to_utf8(self, ids: Iterable[int]) -> bytes:
+        """The bytes that `ids` stand for: UTF-8, or what a model of bytes made of it."""
+        ids = np.asarray(ids, self.dtype)
+        if self.is_bytes:
+            return ids.tobytes()
+        return self._points[ids].tobytes().decode("utf-32-le").encode("utf-8")
 
     def decoder(self) -> Decoder:
         """A decoder for ids that come bit by bit."""
@@ -120,13 +127,6 @@ class Vocabulary:
             raise UnknownCharacters(missing)
         return _NO_BYTE.sub("", text).encode("utf-8", "surrogateescape")
 
-    def _to_utf8(self, ids: Iterable[int]) -> bytes:
-        """The bytes that `ids` stand for: UTF-8, or what a model of bytes made of it."""
-        ids = np.asarray(ids, self.dtype)
-        if self.is_bytes:
-            return ids.tobytes()
-        return self._points[ids].tobytes().decode("utf-32-le").encode("utf-8")
-
 
 class Decoder:
     """Turns ids into bytes for an output, never writing a part of a UTF-8 character.
@@ -140,7 +140,7 @@ class Decoder:
 
     def feed(self, ids: Iterable[int]) -> bytes:
         """The bytes to write after `ids`; an unfinished character is held back."""
-        whole = self._utf8.decode(self._vocabulary._to_utf8(ids))
+        whole = self._utf8.decode(self._vocabulary.to_utf8(ids))
         return whole.encode("utf-8", "surrogateescape")
 
     def finish(self) -> bytes:

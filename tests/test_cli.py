@@ -30,7 +30,7 @@ OPTIONS = {
     "overwrite sample-every quiet",
     "sample": "model length temperature prime prime-file top-k top-p seed num-samples separator "
     "stop unknown output threads",
-    "eval": "model json unknown encoding threads",
+    "eval": "model json unknown corpus window encoding threads",
     "info": "json",
     "score": "model lines color html json unknown encoding",
     "novelty": "corpus json encoding",

@@ -11,7 +11,7 @@ from charrnn.cells import CELLS
 from charrnn.config import ModelConfig
 from charrnn.corpus import split
 from charrnn.errors import CharRNNError
-from charrnn.evaluate import STEPS, Validation, mean_loss, surprises
+from charrnn.evaluate import STEPS, Validation, cold_loss, mean_loss, surprises
 from charrnn.model import Model
 
 V = 7
@@ -95,6 +95,28 @@ def test_threads_do_not_change_a_bit():
         model, _ = random_model(threads=threads)
         losses.add((mean_loss(model, ids), Validation(model, ids, 9).loss()))
     assert len(losses) == 1
+
+
+# --- cold windows
+
+
+@pytest.mark.parametrize("window", [1, 5, STEPS, STEPS + 9])
+def test_a_cold_window_knows_nothing_of_what_is_before_it(monkeypatch, window):
+    """The mean of the judge's losses of window + 1 characters, each first one given."""
+    monkeypatch.setattr("charrnn.evaluate.WINDOWS", 3)  # so that there are several groups
+    model, params = random_model()
+    ids = text_of(5 * window + 1 + window // 2)  # the last half is no window
+    starts = range(0, 5 * window, window)
+    parts = [naive_surprises(params, model.config, ids[s : s + window + 1]) for s in starts]
+    assert np.concatenate(parts).size == 5 * window
+    assert cold_loss(model, ids, window) == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def test_a_window_needs_one_character_more():
+    model, _ = random_model()
+    assert cold_loss(model, text_of(9), 8) == pytest.approx(mean_loss(model, text_of(9)), rel=1e-6)
+    with pytest.raises(CharRNNError, match="window of 9"):
+        cold_loss(model, text_of(9), 9)
 
 
 # --- the quick estimate

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import click
 
+from ..config import whole
 from .common import (
+    checked,
     json_option,
+    loss_in_words,
     model_option,
     print_json,
     print_table,
+    say,
     threads_option,
     unknown_option,
     warn_unknown,
 )
+
+if TYPE_CHECKING:
+    from ..corpus import Corpus
 
 
 @click.command("eval")
@@ -22,48 +30,94 @@ from .common import (
 @model_option
 @json_option
 @unknown_option
+@click.option(
+    "--corpus",
+    multiple=True,
+    metavar="FILE",
+    help="What the model has learned from, without TEXT: also measure an n-gram and xz that "
+    "learn from it. Give it again to add a file.",
+)
+@click.option(
+    "--window",
+    type=int,
+    callback=checked(whole, least=1),
+    metavar="CHARACTERS",
+    help="Also predict from within windows of so many characters, knowing nothing of what is "
+    "before each.",
+)
 @click.option("--encoding", default="utf-8", help="How the text is encoded.")
 @threads_option
-def command(texts, model, json, unknown, encoding, threads) -> None:
+def command(texts, model, json, unknown, corpus, window, encoding, threads) -> None:
     """Measure how well a model predicts a text.
 
     The lower the numbers, the better. Each character is predicted from all before it, in one pass
     over the text; the mean is over all characters but the first. Several files are read as one
     text; `-` is stdin.
 
+    The n-gram counts what follows 0 to 5 characters in the last 3,000,000 characters of --corpus,
+    and the best is shown; xz is shown their last megabyte. Both are measured on the first 500,000
+    characters of TEXT, and not at all on fewer than 200.
+
     \b
     Example:
       charrnn eval held-out.txt
+      charrnn eval held-out.txt --corpus novels.txt
       charrnn eval --json held-out.txt | jq .bits_per_character
     """
     from ..api import load
     from ..corpus import read_corpus
 
     language_model = load(model, threads)
-    corpus = read_corpus(
-        texts, encoding=encoding, vocabulary=language_model.vocabulary, unknown=unknown
-    )
-    warn_unknown(corpus.left_out)
-    from ..evaluate import mean_loss
 
-    nats = mean_loss(language_model.model, corpus.ids)
-    bits = nats / math.log(2)
-    perplexity = math.exp(nats) if nats < 700 else math.inf
+    def read(paths: tuple[str, ...]) -> Corpus:
+        vocabulary = language_model.vocabulary
+        found = read_corpus(paths, encoding=encoding, vocabulary=vocabulary, unknown=unknown)
+        warn_unknown(found.left_out)
+        return found
+
+    text = read(texts)
+    train = read(corpus) if corpus else None
+    from ..evaluate import cold_loss, mean_loss
+
+    nats = mean_loss(language_model.model, text.ids)
+    more = []  # (name in JSON, name in the table, nats per character)
+    if window:
+        cold = cold_loss(language_model.model, text.ids, window)
+        more.append(("window", f"in windows of {window:,}", cold))
+    if train:
+        more += _baselines(train, text)
     if json:
-        print_json(
-            {
-                "nats_per_character": nats,
-                "bits_per_character": bits,
-                "perplexity": perplexity,
-                "characters": len(corpus.ids),
-            }
-        )
+        values = {**_in_nats_and_bits("", nats), "perplexity": _perplexity(nats)}
+        values["characters"] = len(text.ids)
+        for name, _, loss in more:
+            values |= _in_nats_and_bits(f"{name}_", loss)
+        print_json(values)
     else:
-        print_table(
-            [
-                ("characters", f"{len(corpus.ids):,}"),
-                ("nats per character", f"{nats:.4f}"),
-                ("bits per character", f"{bits:.4f}"),
-                ("perplexity", f"{perplexity:.4f}"),
-            ]
-        )
+        rows = [
+            ("characters", f"{len(text.ids):,}"),
+            ("nats per character", f"{nats:.4f}"),
+            ("bits per character", f"{nats / math.log(2):.4f}"),
+            ("perplexity", f"{_perplexity(nats):.4f}"),
+        ]
+        print_table(rows + [(name, loss_in_words(loss)) for _, name, loss in more])
+
+
+def _baselines(train: Corpus, text: Corpus) -> list[tuple[str, str, float]]:
+    """What the text costs an n-gram and xz; nothing, said so, for one that is too short."""
+    from ..baseline import LEAST_CHARS, baselines
+
+    found = baselines(train.ids, text.ids, text.vocabulary)
+    if found is None:
+        say(f"Warning: fewer than {LEAST_CHARS} characters tell nothing of an n-gram or of xz.")
+        return []
+    ngram = f"n-gram, looking back {found.order}"
+    return [("ngram", ngram, found.ngram), ("xz", "xz", found.xz)]
+
+
+def _perplexity(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf
+
+
+def _in_nats_and_bits(prefix: str, nats: float) -> dict[str, float]:
+    bits = nats / math.log(2)
+    return {f"{prefix}nats_per_character": nats, f"{prefix}bits_per_character": bits}

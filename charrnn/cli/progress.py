@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..errors import printable
-from .common import say
+from .common import loss_in_words, say
 
 if TYPE_CHECKING:
+    from ..baseline import Baselines
     from ..train import Report, Summary
 
 
@@ -34,6 +35,19 @@ def describe(summary: Summary) -> None:
     say(f"files   {', '.join(printable(str(file)) for file in s.files)}")
     for note in s.notes:
         say(f"note    {note}")
+
+
+def show_baselines(b: Baselines | None) -> None:
+    """Say what there is to beat; nothing, where too little is held out to tell."""
+    if b is None:
+        return
+    say("beat    on the text held out, what learns from the rest without a network:")
+    back = f"what follows {b.order} characters" if b.order > 1 else "what follows each character"
+    say(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
+    say(f"xz      {loss_in_words(b.xz)}, by compression")
+    if b.bounded:
+        say(f"note    both learn from the last {b.counted:,} characters before it (xz: a megabyte)")
+        say(f"note    both are measured on the first {b.held_out:,} characters of it")
 
 
 @contextlib.contextmanager

@@ -27,6 +27,8 @@ from ..errors import UsageError
 from .common import MODEL, checked, loss_in_words, say, threads_option
 
 if TYPE_CHECKING:
+    from ..baseline import Baselines
+    from ..corpus import Corpus
     from ..train import Report, Run
 
 # What ends a run, which is saved first, and the word for it.
@@ -159,12 +161,17 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
     if quiet:
         logging.getLogger("charrnn").setLevel(logging.WARNING)
     from ..api import start
-    from .progress import describe, following, reading, show_notice, show_text
+    from .progress import describe, following, reading, show_baselines, show_notice, show_text
 
+    others: list[Baselines | None] = []
+    given |= {"resume": resume, "overwrite": overwrite}
+    if not quiet:
+        given["on_corpus"] = lambda text, fraction: others.append(_baselines(text, fraction))
     with reading(quiet) as progress:
-        run = start(corpus, output, resume=resume, overwrite=overwrite, progress=progress, **given)
+        run = start(corpus, output, progress=progress, **given)
     if not quiet:
         describe(run.summary)
+        show_baselines(others[0])
     report = None
     with _stopped_by_signals(run) as received, following(run.summary, quiet) as follow:
         for report in run:
@@ -179,14 +186,24 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
         say(f"  {_to_resume(ctx)}")
         ctx.exit(128 + received[0])
     if not quiet:
-        _conclude(report, output)
+        _conclude(report, output, others[0])
 
 
-def _conclude(report: Report | None, output: str) -> None:
+def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
+    from ..baseline import baselines
+    from ..corpus import split
+
+    return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
+
+
+def _conclude(report: Report | None, output: str, others: Baselines | None) -> None:
     if report is None:
         say("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
         say(f"best    {loss_in_words(report.best_val_loss)} on the text held out")
+        if others:
+            say(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
+            say(f"xz      {loss_in_words(others.xz)}")
     say(f"done    charrnn sample -m {_quoted(output)}")
 
 
