@@ -11,9 +11,8 @@ from __future__ import annotations
 import codecs
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, tee
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +20,11 @@ import numpy as np
 
 from .checkpoint import ModelFile, load_model
 from .config import ModelConfig, TrainOptions, field_names, number, tensor_shapes, whole
+from .ending import Ending
 from .errors import UsageError
 from .files import FilePath, claim, run_files, shown
 from .state import read_state
-from .vocab import Vocabulary
+from .vocab import Vocabulary, named
 
 # Numba is slow to import, so the modules that need it are imported where they are used:
 # a missing file or a wrong option is told at once.
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from .corpus import Corpus
     from .model import Model
     from .train import Report, Run
-
-
-ROWS = 32  # texts written side by side
-KEPT_LENGTH = 100_000  # of texts no longer than this
 
 
 class LanguageModel:
@@ -54,7 +50,7 @@ class LanguageModel:
     def config(self) -> ModelConfig:
         return self.model.config
 
-    def sample(self, length: int = 500, **how: Any) -> str:
+    def sample(self, length: int | None = 500, **how: Any) -> str:
         """New text of `length` characters (bytes, for a model of bytes), without the prime.
 
         The options are those of `stream`.
@@ -64,14 +60,20 @@ class LanguageModel:
     def stream(self, length: int | None = 500, **how: Any) -> Iterator[str]:
         """New text, piece by piece as it is written; length None: without end.
 
-        Options: `prime`, the text to go on from (none: as at the beginning of a line);
-        `temperature` (0: always the most likely character); `top_k` and `top_p`, to draw from the
-        k likeliest characters alone (0: all), or from the likeliest that together have
-        probability p; `seed` (None: a different text each time); `stop`, a text before which to
-        end. Bytes that are not UTF-8 become U+FFFD.
+        `prime`: the text to go on from (none: as at the beginning of a line).
+        `temperature`: below 1 safer, above 1 bolder text; 0: always the most likely character.
+        `repetition_penalty`: what the log-probability of each of the last 32 characters, those of
+        the prime too, is multiplied by (Keskar et al. 2019).
+        `top_k`, `top_p`, `min_p`: to draw from the k likeliest characters alone (0: all), from the
+        likeliest that together have probability p, from those at least min_p times as likely as
+        the likeliest; cut in this order, after the penalty and the temperature.
+        `allow`, `forbid`: only these, none of these characters are written.
+        `seed`: the same seed gives the same text; None: a different one each time.
+        `stop`: a text, or several, before the first of which to end. `lines`: how many lines to end
+        after. A `length` that is not None ends the text even then.
 
-        Raises UnknownCharacters for a prime that the model cannot read, UsageError for an
-        impossible value.
+        Bytes that are not UTF-8 become U+FFFD. Raises UnknownCharacters for a prime that the model
+        cannot read, UsageError for an impossible value, such as nothing that may be written.
         """
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         return filter(None, map(decode, next(self.texts(1, length, **how))))
@@ -83,43 +85,113 @@ class LanguageModel:
         *,
         prime: str = "",
         temperature: float = 1.0,
+        repetition_penalty: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
+        allow: str | None = None,
+        forbid: str = "",
         seed: int | None = None,
-        stop: str | None = None,
+        stop: str | Iterable[str] | None = None,
+        lines: int | None = None,
     ) -> Iterator[Iterator[bytes]]:
         """`count` texts, each to be read before the next: pieces of UTF-8, characters never cut.
 
-        Text i of seed s is text 0 of seed s + i. Else as `stream`, but bytes pass as they are.
+        Text i of seed s is text 0 of seed s + i, however many are written side by side. Else as
+        `stream`, but bytes pass as they are.
         """
-        if length is not None:
-            whole("length", length, least=0)
+        whole("count", count, least=1)
         whole("top_k", top_k, least=0)
         number("top_p", top_p, 0, 1, above=True)
+        number("min_p", min_p, 0, 1)
         number("temperature", temperature, 0, math.inf)
-        if seed is not None:
-            whole("seed", seed, least=0)
-        prime_ids = self.vocabulary.encode(prime)
-        if len(prime_ids) == 0:
-            prime_ids = np.array([self.vocabulary.line_start])
-        if stop == "":
+        number("repetition_penalty", repetition_penalty, 0, math.inf, above=True)
+        whole("seed", 0 if seed is None else seed, least=0)
+        how = {
+            "temperature": temperature,
+            "repetition_penalty": repetition_penalty,
+            "top_k": top_k,
+            "top_p": top_p,
+            "min_p": min_p,
+            "allowed": self._allowed(allow, forbid),
+        }
+        ending = self._ending(length, stop, lines, how["allowed"])
+        seed = secrets.randbits(48) if seed is None else seed
+        prime_ids = self._prime_ids(prime)
+        return self._texts(prime_ids, count, seed, ending, **how)
+
+    def _texts(self, prime_ids, count, seed, ending, **how) -> Iterator[Iterator[bytes]]:
+        from .writing import Writing
+
+        symbols = self.vocabulary.symbols
+        for pieces in Writing(self.model, prime_ids, count, seed, ending, symbols, **how):
+            yield self.vocabulary.encoded(pieces)
+
+    def beam(
+        self,
+        width: int,
+        length: int | None = 500,
+        *,
+        prime: str = "",
+        allow: str | None = None,
+        forbid: str = "",
+        stop: str | Iterable[str] | None = None,
+        lines: int | None = None,
+    ) -> tuple[bytes, float]:
+        """The likeliest text that a beam search of so many rows finds, and its log-probability.
+
+        That is the model's, in nats, of all new characters, a stop that ends the text included.
+        Width 1 gives the text of temperature 0. Options as of `stream`.
+        """
+        whole("beam", width, least=1)
+        allowed = self._allowed(allow, forbid)
+        ending = self._ending(length, stop, lines, allowed)
+        if length is lines is None and not ending.stops:
+            raise UsageError("a beam search needs an end: give --length, --lines or --stop.")
+        prime_ids = self._prime_ids(prime)
+        from .beam import beam_search
+
+        symbols = self.vocabulary.symbols
+        text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed)
+        return b"".join(self.vocabulary.encoded([text])), nats
+
+    def _prime_ids(self, prime: str) -> np.ndarray:
+        """The ids to begin after: without a prime, one from which a line begins."""
+        ids = self.vocabulary.encode(prime)
+        return ids if len(ids) else np.array([self.vocabulary.line_start])
+
+    def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
+        """(V,) bool: which ids may be written."""
+        allowed = np.full(len(self.vocabulary), allow is None)
+        if allow is not None:
+            if missing := self.vocabulary.unknown(allow):
+                raise UsageError(
+                    f"the model cannot write {named(missing)}: leave it out of --allow."
+                )
+            allowed[self.vocabulary.encode(allow)] = True
+        allowed[self.vocabulary.encode(forbid, "skip")] = False
+        if not allowed.any():
+            raise UsageError(
+                "there is nothing left to write: --allow and --forbid leave no character."
+            )
+        return allowed
+
+    def _ending(self, length, stop, lines, allowed) -> Ending:
+        if length is not None:
+            whole("length", length, least=0)
+        if lines is not None:
+            whole("lines", lines, least=1)
+            newline = self.vocabulary.encode("\n", "skip")
+            if length is None and not allowed[newline].any():
+                raise UsageError(
+                    "no line would end, since no newline can be written: give --length."
+                )
+        stops = [stop] if isinstance(stop, str) else list(stop or [])
+        if "" in stops:
             raise UsageError("an empty stop would end a text before it begins.")
-        how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        stop_bytes = (stop or "").encode("utf-8", "surrogateescape")
-        return self._texts(count, length, prime_ids, seed, how, stop_bytes)
-
-    def _texts(self, count, length, prime_ids, seed, how, stop) -> Iterator[Iterator[bytes]]:
-        from .sample import generate
-
-        # Texts are written side by side, the later ones kept until they are read.
-        at_once = ROWS if length is not None and length <= KEPT_LENGTH else 1
-        for start in range(0, count, at_once):
-            numbers = range(start, min(start + at_once, count))
-            rngs = [np.random.default_rng(None if seed is None else seed + i) for i in numbers]
-            rows = generate(self.model, prime_ids, rngs, **how)
-            for i, copy in enumerate(tee(rows, len(rngs))):
-                pieces = _decoded(map(itemgetter(i), islice(copy, length)), self.vocabulary)
-                yield _until(stop, pieces) if stop else pieces
+        if self.vocabulary.is_bytes:
+            stops = [s.encode("utf-8", "surrogateescape").decode("latin-1") for s in stops]
+        return Ending(length, lines, tuple(stops))
 
     def loss(self, text: str | bytes) -> float:
         """Nats per character of `text`, each character predicted from all before it.
@@ -225,33 +297,6 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise UsageError(f"there is no such setting: {names}.")
     ModelConfig(1, **{k: v for k, v in settings.items() if k in field_names(ModelConfig)})
     TrainOptions(**{k: v for k, v in settings.items() if k in field_names(TrainOptions)})
-
-
-def _decoded(ids: Iterable[int], vocabulary: Vocabulary) -> Iterator[bytes]:
-    decoder = vocabulary.decoder()
-    for i in ids:
-        if piece := decoder.feed([i]):
-            yield piece
-    if piece := decoder.finish():
-        yield piece
-
-
-def _until(stop: bytes, pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """What `pieces` hold before `stop`. Only what may be the beginning of `stop` is held back."""
-    held = b""
-    for piece in pieces:
-        held += piece
-        at = held.find(stop)
-        if at >= 0:
-            if at > 0:
-                yield held[:at]
-            return
-        kept = next(k for k in range(len(stop) - 1, -1, -1) if held.endswith(stop[:k]))
-        ready, held = held[: len(held) - kept], held[len(held) - kept :]
-        if ready:
-            yield ready
-    if held:
-        yield held
 
 
 def _check_output(output: FilePath, texts: list[FilePath]) -> None:

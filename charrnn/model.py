@@ -7,6 +7,8 @@ the public methods take and give are not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .cells import CELLS
@@ -240,10 +242,10 @@ class Stack:
             room = room_for(max(H, padded(c.embedding_size)))
             self.room = [zeros((room,), dtype) for _ in range(model.team.size)]
 
-    def set_state(self, state: np.ndarray) -> None:
-        """Start from state (L, S, B, H)."""
+    def set_state(self, state: np.ndarray, rows: slice = slice(None)) -> None:
+        """Start from state (L, S, B, H), or start `rows` alone."""
         for k, s in enumerate(self.s):
-            s[:, 0, :, : self.model.config.hidden_size] = state[k]
+            s[:, 0, rows, : self.model.config.hidden_size] = state[k]
 
     def get_state(self) -> np.ndarray:
         """The state (L, S, B, H) that the next chunk starts from."""
@@ -253,10 +255,10 @@ class Stack:
     def start_gradient(self) -> np.ndarray:
         return self.d_start[..., : self.model.config.hidden_size].copy()
 
-    def carry(self, steps: int) -> None:
-        """The state after `steps` becomes the one the next chunk starts from."""
+    def carry(self, steps: int, rows: np.ndarray | slice = slice(None)) -> None:
+        """The state after `steps`, of `rows` (B,), becomes what the next chunk starts from."""
         for s in self.s:
-            s[:, 0] = s[:, steps]
+            s[:, 0] = s[:, steps, rows]
 
     def forward(self, x: np.ndarray) -> None:
         """Fill `logits` for x (T or fewer, B) int32."""
@@ -265,6 +267,24 @@ class Stack:
             self._forward_rows(x, None, *share(self.batch_size, i, size))
 
         self.model.team.run(part, self.threads)
+
+    def go_on(
+        self, x: np.ndarray, steps: int, follow: Callable[[int, int, int], None], threads: int
+    ) -> None:
+        """So many times: `logits` for x (1, B), carry the state, follow(step, first, last).
+
+        The last sets x, for those rows, to what comes next. Threads do not wait for each other.
+        """
+
+        def part(i: int, size: int) -> None:
+            first, last = share(self.batch_size, i, size)
+            for step in range(steps):
+                self._forward_rows(x, None, first, last)
+                for s in self.s:
+                    s[:, 0, first:last] = s[:, 1, first:last]
+                follow(step, first, last)
+
+        self.model.team.run(part, threads)
 
     def losses_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """The losses (T or fewer, B) in nats of y after x, carrying the state on; no gradients."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,11 +21,16 @@ class UnknownCharacters(CharRNNError):
 
     def __init__(self, characters: str):
         self.characters = characters
-        names = ", ".join(f"'{printable(c)}' (U+{ord(c):04X})" for c in characters[:10])
-        more = f" and {len(characters) - 10} more" if len(characters) > 10 else ""
         super().__init__(
-            f"the model has never seen {names}{more}: --unknown skip leaves such characters out."
+            f"the model has never seen {named(characters)}: --unknown skip leaves such characters "
+            "out."
         )
+
+
+def named(characters: str) -> str:
+    """Characters as a message names them, the first ten."""
+    names = ", ".join(f"'{printable(c)}' (U+{ord(c):04X})" for c in characters[:10])
+    return f"{names} and {len(characters) - 10} more" if len(characters) > 10 else names
 
 
 def code_points(text: str) -> np.ndarray:
@@ -112,9 +117,25 @@ class Vocabulary:
             return ids.tobytes()
         return self._points[ids].tobytes().decode("utf-32-le").encode("utf-8")
 
+    def symbols(self, ids: np.ndarray) -> str:
+        """A str with a character for each of `ids` (n,); a byte is the character of its number."""
+        ids = np.asarray(ids, self.dtype)
+        points = ids.astype("<u4") if self.is_bytes else self._points[ids]
+        return points.tobytes().decode("utf-32-le")
+
     def decoder(self) -> Decoder:
         """A decoder for ids that come bit by bit."""
         return Decoder(self)
+
+    def encoded(self, pieces: Iterable[str]) -> Iterator[bytes]:
+        """The text of `symbols` that come bit by bit, for an output: see Decoder."""
+        if not self.is_bytes:
+            yield from (piece.encode() for piece in pieces)
+            return
+        decoder = self.decoder()
+        for piece in pieces:
+            if whole := decoder.feed(np.frombuffer(piece.encode("latin-1"), np.uint8)):
+                yield whole
 
     def _look_up(self, text: str) -> np.ndarray:
         """The id of every character of `text`, -1 where there is none: int32."""

@@ -250,12 +250,24 @@ def softmax(logits):
     return e / e.sum()
 
 
-def sample(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
-    """One id. Equally likely characters count as ordered by id, the lowest first."""
-    logits = np.asarray(logits, np.float64)
+def sample(
+    logits, rng, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, allowed=None, recent=(), penalty=1
+):
+    """One id. Equally likely characters count as ordered by id, the lowest first.
+
+    `allowed`: ids, None for all; `recent`: ids whose log-probability is multiplied by `penalty`.
+    """
+    scores = np.array(logits, np.float64)
+    if allowed is not None:
+        scores[[i for i in range(len(scores)) if i not in allowed]] = -np.inf
+    if penalty != 1:
+        with np.errstate(divide="ignore"):
+            scores = np.log(softmax(scores))
+        for i in set(recent):
+            scores[i] *= penalty
     if temperature == 0:
-        return int(np.argmax(logits))
-    p = softmax(logits / temperature)
+        return int(np.argmax(scores))
+    p = softmax(scores / temperature)
     order = sorted(range(len(p)), key=lambda i: (-p[i], i))
     if top_k > 0:
         p[order[top_k:]] = 0
@@ -267,7 +279,24 @@ def sample(logits, rng, temperature=1.0, top_k=0, top_p=1.0):
             size += 1
         p[order[size:]] = 0
         p /= p.sum()
+    p[p < min_p * p.max()] = 0
+    p /= p.sum()
     return int(rng.choice(len(p), p=p))
+
+
+def text(params, config, prime, rng, length, window=0, **how):
+    """`length` ids after `prime` (at least one), drawn one by one; `how` as for `sample`.
+
+    `recent` are the last `window` ids, the prime's among them.
+    """
+    state = np.zeros((config.num_layers, STATES[config.cell], 1, config.hidden_size))
+    logits, state = forward(params, config, np.array(prime)[:, None], state)
+    ids = [int(i) for i in prime]
+    for _ in range(length):
+        recent = ids[len(ids) - min(window, len(ids)) :]
+        ids.append(sample(logits[-1, 0], rng, recent=recent, **how))
+        logits, state = forward(params, config, np.array([[ids[-1]]]), state)
+    return ids[len(prime) :]
 
 
 def chunks(ids, batch_size, seq_length):

@@ -1,14 +1,13 @@
 """charrnn from Python: the same texts and losses as from the command line, and its errors."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import charrnn
-from charrnn import api, evaluate
+from charrnn import api, evaluate, writing
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.sample import generate
 from charrnn.train import start_run
@@ -55,27 +54,94 @@ def test_without_a_prime_a_text_starts_as_a_line_does(model):
 def test_a_stream_is_the_sample_in_pieces(model):
     pieces = list(model.stream(30, seed=2))
     assert "".join(pieces) == model.sample(30, seed=2)
-    assert len(pieces) == 30
+    assert len(pieces) > 1
 
 
 def test_a_stream_writes_no_more_than_is_read(model):
     for length in 10**9, None:
         stream = model.stream(length, seed=2)
-        assert "".join(itertools.islice(stream, 5)) == model.sample(5, seed=2)
+        begun = "".join(itertools.islice(stream, 5))
+        assert begun == model.sample(len(begun), seed=2) and len(begun) < 1000
 
 
-@pytest.mark.parametrize("count", [1, 3, api.ROWS + 2])
-@pytest.mark.parametrize("stop", [None, "\n"])
-def test_texts_written_side_by_side_are_those_written_alone(model, count, stop):
-    together = [b"".join(pieces).decode() for pieces in model.texts(count, 20, seed=7, stop=stop)]
-    alone = [model.sample(20, seed=7 + i, stop=stop) for i in range(count)]
-    assert together == alone
+ENDINGS = [
+    {"length": 20},
+    {"length": 40, "stop": ["\n", "a"]},
+    {"length": None, "lines": 1},
+    {"length": 30, "lines": 2, "stop": "e"},
+    {"length": 0},
+]
 
 
-def test_long_texts_are_written_one_by_one(model, monkeypatch):
-    monkeypatch.setattr(api, "KEPT_LENGTH", 10)
-    texts = ["".join(p.decode() for p in pieces) for pieces in model.texts(2, 20, seed=7)]
-    assert texts == [model.sample(20, seed=7), model.sample(20, seed=8)]
+@pytest.mark.parametrize("ending", ENDINGS, ids=str)
+@pytest.mark.parametrize("count, rows", [(1, 8), (3, 8), (40, 8), (9, 1)])
+def test_texts_written_side_by_side_are_those_written_alone(
+    model, monkeypatch, count, rows, ending
+):
+    monkeypatch.setattr(writing, "ROWS", rows)
+    how = ending | {"temperature": 1.5, "min_p": 0.02}
+    together = [b"".join(pieces).decode() for pieces in model.texts(count, seed=7, **how)]
+    assert together == [model.sample(seed=7 + i, **how) for i in range(count)]
+
+
+def test_texts_do_not_depend_on_threads(model_file):
+    one, two = (charrnn.load(model_file, threads) for threads in (1, 2))
+    how = {"count": writing.ROWS + 30, "length": 50, "seed": 3}
+    texts = [[b"".join(pieces) for pieces in m.texts(**how)] for m in (one, two)]
+    assert texts[0] == texts[1] and len(set(texts[0])) == writing.ROWS + 30
+
+
+@pytest.mark.parametrize("kept", [1, 50, 300])
+def test_texts_too_long_to_be_kept_are_written_again(model, monkeypatch, kept):
+    monkeypatch.setattr(writing, "KEPT", kept)
+    how = {"length": None, "lines": 8, "seed": 2}
+    together = [b"".join(pieces).decode() for pieces in model.texts(20, **how)]
+    assert together == [model.sample(**how | {"seed": 2 + i}) for i in range(20)]
+
+
+def test_an_unending_text_needs_no_memory_beside_other_texts(model, monkeypatch):
+    monkeypatch.setattr(writing, "KEPT", 1000)
+    for how in ({}, {"stop": "never\n\n\n"}, {"lines": 10**9}):
+        first = next(model.texts(5, None, seed=1, **how))
+        for _ in range(100):
+            next(first)
+        tracemalloc.start()
+        for _ in range(300):
+            next(first)
+        assert tracemalloc.get_traced_memory()[0] < 10_000, how  # 300 pieces take 20 KB
+        tracemalloc.stop()
+
+
+def test_the_likeliest_text(model):
+    greedy = model.sample(30, temperature=0, prime="TOM", forbid="e")
+    text, nats = model.beam(1, 30, prime="TOM", forbid="e")
+    assert text.decode() == greedy
+    better, more = model.beam(20, 30, prime="TOM", forbid="e")
+    assert more >= nats and b"e" not in better
+    whole = model.beam(5, 60)[0].decode()
+    line = model.beam(5, 60, lines=1)[0].decode()
+    assert len(whole) == 60 and line.count("\n") == line.endswith("\n")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"allow": "Té"}, "é"),
+        ({"allow": ""}, "nothing left"),
+        ({"allow": "at", "forbid": "tab"}, "nothing left"),
+        ({"length": None, "lines": 2, "forbid": "\n"}, "newline"),
+    ],
+)
+def test_what_cannot_be_written(model, options, message):
+    for call in model.sample, lambda **how: model.beam(2, **how):
+        with pytest.raises(UsageError, match=message):
+            call(**options)
+
+
+def test_allowed_and_forbidden_characters(model, bytes_model_file):
+    assert set(model.sample(300, allow="TOM:", forbid="Oé", seed=1)) == set("TM:")
+    of_bytes = charrnn.load(bytes_model_file)
+    assert set(of_bytes.sample(300, allow="üa", seed=1)) <= set("üa\ufffd")
 
 
 def test_a_model_of_bytes_replaces_what_is_no_text(bytes_model_file):
@@ -95,6 +161,10 @@ def test_a_model_of_bytes_replaces_what_is_no_text(bytes_model_file):
         {"top_p": 2},
         {"top_k": -1},
         {"stop": ""},
+        {"stop": ["a", ""]},
+        {"lines": 0},
+        {"min_p": 1.5},
+        {"repetition_penalty": 0},
         {"seed": -1},
         {"seed": 1.5},
     ],
@@ -155,31 +225,3 @@ def test_an_interrupted_training_can_be_resumed(corpus_file, tmp_path):
     resumed = charrnn.train(corpus_file, tmp_path / "m", resume=True)
     whole = charrnn.train(corpus_file, tmp_path / "whole", **options)
     assert resumed.sample(50, seed=1) == whole.sample(50, seed=1)
-
-
-STOPS = st.text("ab€", min_size=1, max_size=4)
-
-
-@given(st.lists(st.text("ab€", max_size=3)), STOPS)
-def test_a_text_ends_before_the_stop(pieces, stop):
-    pieces = [piece.encode() for piece in pieces]
-    cut = list(api._until(stop.encode(), pieces))
-    assert b"".join(cut) == b"".join(pieces).partition(stop.encode())[0]
-    for piece in cut:
-        assert piece.decode()  # whole characters, and some
-
-
-@given(st.lists(st.text("ab€", min_size=1, max_size=1)), STOPS)
-def test_only_what_may_be_the_stop_is_held_back(characters, stop):
-    read = []
-
-    def pieces():
-        for character in characters:
-            read.append(character)
-            yield character.encode()
-
-    shown = ""
-    for piece in api._until(stop.encode(), pieces()):
-        shown += piece.decode()
-        assert "".join(read).startswith(shown)
-        assert len(read) == len(characters) or stop.startswith("".join(read)[len(shown) :])

@@ -19,7 +19,7 @@ import pytest
 
 import charrnn
 from charrnn import checkpoint
-from charrnn.cli import main, sample
+from charrnn.cli import main, outputs
 from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
@@ -433,7 +433,7 @@ class Recorder(io.BytesIO):
 
 def test_text_is_shown_as_it_comes(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("charrnn.cli.sample.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("charrnn.cli.outputs.time.monotonic", lambda: clock[0])
 
     def pieces():
         for i in range(10):
@@ -441,7 +441,7 @@ def test_text_is_shown_as_it_comes(monkeypatch):
             clock[0] += 0.02
 
     out = Recorder()
-    sample._write(pieces(), out)
+    outputs.write_pieces(pieces(), out)
     assert out.shown == [b"0", b"0123", b"0123456", b"0123456789", b"0123456789"]
 
 

@@ -5,20 +5,22 @@ from itertools import islice
 import naive
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from charrnn.cells import CELLS
 from charrnn.config import ModelConfig
 from charrnn.model import Model
-from charrnn.sample import PRIME_STEPS, generate
+from charrnn.sample import PRIME_STEPS, RECENT, Writer, generate
 
 V = 11
 
 
-def random_model(cell="lstm", **config):
+def random_model(cell="lstm", threads=1, **config):
     """A model that prefers some characters and depends on what came before."""
     config = ModelConfig(V, cell, **({"hidden_size": 6, "num_layers": 2} | config))
     params = naive.random_params(config, np.random.default_rng(5), scale=1.5)
-    model = Model(config)
+    model = Model(config, threads=threads)
     model.load_state_dict(params)
     return model, params
 
@@ -27,14 +29,11 @@ def prime_of(length):
     return np.random.default_rng(6).integers(0, V, length).astype(np.uint8)
 
 
-def naive_text(params, config, prime, rng, length, **how):
-    state = np.zeros((config.num_layers, naive.STATES[config.cell], 1, config.hidden_size))
-    logits, state = naive.forward(params, config, np.array(prime)[:, None], state)
-    text = []
-    while len(text) < length:
-        text.append(naive.sample(logits[-1, 0], rng, **how))
-        logits, state = naive.forward(params, config, np.array([[text[-1]]]), state)
-    return text
+def naive_text(params, config, prime, rng, length, repetition_penalty=1, allowed=None, **how):
+    return naive.text(
+        params, config, prime, rng, length, RECENT, penalty=repetition_penalty,
+        allowed=None if allowed is None else np.flatnonzero(allowed), **how,
+    )  # fmt: skip
 
 
 def drawn(model, prime, seed, length, **how):
@@ -55,6 +54,11 @@ def drawn(model, prime, seed, length, **how):
         {"top_p": 0.5},
         {"top_p": 1e-9},
         {"temperature": 1.7, "top_k": 5, "top_p": 0.8},
+        {"min_p": 0.3},
+        {"min_p": 1.0},
+        {"repetition_penalty": 1.5},
+        {"repetition_penalty": 3.0, "temperature": 0},
+        {"allowed": np.arange(V) % 3 == 1, "repetition_penalty": 0.5},
     ],
     ids=str,
 )
@@ -64,6 +68,57 @@ def test_the_text_is_that_of_the_plain_loop(cell, how):
         rng = np.random.default_rng(seed)
         expected = naive_text(params, model.config, prime_of(3), rng, 40, **how)
         assert drawn(model, prime_of(3), seed, 40, **how) == expected, seed
+
+
+MIXES = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0, 0.5, 0.9, 2.5]),
+        "top_k": st.integers(0, V + 1),
+        "top_p": st.sampled_from([0.2, 0.6, 0.95, 1.0]),
+        "min_p": st.sampled_from([0, 0.05, 0.4, 1]),
+        "repetition_penalty": st.sampled_from([0.7, 1.0, 1.3, 4.0]),
+        "allowed": st.lists(st.booleans(), min_size=V, max_size=V).filter(any).map(np.array),
+    },
+)
+MODEL, PARAMS = random_model("gru", hidden_size=4, num_layers=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(MIXES, st.integers(0, 2**40), st.integers(1, RECENT + 8))
+def test_any_mix_of_options_gives_the_text_of_the_plain_loop(how, seed, length):
+    rng = np.random.default_rng(seed)
+    expected = naive_text(PARAMS, MODEL.config, prime_of(length), rng, 2 * RECENT, **how)
+    assert drawn(MODEL, prime_of(length), seed, 2 * RECENT, **how) == expected
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_rows_can_begin_and_be_arranged_at_any_time(threads, monkeypatch):
+    monkeypatch.setattr("charrnn.sample.WORTH_A_THREAD", 1)
+    model, _ = random_model(threads=threads)
+    how = {"repetition_penalty": 1.3}
+    writer = Writer(model, prime_of(4), 3, **how)
+    written = {0: [], 1: [], 2: [], 3: []}
+
+    def write(steps, *texts):
+        for text, ids in zip(texts, writer.write(steps).T, strict=True):
+            if text is not None:
+                written[text] += ids.tolist()
+
+    writer.begin(0, np.random.default_rng(0))
+    writer.begin(2, np.random.default_rng(1))
+    write(5, 0, None, 1)
+    writer.begin(1, np.random.default_rng(2))
+    write(3, 0, 2, 1)
+    writer.arrange([2, None, 1, None])
+    writer.begin(1, np.random.default_rng(3))
+    write(0, 1, 3, 2, None)
+    write(7, 1, 3, 2, None)
+    writer.arrange([2])
+    write(4, 2)
+    assert [len(ids) for ids in written.values()] == [8, 15, 14, 7]
+    for seed, ids in written.items():
+        assert ids == drawn(model, prime_of(4), seed, len(ids), **how)
 
 
 @pytest.mark.parametrize("embedding_size", [0, 4])

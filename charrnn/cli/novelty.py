@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, printable
-from .common import json_option, print_table
+from .common import json_option, print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..corpus import Corpus
+    from ..novelty import Novelty
+    from ..vocab import Vocabulary
 
 SHOWN = 60  # characters of the longest run in the table
 
@@ -45,12 +47,10 @@ def command(texts, corpus, json, encoding) -> None:
     if (*texts, *corpus).count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file.")
     from ..corpus import read_corpus
-    from ..novelty import novelty
 
     text = read_corpus(texts, encoding=encoding)
     known = read_corpus(corpus, encoding=encoding)
-    found = novelty(_coded_as(known, text), known.ids)
-    longest = text.vocabulary.decode(text.ids[found.start : found.start + found.length])
+    found, longest = compared(text, known)
     if json:
         values = {
             "characters": len(text.ids),
@@ -61,14 +61,45 @@ def command(texts, corpus, json, encoding) -> None:
         }
         click.echo(json_.dumps(values))
     else:
-        shares = ((f"in runs of {k} or more", f"{v:.2%}") for k, v in found.shares.items())
-        print_table(
-            [
-                ("characters", f"{len(text.ids):,}"),
-                ("longest copied run", f"{found.length:,} characters{_beginning(longest)}"),
-                *shares,
-            ]
-        )
+        print_table([("characters", f"{len(text.ids):,}"), *rows(found, longest)])
+
+
+def compared(text: Corpus, corpus: Corpus) -> tuple[Novelty, str]:
+    """What `text` has in common with `corpus`, and the longest run."""
+    from ..novelty import novelty
+
+    found = novelty(_coded_as(corpus, text), corpus.ids)
+    return found, text.vocabulary.decode(text.ids[found.start : found.start + found.length])
+
+
+def say_novelty(texts: list[bytes], corpus: str, as_bytes: bool) -> None:
+    """Say on stderr what new texts, in UTF-8 or bytes, have in common with the file `corpus`."""
+    from ..corpus import read_corpus
+    from ..novelty import novelty
+    from ..vocab import code_points
+
+    known = read_corpus(corpus, as_bytes=as_bytes)
+    # What stands in no corpus keeps the texts apart.
+    text = "\ufdd0".join(t.decode("latin-1" if as_bytes else "utf-8") for t in texts)
+    found = novelty(_coded(code_points(text), known.vocabulary), known.ids)
+    longest = text[found.start : found.start + found.length]
+    for name, value in rows(found, longest):
+        say(f"{name:<24}{value}")
+
+
+def _coded(points: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """Code points as ids of `vocabulary`; what that lacks has an id beyond them."""
+    import numpy as np
+
+    ids = {c: i for i, c in enumerate(vocabulary.symbols(np.arange(len(vocabulary))))}
+    found, where = np.unique(points, return_inverse=True)
+    return np.array([ids.get(chr(p), len(ids)) for p in found], np.int32)[where]
+
+
+def rows(found: Novelty, longest: str) -> list[tuple[str, str]]:
+    """A table for people."""
+    shares = ((f"in runs of {k} or more", f"{v:.2%}") for k, v in found.shares.items())
+    return [("longest copied run", f"{found.length:,} characters{_beginning(longest)}"), *shares]
 
 
 def _coded_as(corpus: Corpus, text: Corpus) -> np.ndarray:

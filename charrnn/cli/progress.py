@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
@@ -90,6 +91,29 @@ def reading(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
 
     with bar:
         yield progress
+
+
+@contextlib.contextmanager
+def writing(output: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
+    """Gives what is to be called with every number of characters written to a file, or None.
+
+    A bar is shown after a second, if text goes to a file: a pipe's reader may use the terminal.
+    """
+    if not _on_terminal() or (output == "-" and not _is_file(sys.stdout)):
+        yield None
+        return
+    with tqdm(
+        total=total, unit=" characters", unit_scale=True, leave=False, delay=1, **_size(),
+        file=sys.stderr,
+    ) as bar:  # fmt: skip
+        yield bar.update
+
+
+def _is_file(stream: TextIO | None) -> bool:
+    """Whether the stream has been redirected to a regular file."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    return False
 
 
 def show_notice(notice: str) -> None:
