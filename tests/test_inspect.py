@@ -174,8 +174,9 @@ def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
     flag, number = columns[:, 3], columns[:, 7] / columns[:, 7].std()
     given = {
         "flag": flag + rng.normal(0, 0.3 * flag.std(), n) > flag.mean(),
-        "number": np.rint(5 * number + 3 * rng.random(n)),
+        "number": np.rint(-5 * number + 3 * rng.random(n)),
         "noise": rng.random(n) < 0.5,
+        "turns": (flag > flag.mean()) ^ (np.arange(n) >= middle),
         "in one half": np.arange(n) < 20,
         "never": np.zeros(n, bool),
     }
@@ -195,7 +196,10 @@ def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
         )
         assert where == best
         followed.add(name)
-    assert {f.feature for f in found.followers} == followed and found.unfollowed == ["noise"]
+    assert {f.feature for f in found.followers} == followed and found.unfollowed == [
+        "noise",
+        "turns",
+    ]
     strengths = [abs(f.correlation) for f in found.followers]
     assert strengths == sorted(strengths, reverse=True)
     gates = naive_gates(model, params, IDS)
@@ -493,10 +497,23 @@ def test_bytes(invoke, bytes_model_file):
     ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in text]) - 1
     flat = [v for f in found for v in f["values"]]
     np.testing.assert_allclose(flat, whole[ends], atol=1e-5)
-    (survey,) = objects(invoke(*options, "--json", input=data * 9))
-    assert survey["characters"] == len((data * 9).decode("utf-8", "surrogateescape"))
-    features_ = {f["feature"] for f in survey["followers"]} | set(survey["unfollowed"])
-    assert "position in the line" in features_
+
+
+def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_file):
+    text = "Gr\u00fc\u00dfe aus \u6771\u4eac\n\u00e7a va?\n" * 9
+    data = text.encode()
+    (found,) = objects(invoke("inspect", "-m", bytes_model_file, "--json", "-", input=data))
+    assert found["characters"] == len(text)
+    ends = np.cumsum([len(c.encode()) for c in text]) - 1
+    second = ends >= len(data) // 2
+    model = charrnn.load(bytes_model_file).model
+    assert len(found["followers"]) > 3
+    for f in found["followers"]:
+        number, state = int(f["unit"][2:-1]) - 1, "hc".index(f["unit"][-1])
+        whole = inspection.values(model, np.frombuffer(data, np.uint8), Unit(0, state, number))
+        feature = features(text)[f["feature"]]
+        expected = np.corrcoef(feature[second], whole[ends][second])[0, 1]
+        assert f["correlation"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
