@@ -63,7 +63,7 @@ def watch(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
 def values(model: Model, ids: np.ndarray, unit: Unit) -> np.ndarray:
     """(n,) the values of a unit after each of `ids`."""
     layer, state, number = unit
-    return np.concatenate([s[:, layer, state, number] for s, _ in watch(model, ids)])
+    return np.concatenate([s[:, layer, state, number].copy() for s, _ in watch(model, ids)])
 
 
 def survey(

@@ -1,6 +1,7 @@
 """`charrnn inspect`: units against naive forwards and made ones, features, gates, what is shown."""
 
 import re
+import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 
@@ -514,6 +515,21 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
         feature = features(text)[f["feature"]]
         expected = np.corrcoef(feature[second], whole[ends][second])[0, 1]
         assert f["correlation"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_memory_is_that_of_the_unit_not_of_all():
+    model, _ = model_of("lstm", H=200)
+    ids = np.zeros(50 * inspection.STEPS, np.uint8)
+    survey_of = {"a": np.arange(len(ids)) % 7}, np.ones(len(ids), bool)
+    for run in (
+        lambda: inspection.values(model, ids, Unit(0, 0, 0)),
+        lambda: inspection.survey(model, ids, *survey_of),
+    ):
+        tracemalloc.start()
+        run()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10 * inspection.STEPS * 2 * 2 * 200 * 8  # states, in float64, of 10 chunks
 
 
 def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
