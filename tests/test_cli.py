@@ -33,6 +33,7 @@ OPTIONS = {
     "eval": "model json unknown corpus window encoding threads",
     "info": "json",
     "score": "model lines color html json unknown encoding",
+    "inspect": "model unit html embedding json unknown encoding",
     "novelty": "corpus json encoding",
 }
 

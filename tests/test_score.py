@@ -218,9 +218,9 @@ def test_color_is_for_terminals_that_want_it(invoke, model_file, corpus_file, mo
 def test_the_shade_is_the_surprise():
     nats = np.array([math.nan, 0, 0.99, 1, 1.5, 4.99, 5, 700, math.inf])
     assert shades.levels(nats) == [0, 0, 0, 1, 1, 4, 5, 5, 5]
-    shown = shades.painted(list("abcde"), np.array([0.1, 1.2, 1.9, 9, 0]))
+    shown = shades.painted(list("abcde"), [0, 1, 1, 5, 0])
     assert shown == "a\x1b[38;5;16;48;5;230mbc\x1b[0m\x1b[38;5;16;48;5;203md\x1b[0me"
-    assert len(shades.TERMINAL) == len(shades.PAGE)
+    assert len(shades.TERMINAL) == len(shades.LIGHT) == len(shades.DARK) == 11
 
 
 def test_shades_are_of_the_characters_they_stand_on(invoke, model_file, text):
@@ -228,7 +228,7 @@ def test_shades_are_of_the_characters_they_stand_on(invoke, model_file, text):
     shown = invoke("score", "-m", model_file, "--color", "-", input=text, env=env).stdout
     found = objects(invoke("score", "-m", model_file, "--json", "-", input=text))
     for row, f in zip(shown.splitlines()[1:-1], found, strict=True):
-        expected = shades.painted(list(f["text"]), np.array(f["surprises"], float))
+        expected = shades.painted(list(f["text"]), shades.levels(np.array(f["surprises"], float)))
         assert row[17:].strip() == expected
 
 
@@ -270,15 +270,15 @@ def test_the_page(invoke, model_file, corpus_file, text, working_folder):
     ids = model.vocabulary.encode(text)
     logits, _ = model.model.forward(ids[:-1, None], model.model.zero_state(1))
     for (attributes, _), n, z in zip(page.characters[1:], nats[1:], logits[:, 0], strict=True):
-        assert attributes["title"].startswith(f"{n:.2f} nats ({math.exp(-n):.1%}); expected: ")
-        likeliest = re.findall(r"“(.*?)” ([\d.]+)%", attributes["title"])
+        assert attributes["data-t"].startswith(f"{n:.2f} nats ({math.exp(-n):.1%}); expected: ")
+        likeliest = re.findall(r"“(.*?)” ([\d.]+)%", attributes["data-t"])
         p = np.exp(z) / np.exp(z).sum()
         expected = [charrnn.cli.printable(model.vocabulary.characters[i]) for i in np.argsort(-p)]
         assert [name for name, _ in likeliest] == expected[:3]
         assert [float(q) for _, q in likeliest] == pytest.approx(np.sort(100 * p)[:-4:-1], abs=0.06)
         level = min(int(n), 5)
         assert (f"s{level}" in attributes.get("class", "")) == (level > 0)
-    assert page.characters[0][0]["title"] == "not predicted"
+    assert page.characters[0][0]["data-t"] == "not predicted"
     assert f"{charrnn.load(model_file).loss(text):.4f} nats" in content
     assert "http:" not in content and "https:" not in content and "url(" not in content
 
@@ -289,18 +289,18 @@ def test_nothing_of_the_text_is_markup(invoke, evil_model_file, working_folder):
     content = invoke("score", "-m", evil_model_file, "--html", "-", name).stdout_bytes.decode()
     page = Page(content)
     assert page.tags == {"html", "meta", "title", "style", "h1", "p", "i", "pre", "b"}
-    assert all(a.keys() <= {"class", "title"} for a, _ in page.characters)
+    assert all(a.keys() <= {"class", "data-t"} for a, _ in page.characters)
     shown = "".join(shades.visible(c) if c != "\n" else c for c in EVIL)
     assert "".join(c for _, c in page.characters) == 3 * shown
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", content)
 
 
-def test_what_was_expected_is_no_markup_either(evil_model_file):
-    found = Reader(charrnn.load(evil_model_file).model, 1).blank(1)
-    page = html.line(1, 2.0, "a", np.array([2.0]), found, ["\"><b>'&"])
+def test_what_was_expected_is_no_markup_either():
+    title = "expected: \u201c\"><b>'&\u201d 0.0%"
+    page = html.line("<b>1", "a", [2], [title])
     ((attributes, shown),) = Page(f"<pre>{page}</pre>").characters
-    assert (shown, attributes.keys()) == ("a", {"class", "title"})
-    assert attributes["title"].endswith("“\"><b>'&” 0.0%")
+    assert (shown, attributes.keys()) == ("a", {"class", "data-t"})
+    assert attributes["data-t"].endswith("“\"><b>'&” 0.0%")
 
 
 def test_the_page_replaces_neither_text_nor_model(invoke, model_file, working_folder, text):
@@ -348,7 +348,7 @@ def test_bytes(invoke, bytes_model_file):
         assert rows == ["Grüße aus 東京", r"a\xffb\xe6\x9d", r"\xe6", "京"]
     page = Page(invoke(*options, "--html", "-", input=data).stdout)
     assert "".join(c for _, c in page.characters) == "Grüße aus 東京\na\\xffb\\xe6\\x9d\n\\xe6\n京"
-    assert any(r"“\xe6”" in a["title"] for a, _ in page.characters)
+    assert any(r"“\xe6”" in a["data-t"] for a, _ in page.characters)
 
 
 def test_unknown_characters(invoke, model_file, text):

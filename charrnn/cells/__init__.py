@@ -26,6 +26,7 @@ A module states
     EXTRA                         {name: (plane, state, shift)}: its gradient is the sum of
                                   dz[t, plane] * s[state, t + shift]
     BIAS                          for each gate the bias it starts from
+    SIGMOIDS                      {name: plane of z in which `forward` leaves a gate from 0 to 1}
     forward(z, s, kept, W, extra, steps, first, last)
     backward(z, s, kept, W_T, extra, dh, carry, steps, first, last)
 """

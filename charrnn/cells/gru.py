@@ -23,6 +23,7 @@ HIDDEN_PLANES = np.array([0, 1, 3])
 OPERANDS = (-1, -1, -1)
 EXTRA: dict = {}
 BIAS = (0.0, 0.0, 0.0)
+SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @entry

@@ -21,6 +21,7 @@ INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
 OPERANDS = (-1, -1, 0)
 EXTRA: dict = {}
 BIAS = (0.0, 0.0, 0.0)
+SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @entry

@@ -22,6 +22,7 @@ INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
 EXTRA: dict = {}
 BIAS = (0.0, 1.0, 0.0, 0.0)
+SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @entry

@@ -23,6 +23,7 @@ INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
 EXTRA = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
 BIAS = (0.0, 1.0, 0.0, 0.0)
+SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @entry

@@ -16,6 +16,7 @@ INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
 OPERANDS = (-1,)
 EXTRA: dict = {}
 BIAS = (0.0,)
+SIGMOIDS: dict = {}
 
 
 @entry

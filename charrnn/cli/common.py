@@ -6,14 +6,15 @@ import contextlib
 import json
 import logging
 import math
+import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
 
 import click
 
 from ..config import whole
-from ..errors import UsageError, printable
+from ..errors import CharRNNError, UsageError, printable
 
 MODEL = "model.safetensors"
 
@@ -66,6 +67,30 @@ class Notices(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         say(f"note    {record.getMessage()}")
+
+
+def stdout() -> TextIO:
+    if sys.stdout is None:
+        raise CharRNNError("there is nowhere to write: stdout is closed.")
+    return sys.stdout
+
+
+@contextlib.contextmanager
+def page_file(name: str) -> Iterator[TextIO]:
+    """Where to write the page that --html asks for: a file, or stdout for `-`."""
+    if name == "-":
+        yield stdout()
+    else:
+        with open(name, "w", encoding="utf-8") as file:
+            yield file
+
+
+def check_page(page: str | None, inputs: Iterable[str]) -> None:
+    """Refuse a page that would replace what it is made from."""
+    if page and page != "-" and os.path.exists(page):
+        for name in inputs:
+            if name != "-" and os.path.exists(name) and os.path.samefile(page, name):
+                raise UsageError(f"the page would replace {name}; give another name to --html.")
 
 
 def print_json(values: dict[str, object]) -> None:

@@ -1,33 +1,52 @@
-"""The page of `charrnn score --html`: one file, without script, that needs no network."""
+"""A page that shows a text on shades: one file, without script, that needs no network."""
 
 from __future__ import annotations
 
-import math
-from functools import partial
+from collections.abc import Iterable
 from html import escape
 
-import numpy as np
-
-from .shades import PAGE, levels, visible
+from .shades import DARK, LIGHT, MOST, visible
 
 _STYLE = """
 :root { color-scheme: light dark; font-family: sans-serif }
+body { max-width: 70em; margin: 1em auto 5em; padding: 0 1em }
+h1 { font-size: 1.4em }
 pre { line-height: 1.6; white-space: pre-wrap; overflow-wrap: anywhere }
 pre b { font-weight: normal; opacity: .6; user-select: none }
 i { font-style: normal }
 i:hover { outline: 1px solid }
 .n::before { content: "\\21b5"; opacity: .5 }
+pre i:hover::after { content: attr(data-t); position: fixed; inset: auto 0 0; padding: .6em 1em;
+  background: Canvas; color: CanvasText; border-top: 1px solid; font-family: sans-serif;
+  white-space: pre-wrap; pointer-events: none; z-index: 1 }
 """
-_SHADES = "".join(f".s{k} {{ background: {c}; color: #000 }}\n" for k, c in enumerate(PAGE) if c)
 
 
-def head(text: str, model: str) -> str:
-    """All before the first line; the names of the text and of the model."""
-    title = escape(f"{text}: what surprises {model}")
-    legend = ", ".join(
-        f'<i class="s{k}">{k}{" or more" if k == len(PAGE) - 1 else ""}</i>'
-        for k in range(1, len(PAGE))
+def _class_of(level: int) -> str:
+    return f"s{level}" if level > 0 else f"c{-level}"
+
+
+def _rules(shades: tuple[str | None, ...], text: str) -> str:
+    levels = (level for level in range(-MOST, MOST + 1) if level)
+    return "".join(
+        f".{_class_of(level)} {{ background: {shades[level]}; color: {text} }}\n"
+        for level in levels
     )
+
+
+_SHADES = f"""{_rules(LIGHT, "#000")}@media (prefers-color-scheme: dark) {{
+{_rules(DARK, "#fff")}}}
+"""
+
+
+def shaded(text: str, level: int) -> str:
+    """A piece of text for the legend."""
+    return f'<i class="{_class_of(level)}">{escape(text)}</i>' if level else escape(text)
+
+
+def head(title: str, note: str) -> str:
+    """All before the first line; the note is markup."""
+    title = escape(title)
     return f"""<!DOCTYPE html>
 <html lang="">
 <meta charset="utf-8">
@@ -36,43 +55,26 @@ def head(text: str, model: str) -> str:
 <title>{title}</title>
 <style>{_STYLE}{_SHADES}</style>
 <h1>{title}</h1>
-<p>Surprise in nats: {legend}. Rest on a character to see what the model expected. Before each line
-stand its number and its nats per character.</p>
+<p>{note}</p>
 <pre>
 """
 
 
-def line(
-    number: int, mean: float, text: str, nats: np.ndarray, found: np.ndarray, names: list[str]
-) -> str:
-    """A line of the text with its newline; `names` are those of the model's characters."""
-    mean = f"{'-':>7}" if math.isnan(mean) else f"{mean:7.4f}"
-    titles = map(partial(_title, names), nats.tolist(), found["expected"], found["probability"])
-    body = "".join(map(_character, text, levels(nats), titles))
+def line(label: str, text: str, levels: Iterable[int], titles: Iterable[str]) -> str:
+    """A line of the text with its newline; a character shows its title under the mouse."""
+    body = "".join(map(_character, text, levels, titles))
     end = "" if text.endswith("\n") else "\n"
-    return f"<b>{number:6}  {mean}  </b>{body}{end}"
+    return f"<b>{escape(label)}  </b>{body}{end}"
 
 
-def foot(characters: int, mean: float) -> str:
-    """All after the last line."""
-    bits = mean / math.log(2)
-    return (
-        f"</pre>\n<p>{characters:,} characters: {mean:.4f} nats ({bits:.4f} bits) per character."
-        "</p>\n</html>\n"
-    )
-
-
-def _title(names: list[str], nats: float, expected: np.ndarray, probability: np.ndarray) -> str:
-    if math.isnan(nats):
-        return "not predicted"
-    pairs = zip(expected.tolist(), probability.tolist(), strict=True)
-    likely = ", ".join(f"\u201c{names[i]}\u201d {p:.1%}" for i, p in pairs)
-    return f"{nats:.2f} nats ({math.exp(-nats):.1%}); expected: {likely}"
+def foot(note: str) -> str:
+    """All after the last line; the note is markup."""
+    return f"</pre>\n<p>{note}</p>\n</html>\n"
 
 
 def _character(character: str, level: int, title: str) -> str:
     newline = character == "\n"
-    kinds = " ".join([f"s{level}"] * (level > 0) + ["n"] * newline)
+    kinds = " ".join([_class_of(level)] * (level != 0) + ["n"] * newline)
     kind = f' class="{kinds}"' if kinds else ""
     shown = "\n" if newline else escape(visible(character))
-    return f'<i{kind} title="{escape(title)}">{shown}</i>'
+    return f'<i{kind} data-t="{escape(title)}">{shown}</i>'

@@ -148,9 +148,13 @@ class Score:
         if not self.corpus.vocabulary.is_bytes:
             return self.corpus.vocabulary.decode(ids), found["nats"], found
         text = ids.tobytes().decode("utf-8", "surrogateescape")
-        sizes = [1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text]
-        starts = np.cumsum([0, *sizes[:-1]])
+        starts = np.cumsum([0, *byte_sizes(text)[:-1]])
         return text, np.add.reduceat(found["nats"], starts), found[starts]
+
+
+def byte_sizes(text: str) -> list[int]:
+    """How many bytes each character of decoded bytes was; those that are no UTF-8 were one."""
+    return [1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text]
 
 
 def _loaded(paths: Iterable[str]) -> list[LanguageModel]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TextIO
-
 import click
 
-from ..errors import CharRNNError, UsageError
-from .common import MODEL, json_option, unknown_option
+from ..errors import UsageError
+from .common import MODEL, check_page, json_option, page_file, stdout, unknown_option
 
 EXPECTED = 3  # characters that the page says the model expected
 
@@ -71,14 +67,12 @@ def command(texts, model, lines, color, html, json, unknown, encoding) -> None:
     from .views import Objects, Page, Table, write
 
     score = Score(texts, model, encoding, unknown, top=EXPECTED if html else 0)
-    if html and html != "-":
-        with open(html, "w", encoding="utf-8") as file:
+    if html:
+        with page_file(html) as file:
             write(Page(score), score, lines, file)
-    elif html:
-        write(Page(score), score, lines, _stdout())
     else:
-        view = Objects(score) if json else Table(score, _stdout(), color)
-        write(view, score, lines, _stdout())
+        view = Objects(score) if json else Table(score, stdout(), color)
+        write(view, score, lines, stdout())
 
 
 def _check_usage(texts, models, color, html, json) -> None:
@@ -86,13 +80,4 @@ def _check_usage(texts, models, color, html, json) -> None:
         raise UsageError("--color and --html show the surprise of one model: give one -m.")
     if html is not None and json:
         raise UsageError("give --html or --json, not both.")
-    if html and html != "-" and os.path.exists(html):
-        for name in (*texts, *models):
-            if name != "-" and os.path.exists(name) and os.path.samefile(html, name):
-                raise UsageError(f"the page would replace {name}; give another name to --html.")
-
-
-def _stdout() -> TextIO:
-    if sys.stdout is None:
-        raise CharRNNError("there is nowhere to write: stdout is closed.")
-    return sys.stdout
+    check_page(html, (*texts, *models))

@@ -1,24 +1,47 @@
-"""How text and its surprise are shown: nothing raw that a terminal acts on, and six shades."""
+"""How text and numbers about it are shown: nothing raw that a terminal acts on, and ten shades."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from functools import lru_cache
 from itertools import groupby
+from typing import TextIO
 
 import numpy as np
 
 from ..errors import printable
 
-# A shade for each nat; the first is none. Black text on them is legible, whatever the terminal's
-# own colours: the same as numbers of the 256 colours and for a page.
-TERMINAL = (None, 230, 222, 215, 209, 203)
-PAGE = (None, "#ffffd7", "#ffd787", "#ffaf5f", "#ff875f", "#ff5f5f")
+# The shades of levels 0 (none), 1 to 5 and, from the end as Python counts, -1 to -5. In a terminal,
+# as numbers of the 256 colours, and on a light page black text on them is legible, on a dark page
+# white text.
+TERMINAL = (None, 230, 222, 215, 209, 203, 69, 111, 117, 153, 195)
+LIGHT = (
+    *(None, "#ffffd7", "#ffd787", "#ffaf5f", "#ff875f", "#ff5f5f"),
+    *("#5f87ff", "#87afff", "#87d7ff", "#afd7ff", "#d7ffff"),
+)
+DARK = (
+    *(None, "#38321c", "#5a4418", "#7e4c12", "#a34a1e", "#c03232"),
+    *("#3a62c4", "#24589a", "#1c5070", "#1c4250", "#1c3438"),
+)
+MOST = 5
+
+
+def color_wanted(out: TextIO) -> bool:
+    """Whether `out` takes colours: a terminal, or FORCE_COLOR is set; and NO_COLOR is not."""
+    forced = bool(os.environ.get("FORCE_COLOR"))
+    return (out.isatty() or forced) and not os.environ.get("NO_COLOR")
 
 
 def levels(nats: np.ndarray) -> list[int]:
     """The shade of each surprise: whole nats, at most 5; none for what was not predicted."""
-    return np.nan_to_num(nats).clip(0, len(PAGE) - 1).astype(int).tolist()
+    return np.nan_to_num(nats).clip(0, MOST).astype(int).tolist()
+
+
+def signed_levels(values: np.ndarray) -> list[int]:
+    """The shade of each value, from -5 to 5, where that farthest from 0 has the strongest."""
+    scale = np.abs(values).max(initial=0)
+    return np.rint(values * (MOST / scale if scale else 0)).astype(int).tolist()
 
 
 @lru_cache(1 << 16)
@@ -29,9 +52,9 @@ def visible(character: str) -> str:
     return printable(character)
 
 
-def painted(shown: list[str], nats: np.ndarray) -> str:
-    """The strings on the shades of their surprise, for a terminal of 256 colours."""
-    runs = groupby(zip(shown, levels(nats), strict=False), key=lambda pair: pair[1])
+def painted(shown: list[str], shades: list[int]) -> str:
+    """The strings on the shades of their levels, for a terminal of 256 colours."""
+    runs = groupby(zip(shown, shades, strict=False), key=lambda pair: pair[1])
     return "".join(_painted("".join(s for s, _ in run), level) for level, run in runs)
 
 

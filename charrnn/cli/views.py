@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 from array import array
@@ -13,9 +12,10 @@ from typing import TextIO
 
 import numpy as np
 
+from ..vocab import Vocabulary
 from . import html
 from .lines import Line, Score
-from .shades import painted, visible, width_of
+from .shades import MOST, color_wanted, levels, painted, visible, width_of
 
 SPOOLED = 1 << 24  # bytes of sorted lines kept in memory
 
@@ -28,12 +28,10 @@ class Table:
         names = ["nats/char"] if len(score.models) == 1 else score.names
         self._widths = [max(len(name), 7) for name in names]
         self._won = max(map(len, [*names, "likeliest"])) if len(names) > 1 else 0
-        terminal = out.isatty()
-        columns = shutil.get_terminal_size().columns if terminal else None
+        columns = shutil.get_terminal_size().columns if out.isatty() else None
         taken = 6 + sum(w + 2 for w in self._widths) + (self._won and self._won + 2) + 2
         self._room = max(columns - taken, 8) if columns else None
-        forced = bool(os.environ.get("FORCE_COLOR"))
-        self.needs_characters = color and (terminal or forced) and not os.environ.get("NO_COLOR")
+        self.needs_characters = color and color_wanted(out)
         self._names = names
 
     def head(self) -> str:
@@ -74,7 +72,7 @@ class Table:
             text = text.removesuffix("\n")
             shown = list(map(visible, text))
             kept = _fitting(shown, self._room)
-            yield painted(shown[:kept], nats) + ("..." if kept < len(shown) else "")
+            yield painted(shown[:kept], levels(nats)) + ("..." if kept < len(shown) else "")
         elif self._room:
             shown = [visible(c) for p in self._score.pieces(line, self._room + 1) for c in p]
             kept = _fitting(shown, self._room)
@@ -150,22 +148,46 @@ class Page:
     needs_characters = True
 
     def __init__(self, score: Score) -> None:
-        vocabulary = score.models[0].vocabulary
-        self._score = score
-        self._names = [visible(c) for c in vocabulary.characters or map(chr, range(128))]
-        if vocabulary.is_bytes:
-            self._names += [f"\\x{i:02x}" for i in range(128, 256)]
+        self._score, self._names = score, names_of(score.models[0].vocabulary)
 
     def head(self) -> str:
-        return html.head(self._score.title, self._score.names[0])
+        legend = ", ".join(
+            html.shaded(f"{k}{' or more' if k == MOST else ''}", k) for k in range(1, MOST + 1)
+        )
+        return html.head(
+            f"{self._score.title}: what surprises {self._score.names[0]}",
+            f"Surprise in nats: {legend}. Rest on a character to see what the model expected. "
+            "Before each line stand its number and its nats per character.",
+        )
 
     def line(self, line: Line) -> Iterator[str]:
-        characters = self._score.characters(line)
-        yield html.line(line.number, float(line.means()[0]), *characters, self._names)
+        text, nats, found = self._score.characters(line)
+        mean = float(line.means()[0])
+        label = f"{line.number:6}  {'-' if math.isnan(mean) else format(mean, '.4f'):>7}"
+        titles = map(self._title, nats.tolist(), found["expected"], found["probability"])
+        yield html.line(label, text, levels(nats), titles)
+
+    def _title(self, nats: float, expected: np.ndarray, probability: np.ndarray) -> str:
+        if math.isnan(nats):
+            return "not predicted"
+        pairs = zip(expected.tolist(), probability.tolist(), strict=True)
+        likely = ", ".join(f"\u201c{self._names[i]}\u201d {p:.1%}" for i, p in pairs)
+        return f"{nats:.2f} nats ({math.exp(-nats):.1%}); expected: {likely}"
 
     def foot(self) -> str:
         total = self._score.total
-        return html.foot(total.characters, float(total.means()[0]))
+        mean = float(total.means()[0])
+        bits = mean / math.log(2)
+        return html.foot(
+            f"{total.characters:,} characters: {mean:.4f} nats ({bits:.4f} bits) per character."
+        )
+
+
+def names_of(vocabulary: Vocabulary) -> list[str]:
+    """What to call the characters of a model, by their ids."""
+    if vocabulary.is_bytes:
+        return [visible(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
+    return list(map(visible, vocabulary.characters))
 
 
 def write(view: Table | Objects | Page, score: Score, order: str, out: TextIO) -> None:
