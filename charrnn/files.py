@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import weakref
 from collections.abc import Iterable, Iterator
@@ -180,6 +181,8 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> No
         target = _target(path)
         with _temporary_beside(target) as temporary:
             with open(temporary, "xb") as file:
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(target, temporary)  # what was private stays so
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()

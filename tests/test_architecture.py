@@ -85,7 +85,7 @@ def test_only_the_command_line_prints_or_knows_a_terminal(path):
     if room_of(path) == "cli":
         return
     libraries = {name.partition(".")[0] for name in imports_of(path)}
-    assert not libraries & {"click", "tqdm"}
+    assert not libraries & {"click", "prompt_toolkit", "tqdm"}
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         assert not (isinstance(node, ast.Name) and node.id == "print"), path
         assert not (isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}), path
@@ -133,6 +133,7 @@ def test_importing_charrnn_is_light():
         (["sample", "--model", "missing.safetensors"], 1),
         (["sample", "--top-p", "2"], 2),
         (["eval", "--model", "missing.safetensors", "missing.txt"], 1),
+        (["write", "--model", "missing.safetensors"], 2),
         (["info", "missing.safetensors"], 1),
     ],
 )

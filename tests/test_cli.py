@@ -35,6 +35,7 @@ OPTIONS = {
     "score": "model lines color html json unknown encoding",
     "inspect": "model unit html embedding json unknown encoding",
     "novelty": "corpus json encoding",
+    "write": "model length temperature prime seed",
 }
 
 

@@ -14,7 +14,7 @@ import click
 from .. import __version__
 from ..errors import CharRNNError, UsageError, printable
 from . import eval as eval_
-from . import info, inspect, novelty, sample, score, train
+from . import info, inspect, novelty, sample, score, train, write
 from .common import Notices
 
 
@@ -113,5 +113,5 @@ def main() -> None:
     """
 
 
-for module in (train, sample, eval_, score, inspect, novelty, info):
+for module in (train, sample, write, eval_, score, inspect, novelty, info):
     main.add_command(module.command)
