@@ -16,7 +16,7 @@ FLOORS = (  # imports point from a later line to an earlier one, or stay inside 
     {"jit"},
     {"kernels"},
     {"cells", "vocab", "files"},
-    {"model", "optim", "corpus", "checkpoint"},
+    {"model", "optim", "corpus", "checkpoint", "curves"},
     {"evaluate", "learner", "novelty", "sample", "state"},
     {"plan", "saving"},
     {"train"},
@@ -134,6 +134,9 @@ def test_importing_charrnn_is_light():
         (["sample", "--top-p", "2"], 2),
         (["eval", "--model", "missing.safetensors", "missing.txt"], 1),
         (["info", "missing.safetensors"], 1),
+        (["plot", "missing.log.jsonl"], 1),
+        (["completion", "bash"], 0),
+        (["manual"], 0),
     ],
 )
 def test_help_and_errors_do_not_wait_for_numba(arguments, code, tmp_path, monkeypatch):
@@ -141,5 +144,13 @@ def test_help_and_errors_do_not_wait_for_numba(arguments, code, tmp_path, monkey
     assert "numba" not in modules_after(RUN.format(code=code), *arguments)
 
 
-def test_info_does_not_wait_for_numba(model_file):
-    assert "numba" not in modules_after(RUN.format(code=0), "info", str(model_file))
+@pytest.mark.parametrize("command", ["info", "plot"])
+def test_info_and_plot_do_not_wait_for_numba(command, model_file):
+    assert "numba" not in modules_after(RUN.format(code=0), command, str(model_file))
+
+
+def test_a_tab_does_not_wait_for_numba(monkeypatch):
+    monkeypatch.setenv("_CHARRNN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "charrnn train --cell l")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert "numba" not in modules_after("import sys; sys.argv = ['charrnn']" + RUN.format(code=0))

@@ -34,6 +34,9 @@ OPTIONS = {
     "info": "json",
     "score": "model lines color html json unknown encoding",
     "novelty": "corpus json encoding",
+    "plot": "output x ascii",
+    "completion": "",
+    "manual": "",
 }
 
 

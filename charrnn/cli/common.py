@@ -8,12 +8,15 @@ import logging
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config import whole
 from ..errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MODEL = "model.safetensors"
 
@@ -32,8 +35,22 @@ def checked(check: Callable[..., object], **limits: object) -> Callable[..., Any
     return callback
 
 
+class File(click.ParamType):
+    """A file's name, which the shell completes; what reads or writes the file checks it."""
+
+    name = "file"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = File()
 model_option = click.option(
-    "-m", "--model", default=MODEL, metavar="FILE", help="The model, written by `charrnn train`."
+    "-m", "--model", default=MODEL, type=FILE, help="The model, written by `charrnn train`."
 )
 json_option = click.option(
     "--json", "json", is_flag=True, help="Print one line of JSON, for other programs."

@@ -7,6 +7,7 @@ import math
 import click
 
 from .common import (
+    FILE,
     json_option,
     model_option,
     print_json,
@@ -18,7 +19,7 @@ from .common import (
 
 
 @click.command("eval")
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @model_option
 @json_option
 @unknown_option

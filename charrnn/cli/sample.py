@@ -16,7 +16,7 @@ import click
 
 from ..config import number, whole
 from ..errors import CharRNNError, UsageError
-from .common import checked, model_option, threads_option, unknown_option, warn_unknown
+from .common import FILE, checked, model_option, threads_option, unknown_option, warn_unknown
 
 FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
 
@@ -46,7 +46,7 @@ FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
 )
 @click.option(
     "--prime-file",
-    metavar="FILE",
+    type=FILE,
     help="Text to go on from, in UTF-8, newline at its end and all; - is stdin.",
 )
 @click.option(
@@ -91,7 +91,7 @@ FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
 )
 @unknown_option
 @click.option(
-    "-o", "--output", metavar="FILE", default="-", show_default="stdout", help="Where to write."
+    "-o", "--output", type=FILE, default="-", show_default="stdout", help="Where to write."
 )
 @threads_option
 def command(

@@ -9,19 +9,18 @@ from typing import TextIO
 import click
 
 from ..errors import CharRNNError, UsageError
-from .common import MODEL, json_option, unknown_option
+from .common import FILE, MODEL, json_option, unknown_option
 
 EXPECTED = 3  # characters that the page says the model expected
 
 
-@click.command("score")
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.command("score", short_help="Show where a text surprises a model.")
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @click.option(
     "-m",
     "--model",
-    metavar="FILE",
     multiple=True,
-    type=click.Path(),
+    type=FILE,
     default=[MODEL],
     show_default=MODEL,
     help="The model, written by `charrnn train`. Given several times: which of them finds each "
@@ -41,7 +40,7 @@ EXPECTED = 3  # characters that the page says the model expected
 )
 @click.option(
     "--html",
-    metavar="FILE",
+    type=FILE,
     help="Write a page to FILE (- is stdout) instead of the table: each character is shaded, and "
     "under the mouse it tells what the model expected.",
 )
