@@ -16,7 +16,7 @@ FLOORS = (  # imports point from a later line to an earlier one, or stay inside 
     {"jit"},
     {"kernels"},
     {"cells", "ending", "vocab"},
-    {"model", "optim", "corpus", "checkpoint"},
+    {"model", "optim", "corpus", "checkpoint", "curves"},
     {"baseline", "companion", "evaluate", "features", "learner", "novelty", "sample", "state"},
     {"beam", "inspection", "plan", "saving", "writing"},
     {"train"},
@@ -135,6 +135,9 @@ def test_importing_charrnn_is_light():
         (["eval", "--model", "missing.safetensors", "missing.txt"], 1),
         (["write", "--model", "missing.safetensors"], 2),
         (["info", "missing.safetensors"], 1),
+        (["plot", "missing.log.jsonl"], 1),
+        (["completion", "bash"], 0),
+        (["manual"], 0),
     ],
 )
 def test_help_and_errors_do_not_wait_for_numba(arguments, code, tmp_path, monkeypatch):
@@ -142,5 +145,13 @@ def test_help_and_errors_do_not_wait_for_numba(arguments, code, tmp_path, monkey
     assert "numba" not in modules_after(RUN.format(code=code), *arguments)
 
 
-def test_info_does_not_wait_for_numba(model_file):
-    assert "numba" not in modules_after(RUN.format(code=0), "info", str(model_file))
+@pytest.mark.parametrize("command", ["info", "plot"])
+def test_info_and_plot_do_not_wait_for_numba(command, model_file):
+    assert "numba" not in modules_after(RUN.format(code=0), command, str(model_file))
+
+
+def test_a_tab_does_not_wait_for_numba(monkeypatch):
+    monkeypatch.setenv("_CHARRNN_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "charrnn train --cell l")
+    monkeypatch.setenv("COMP_CWORD", "3")
+    assert "numba" not in modules_after("import sys; sys.argv = ['charrnn']" + RUN.format(code=0))

@@ -36,6 +36,9 @@ OPTIONS = {
     "inspect": "model unit html embedding json unknown encoding",
     "novelty": "corpus json encoding",
     "write": "model length temperature prime seed",
+    "plot": "output x ascii",
+    "completion": "",
+    "manual": "",
 }
 
 

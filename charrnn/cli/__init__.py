@@ -13,9 +13,10 @@ import click
 
 from .. import __version__
 from ..errors import CharRNNError, UsageError, printable
+from . import completion, info, inspect, manual, novelty, plot, sample, score, train, write
 from . import eval as eval_
-from . import info, inspect, novelty, sample, score, train, write
 from .common import Notices
+from .nearest import with_hint
 
 
 @contextlib.contextmanager
@@ -35,13 +36,13 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
     except click.ClickException as error:
-        raise _printable(error) from None
+        raise _printable(error, error) from None
     except Exception as error:
         if os.environ.get("CHARRNN_DEBUG"):
             traceback.print_exc()
         failure = click.ClickException(_sentence(error))
         failure.exit_code = 2 if isinstance(error, UsageError) else 1
-        raise _printable(failure) from None
+        raise _printable(failure, error) from None
 
 
 def _sentence(error: Exception) -> str:
@@ -59,9 +60,9 @@ def _sentence(error: Exception) -> str:
     return f"this is a fault in charrnn: {error!r}. CHARRNN_DEBUG=1 shows where it happened."
 
 
-def _printable(error: click.ClickException) -> click.ClickException:
+def _printable(error: click.ClickException, cause: Exception) -> click.ClickException:
     """`error` with a message that holds no escape sequences from arguments, files or models."""
-    message = printable(error.format_message())
+    message = printable(with_hint(error, cause))
     error.format_message = lambda: message
     return error
 
@@ -74,6 +75,9 @@ def _discard_stdout() -> None:
 
 class _Commands(click.Group):
     """The commands, with `reported` around all that they do."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they are most often wanted
 
     def make_context(self, info_name, args, parent=None, **extra) -> click.Context:
         # The arguments are kept for `train`, which says how to go on after an interruption.
@@ -113,5 +117,8 @@ def main() -> None:
     """
 
 
-for module in (train, sample, write, eval_, score, inspect, novelty, info):
+COMMANDS = (
+    train, sample, write, eval_, score, inspect, novelty, plot, info, completion, manual,
+)  # fmt: skip
+for module in COMMANDS:
     main.add_command(module.command)

@@ -9,12 +9,15 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from ..config import whole
 from ..errors import CharRNNError, UsageError, printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MODEL = "model.safetensors"
 
@@ -33,8 +36,22 @@ def checked(check: Callable[..., object], **limits: object) -> Callable[..., Any
     return callback
 
 
+class File(click.ParamType):
+    """A file's name, which the shell completes; what reads or writes the file checks it."""
+
+    name = "file"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = File()
 model_option = click.option(
-    "-m", "--model", default=MODEL, metavar="FILE", help="The model, written by `charrnn train`."
+    "-m", "--model", default=MODEL, type=FILE, help="The model, written by `charrnn train`."
 )
 json_option = click.option(
     "--json", "json", is_flag=True, help="Print one line of JSON, for other programs."

@@ -9,6 +9,7 @@ import click
 
 from ..config import whole
 from .common import (
+    FILE,
     checked,
     json_option,
     loss_in_words,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @model_option
 @json_option
 @unknown_option

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import printable
-from .common import MODEL, json_option, loss_in_words, print_json, print_table
+from .common import FILE, MODEL, json_option, loss_in_words, print_json, print_table
 
 if TYPE_CHECKING:
     from ..checkpoint import ModelFile
 
 
 @click.command("info")
-@click.argument("model", default=MODEL)
+@click.argument("model", default=MODEL, type=FILE)
 @json_option
 def command(model: str, json: bool) -> None:
     """Describe a model file.

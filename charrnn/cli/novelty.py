@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError, printable
-from .common import json_option, print_table, say
+from .common import FILE, json_option, print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 SHOWN = 60  # characters of the longest run in the table
 
 
-@click.command("novelty")
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.command("novelty", short_help="Measure how much of a text is copied.")
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @click.option(
     "--corpus",
-    metavar="FILE",
     multiple=True,
     required=True,
-    type=click.Path(),
+    type=FILE,
     show_default=False,
     help="What may have been copied; give it several times for several files, joined in order.",
 )

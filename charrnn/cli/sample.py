@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from ..config import number, whole
 from ..errors import CharRNNError, UsageError
-from .common import checked, model_option, say, threads_option, unknown_option, warn_unknown
+from .common import FILE, checked, model_option, say, threads_option, unknown_option, warn_unknown
 from .novelty import say_novelty
 from .progress import writing
 
@@ -64,7 +64,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
 )
 @click.option(
     "--prime-file",
-    metavar="FILE",
+    type=FILE,
     help="Text to go on from, in UTF-8, newline at its end and all; - is stdin.",
 )
 @unknown_option
@@ -144,7 +144,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
 @click.option(
     "-o",
     "--output",
-    metavar="FILE",
+    type=FILE,
     default="-",
     show_default="stdout",
     help="Where to write, as with the shell's `>`: a file that exists is replaced. With {n} in "
@@ -152,6 +152,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
 )
 @click.option(
     "--novelty",
+    type=FILE,
     metavar="CORPUS",
     help="Say on stderr how much of the new text stands in this file, as `charrnn novelty` does.",
 )

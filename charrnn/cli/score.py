@@ -5,19 +5,18 @@ from __future__ import annotations
 import click
 
 from ..errors import UsageError
-from .common import MODEL, check_page, json_option, page_file, stdout, unknown_option
+from .common import FILE, MODEL, check_page, json_option, page_file, stdout, unknown_option
 
 EXPECTED = 3  # characters that the page says the model expected
 
 
-@click.command("score")
-@click.argument("texts", metavar="TEXT...", nargs=-1, required=True)
+@click.command("score", short_help="Show where a text surprises a model.")
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @click.option(
     "-m",
     "--model",
-    metavar="FILE",
     multiple=True,
-    type=click.Path(),
+    type=FILE,
     default=[MODEL],
     show_default=MODEL,
     help="The model, written by `charrnn train`. Given several times: which of them finds each "
@@ -37,7 +36,7 @@ EXPECTED = 3  # characters that the page says the model expected
 )
 @click.option(
     "--html",
-    metavar="FILE",
+    type=FILE,
     help="Write a page to FILE (- is stdout) instead of the table: each character is shaded, and "
     "under the mouse it tells what the model expected.",
 )

@@ -24,7 +24,7 @@ from ..config import (
     whole,
 )
 from ..errors import UsageError
-from .common import MODEL, checked, loss_in_words, say, threads_option
+from .common import FILE, MODEL, checked, loss_in_words, say, threads_option
 
 if TYPE_CHECKING:
     from ..baseline import Baselines
@@ -75,11 +75,11 @@ def setting(name: str, help: str, **more: Any):
 
 
 @click.command("train")
-@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True)
+@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
 @click.option(
     "-o",
     "--output",
-    metavar="FILE",
+    type=FILE,
     default=MODEL,
     help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
 )
