@@ -28,8 +28,8 @@ OPTIONS = {
     "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
     "lr-decay-after clip-value clip-norm val-fraction patience bytes encoding seed threads resume "
     "overwrite sample-every quiet",
-    "sample": "model length temperature prime prime-file top-k top-p seed num-samples separator "
-    "stop unknown output threads",
+    "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
+    "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
     "eval": "model json unknown corpus window encoding threads",
     "info": "json",
     "score": "model lines color html json unknown encoding",
