@@ -16,6 +16,7 @@ FLOORS = (  # imports point from a later line to an earlier one, or stay inside 
     {"jit"},
     {"kernels"},
     {"cells", "vocab", "files"},
+    {"stored"},
     {"model", "optim", "corpus", "checkpoint"},
     {"evaluate", "novelty", "plan", "sample", "state"},
     {"state"},

@@ -49,7 +49,7 @@ def command(texts, corpus, json, encoding) -> None:
 
     text = read_corpus(texts, encoding=encoding)
     known = read_corpus(corpus, encoding=encoding)
-    found = novelty(_coded_as(known, text), known.ids)
+    found = novelty(_coded_as(known, text), known.ids[:])
     longest = text.vocabulary.decode(text.ids[found.start : found.start + found.length])
     if json:
         values = {
