@@ -27,7 +27,7 @@ from .files import FilePath, explained, shown
 from .stored import StoredIds
 from .vocab import Vocabulary, code_points
 
-CHUNK_BYTES = 1 << 20  # bytes read at a time
+CHUNK_BYTES = 1 << 18  # bytes read at a time: what is made of them stays in the second cache
 SMALL_BYTES = 1 << 24  # ids, or a copy of standard input, up to this size stay in memory
 
 Ids = np.ndarray | StoredIds

@@ -120,7 +120,7 @@ def memory_of_long_text(seconds: float) -> dict[str, float]:
         for size in (MB, GB):
             with open(text, "wb") as file:
                 file.writelines(block for _ in range(size // MB))
-            peaks.append(_peak(text, folder, "--steps", 20))
+            peaks.append(_peak(text, folder, "--steps", 3))
     return {"mb_of_1_mb": peaks[0], "mb_of_1_gb": peaks[1], "above_mb": peaks[1] - peaks[0]}
 
 
