@@ -87,7 +87,7 @@ def _until_first_step() -> float:
         with subprocess.Popen(
             [*command, "--steps", "1000"], stderr=subprocess.PIPE, text=True, env=environment
         ) as process:
-            next(line for line in process.stderr if line.startswith("step"))
+            next(line for line in process.stderr if line.startswith("step "))
             taken = time.perf_counter() - start
             process.terminate()  # it saves, and removes its files' temporaries
             process.communicate()
