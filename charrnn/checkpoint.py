@@ -120,7 +120,6 @@ def _serialized(key: str, content: dict[str, Any], arrays: Arrays) -> Iterator[b
     That one writes the metadata in random order: the same run would not give the same file.
     """
     text = json.dumps({"format_version": FORMAT_VERSION, **content})
-    arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
     header = {"__metadata__": {key: text, "sha256": _digest(text, arrays)}}
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     end = 0
@@ -130,7 +129,7 @@ def _serialized(key: str, content: dict[str, Any], arrays: Arrays) -> Iterator[b
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     yield struct.pack("<Q", len(encoded)) + encoded
-    yield from (arrays[name] for name in names)
+    yield from (np.ascontiguousarray(arrays[name]) for name in names)
 
 
 def _digest(text: str, arrays: Arrays) -> str:
@@ -139,7 +138,7 @@ def _digest(text: str, arrays: Arrays) -> str:
     for name in sorted(arrays):
         description = {"name": name, **_description(arrays[name])}
         sha256.update(json.dumps(description).encode())
-        sha256.update(arrays[name].reshape(-1))
+        sha256.update(np.ascontiguousarray(arrays[name]).reshape(-1))
     return sha256.hexdigest()
 
 

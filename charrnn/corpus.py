@@ -1,7 +1,7 @@
 """Text files to one array of ids, its split, and the parallel streams that training reads.
 
 A text is never in memory as a whole: it is read in chunks, twice (once for its vocabulary, once
-to encode it), and its ids are mapped from a temporary file that has no name.
+to encode it), and its ids are kept in a temporary file that has no name, unless they are few.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import numpy as np
 
 from .errors import CharRNNError, UsageError, printable
 from .files import FilePath, explained, shown
+from .stored import StoredIds
 from .vocab import Vocabulary, code_points
 
-CHUNK_BYTES = 1 << 20  # bytes read at a time
+CHUNK_BYTES = 1 << 18  # bytes read at a time: what is made of them stays in the second cache
 SMALL_BYTES = 1 << 24  # ids, or a copy of standard input, up to this size stay in memory
 
+Ids = np.ndarray | StoredIds
 Opener = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
 
 
@@ -36,7 +38,7 @@ Opener = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
 class Corpus:
     """A text as ids."""
 
-    ids: np.ndarray  # (n,) of vocabulary.dtype, read-only
+    ids: Ids  # (n,) of vocabulary.dtype, read-only
     vocabulary: Vocabulary
     fingerprint: str  # hexadecimal SHA-256 of the bytes read and the encoding's name
     encoding: str  # its name, or "bytes"
@@ -94,15 +96,17 @@ def read_corpus(
 
 def require_learnable(corpus: Corpus) -> None:
     """Raises CharRNNError for a text of one repeated character: it holds nothing to learn."""
-    if corpus.ids.min() == corpus.ids.max():
-        character = printable(corpus.vocabulary.decode(corpus.ids[:1]))
+    ids = corpus.ids
+    parts = (ids[i : i + CHUNK_BYTES] for i in range(0, len(ids), CHUNK_BYTES))
+    if all((part == ids[0]).all() for part in parts):
+        character = printable(corpus.vocabulary.decode(ids[:1]))
         raise CharRNNError(
-            f"the text is one character, '{character}', {len(corpus.ids):,} times: "
+            f"the text is one character, '{character}', {len(ids):,} times: "
             "there is nothing to learn, give another text."
         )
 
 
-def split(ids: np.ndarray, val_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+def split(ids: Ids, val_fraction: float) -> tuple[Ids, Ids]:
     """(training ids, validation ids): the last floor(n * val_fraction) ids validate.
 
     Fewer than 2 ids predict nothing: then all train, and the validation part is empty.
@@ -111,6 +115,8 @@ def split(ids: np.ndarray, val_fraction: float) -> tuple[np.ndarray, np.ndarray]
         raise UsageError(f"the validation fraction must be from 0 to below 1, not {val_fraction}.")
     num_val = math.floor(len(ids) * val_fraction)
     end = len(ids) - num_val if num_val >= 2 else len(ids)
+    if isinstance(ids, StoredIds):
+        return ids.part(0, end), ids.part(end, len(ids))
     return ids[:end], ids[end:]
 
 
@@ -138,15 +144,14 @@ class Streams:
     every stream, each step predicts the id after it, at most B - 1 steps at the end are unused.
     """
 
-    def __init__(self, ids: np.ndarray, batch_size: int, seq_length: int):
+    def __init__(self, ids: Ids, batch_size: int, seq_length: int):
         self.batch_size, self.seq_length = batch_size, seq_length
         steps = (len(ids) - 1) // batch_size
-        used = steps * batch_size
-        self._x = ids[:used].reshape(batch_size, steps)
-        self._y = ids[1 : used + 1].reshape(batch_size, steps)
+        self._ids = ids
+        self._streams = [b * steps for b in range(batch_size)]  # where each begins
         self._starts = range(0, steps, seq_length)
         self.num_chunks = len(self._starts)
-        self.chars_per_epoch = used
+        self.chars_per_epoch = steps * batch_size
 
     def chars_until(self, chunks: int) -> int:
         """How many characters so many chunks have, over all epochs."""
@@ -155,9 +160,12 @@ class Streams:
 
     def chunk(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets (T, B) of chunk k, int32; the last chunk may be shorter than T."""
-        times = slice(self._starts[k], self._starts[k] + self.seq_length)
-        x, y = self._x[:, times].T, self._y[:, times].T
-        return np.ascontiguousarray(x, np.int32), np.ascontiguousarray(y, np.int32)
+        start = self._starts[k]
+        steps = min(self.seq_length, self._starts.stop - start)
+        ids = np.empty((steps + 1, self.batch_size), np.int32)
+        for b, first in enumerate(self._streams):
+            ids[:, b] = self._ids[first + start : first + start + steps + 1]
+        return ids[:-1], ids[1:]
 
 
 class _Input(NamedTuple):
@@ -280,8 +288,8 @@ def _encoded(
         yield ids
 
 
-def _joined(arrays: Iterable[np.ndarray], dtype: np.dtype, folder: FilePath | None) -> np.ndarray:
-    """The arrays as one, read-only: in memory if small, else mapped from an unnamed file."""
+def _joined(arrays: Iterable[np.ndarray], dtype: np.dtype, folder: FilePath | None) -> Ids:
+    """The arrays as one, read-only: in memory if small, else in a file without a name."""
     with _temporary_file(folder) as file:
         for ids in arrays:
             with _storing(folder):
@@ -289,7 +297,7 @@ def _joined(arrays: Iterable[np.ndarray], dtype: np.dtype, folder: FilePath | No
         with _storing(folder):
             file.flush()
         if file.tell() > SMALL_BYTES:
-            return np.memmap(file, dtype, mode="r")
+            return StoredIds(file, dtype)
         file.seek(0)
         return np.frombuffer(file.read(), dtype)
 

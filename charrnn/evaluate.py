@@ -12,6 +12,7 @@ from .model import Model, Stack
 
 STEPS = 256  # characters taken at a time
 WINDOWS = 64  # read side by side
+VALIDATION_STEPS = 32  # the same, of each of many streams: what lies in between takes memory
 WARM_UP = 256  # characters read before a stream's losses count, when a text is cut into streams
 
 
@@ -75,7 +76,7 @@ class Validation:
         starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
         self._streams = [ids[s : (b + 1) * length + 1] for b, s in enumerate(starts)]
         self._length, self._total = max(map(len, self._streams)) - 1, len(ids) - 1
-        self._stack = Stack(model, rows, min(STEPS, self._length))
+        self._stack = Stack(model, rows, min(VALIDATION_STEPS, self._length))
 
     def loss(self) -> float:
         """Nats per character at the model's weights of now."""

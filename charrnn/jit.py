@@ -56,6 +56,8 @@ def _cache_folder() -> str | None:
     if not base and sys.platform == "darwin":
         base = os.path.expanduser("~/Library/Caches")
     folder = os.path.join(base or os.path.expanduser("~/.cache"), "charrnn", _source_hash())
+    if not os.path.isabs(folder):  # nobody's home is known
+        return None
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError:
@@ -104,15 +106,18 @@ class _SafeCache(Cache):
 
     def load_overload(self, sig, target_context):
         code = None
-        # A file cut short by a crash must cost a compilation, not the run.
-        with contextlib.suppress(Exception):
+        try:
             code = super().load_overload(sig, target_context)
+        except Exception:
+            # A file cut short by a crash must cost a compilation, not the run, and only one.
+            with contextlib.suppress(OSError), _alone():
+                self.flush()
         if code is None:
             _announce()
         return code
 
     def save_overload(self, sig, data) -> None:
-        with contextlib.suppress(OSError), _locked(os.path.join(CACHE_FOLDER, "lock")):
+        with contextlib.suppress(OSError), _alone():
             super().save_overload(sig, data)
 
 
@@ -122,14 +127,14 @@ class _NoCache(NullCache):
 
 
 @contextlib.contextmanager
-def _locked(path: str):
-    """Hold `path` alone among processes: Numba reads, numbers and writes its index in steps."""
+def _alone():
+    """One process at a time: Numba reads, numbers and writes its index in steps."""
     try:
         import fcntl
     except ImportError:  # no such lock on this system; the index is at least replaced whole
         yield
         return
-    with open(path, "a") as file:
+    with open(os.path.join(CACHE_FOLDER, "lock"), "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -37,13 +37,15 @@ class Parameters:
 
     A matrix of PyTorch's shape (G H, D) is stored as (D, G, padded H), a vector (G H,) as
     (G, padded H), an embedding (V, E) as (V, padded E). Padding is zero and stays zero.
+    `flat` is the buffer, if there is one of that layout.
     """
 
-    def __init__(self, config: ModelConfig, dtype=np.float32) -> None:
+    def __init__(self, config: ModelConfig, dtype=np.float32, flat=None) -> None:
         self.config = config
         self.shapes = config.tensor_shapes()
         stored = {name: self._stored_shape(name, shape) for name, shape in self.shapes.items()}
-        self.flat = zeros((sum(map(_size, stored.values())),), dtype)
+        size = sum(map(_size, stored.values()))
+        self.flat = zeros((size,), dtype) if flat is None else flat
         self.stored, start = {}, 0
         for name, shape in stored.items():
             self.stored[name] = self.flat[start : start + _size(shape)].reshape(shape)
@@ -69,7 +71,11 @@ class Parameters:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies in PyTorch's names and shapes."""
-        return {name: self.view(name).reshape(shape).copy() for name, shape in self.shapes.items()}
+        return {name: array.copy() for name, array in self.tensors().items()}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The same, but copies only of what is padded."""
+        return {name: self.view(name).reshape(shape) for name, shape in self.shapes.items()}
 
     def load_state_dict(self, tensors: dict[str, np.ndarray]) -> None:
         """Take over tensors of PyTorch's names and shapes. CharRNNError if any does not fit."""

@@ -517,10 +517,8 @@ def _log_line(report: Report, validated: bool) -> dict[str, Any]:
 
 
 def _tensors(flat: np.ndarray, config: ModelConfig) -> Arrays:
-    """What lies in an array of the layout of the weights, by tensor name."""
-    parameters = Parameters(config, flat.dtype)
-    parameters.flat[:] = flat
-    return parameters.state_dict()
+    """What lies in an array of the layout of the weights, by tensor name, seldom copied."""
+    return Parameters(config, flat.dtype, flat).tensors()
 
 
 def _flat(tensors: Arrays, config: ModelConfig) -> np.ndarray:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from charrnn import corpus as corpus_module
 from charrnn.corpus import Streams, fit, read_corpus, require_learnable, split
 from charrnn.errors import CharRNNError, UsageError
+from charrnn.stored import StoredIds
 from charrnn.vocab import UnknownCharacters, Vocabulary
 
 TEXT = "plain\r\nline\rNUL\x00 ESC\x1b e\u0301 é \u2028 mid\ufeffdle 日本語 🙂\U0010ffff\n"
@@ -103,7 +104,7 @@ def test_standard_input(tmp_path, stdin, monkeypatch, large):
     corpus = read_corpus([write(tmp_path / "a", b"before "), "-"], folder=tmp_path)
     assert decoded(corpus) == "before " + TEXT
     assert corpus.names[1] == "-"
-    assert isinstance(corpus.ids, np.memmap) == large
+    assert isinstance(corpus.ids, StoredIds) == large
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -284,6 +285,14 @@ def test_one_repeated_character_is_nothing_to_learn(tmp_path, as_bytes):
     require_learnable(read_corpus(write(tmp_path / "b", b"ab"), as_bytes=as_bytes))
 
 
+@pytest.mark.usefixtures("no_memory")
+def test_one_repeated_character_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 7)
+    with pytest.raises(CharRNNError, match="'a', 100 times"):
+        require_learnable(read_corpus(write(tmp_path / "a", b"a" * 100), folder=tmp_path))
+    require_learnable(read_corpus(write(tmp_path / "b", b"a" * 99 + b"b"), folder=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("n", "fraction", "num_val"),
     [(100, 0, 0), (100, 0.1, 10), (109, 0.1, 10), (19, 0.1, 0), (20, 0.1, 2), (3, 0.99, 2)],
@@ -358,9 +367,15 @@ def test_chunks_continue_each_stream(n, batch_size, seq_length):
         streams.chunk(streams.num_chunks)
 
 
-def test_streams_read_a_mapped_file(tmp_path, monkeypatch):
+def test_a_text_in_a_file_is_split_and_read_as_one_in_memory(tmp_path, monkeypatch):
+    path = write(tmp_path / "a", TEXT.encode() * 9)
+    in_memory = read_corpus(path)
     monkeypatch.setattr(corpus_module, "SMALL_BYTES", 1)
-    corpus = read_corpus(write(tmp_path / "a", TEXT.encode()), folder=tmp_path)
-    x, y = Streams(corpus.ids, 2, 5).chunk(0)
-    assert type(x) is type(y) is np.ndarray
-    assert corpus.vocabulary.decode(x[:, 0]) == TEXT[:5]
+    in_file = read_corpus(path, folder=tmp_path)
+    assert isinstance(in_file.ids, StoredIds)
+    for whole, part in zip(split(in_memory.ids, 0.3), split(in_file.ids, 0.3), strict=True):
+        assert part[:].tolist() == whole.tolist()
+        streams = Streams(whole, 3, 5), Streams(part, 3, 5)
+        for k in range(streams[0].num_chunks):
+            for a, b in zip(*(s.chunk(k) for s in streams), strict=True):
+                assert type(b) is np.ndarray and a.tolist() == b.tolist()

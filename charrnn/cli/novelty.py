@@ -67,7 +67,7 @@ def compared(text: Corpus, corpus: Corpus) -> tuple[Novelty, str]:
     """What `text` has in common with `corpus`, and the longest run."""
     from ..novelty import novelty
 
-    found = novelty(_coded_as(corpus, text), corpus.ids)
+    found = novelty(_coded_as(corpus, text), corpus.ids[:])
     return found, text.vocabulary.decode(text.ids[found.start : found.start + found.length])
 
 

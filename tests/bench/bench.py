@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
+import processes
 
 from charrnn.config import ModelConfig
 from charrnn.jit import usable_cores
@@ -248,16 +247,6 @@ def many_texts(seconds: float, texts: int = 64, length: int = 100) -> dict[str, 
     return in_turn(lambda: [next(together) for _ in range(length)], one_by_one, seconds)
 
 
-def start_up(seconds: float) -> dict[str, float]:
-    """`charrnn --help` against importing what it needs at the least."""
-
-    def run(*command: str) -> Callable[[], object]:
-        return lambda: subprocess.run([sys.executable, *command], check=True, capture_output=True)
-
-    least = run("-c", "import click, numpy")
-    return in_turn(least, run("-m", "charrnn", "--help"), seconds)
-
-
 PARTS: dict[str, Callable[[float], dict[str, float]]] = {
     **{name: lambda seconds, name=name: training(name, seconds) for name in SHAPES},
     "two-threads": two_threads,
@@ -266,7 +255,7 @@ PARTS: dict[str, Callable[[float], dict[str, float]]] = {
     "sample-2x128": lambda seconds: sampling("lstm-2x128", seconds),
     "sample-2x512": lambda seconds: sampling("lstm-2x512", seconds),
     "sample-64-texts": many_texts,
-    "help": start_up,
+    **processes.PARTS,
 }
 
 
