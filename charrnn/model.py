@@ -171,7 +171,8 @@ class Model:
         for k in range(self.config.num_layers):
             self.bias[k][...] = 0
             for kind, planes in ("ih", self.cell.INPUT_PLANES), ("hh", self.cell.HIDDEN_PLANES):
-                self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
+                with np.errstate(over="ignore", invalid="ignore"):  # noticed in what it leads to
+                    self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
             for j, name in enumerate(self.cell.EXTRA):
                 self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
 
