@@ -138,8 +138,8 @@ def test_lengths_around_every_boundary(folder, as_bytes, held_out):
     for length in AROUND:
         text = ("ab🙂\n" * length)[:length]
         words = ["--val-fraction", held_out, *["--bytes"] * as_bytes]
-        result = train(folder, text.encode(), *words)
-        learned = len(split(text, float(held_out))[0])
+        result = train(folder, data := text.encode(), *words)
+        learned = len(split(data if as_bytes else text, float(held_out))[0])
         assert (result.exit_code == 0) == (learned >= 2), (length, result.stderr)
         if learned >= 2:
             assert log_of(folder / "m")[-1]["step"] == 2
