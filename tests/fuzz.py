@@ -71,6 +71,7 @@ def states(rng):
             fingerprint="0" * 64,
             encoding="utf-8",
             progress=Progress(
+                total_steps=10,
                 step=4,
                 loss_sum=9.0,
                 loss_count=3,
@@ -429,7 +430,8 @@ def main(count=100_000, first=0):
         watch, sound = Watch(path), {data for data, _ in files}
         for data, key in files:  # so that nothing is imported later
             path.write_bytes(data)
-            fault_of(path, key, watch)
+            _, refused = fault_of(path, key, watch)
+            assert not refused, "a sound file must be read"
         limit_memory()
         began, report = time.monotonic(), {"mutants": 0, "refused": 0, "faults": {}}
         for number in range(first, first + count):
