@@ -190,7 +190,10 @@ class LanguageModel:
         if "" in stops:
             raise UsageError("an empty stop would end a text before it begins.")
         if self.vocabulary.is_bytes:
-            stops = [s.encode("utf-8", "surrogateescape").decode("latin-1") for s in stops]
+            try:
+                stops = [s.encode("utf-8", "surrogateescape").decode("latin-1") for s in stops]
+            except UnicodeEncodeError:
+                raise UsageError("a stop holds half a surrogate pair: no text does.") from None
         return Ending(length, lines, tuple(stops))
 
     def loss(self, text: str | bytes) -> float:

@@ -28,9 +28,10 @@ MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}
 
-# Bounds on what a header may claim; the largest vocabulary needs 16 MB.
-MAX_HEADER_BYTES = 1 << 25
-MAX_HEADER_ITEMS = 1_000_000
+# Bounds on a header, so that the worst takes less than a second and 200 MB: the largest vocabulary
+# needs 15.1 MB, the state of a thousand layers 153,000 items.
+MAX_HEADER_BYTES = 1 << 24
+MAX_HEADER_ITEMS = 250_000
 MAX_DEPTH = 16
 MAX_DIMS = 8
 MAX_VALUES = 1 << 40  # in one array

@@ -27,6 +27,7 @@ CELL_SHAPES = {
 CELL_NAMES = tuple(CELL_SHAPES)
 LEARNING_RATES = {"adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05, "sgd": 0.5}  # to begin with
 OPTIMIZER_NAMES = tuple(LEARNING_RATES)
+MAX_TIME = 1e9  # seconds; what can be made in it can still be counted
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 
 
@@ -117,9 +118,9 @@ class TrainOptions:
         whole("seed", self.seed, least=0)
         if self.steps is not None:
             whole("steps", self.steps, least=1)
-        for name in ("time", "epochs", "learning_rate"):
+        for name, most in ("time", MAX_TIME), ("epochs", math.inf), ("learning_rate", math.inf):
             if getattr(self, name) is not None:
-                number(name, getattr(self, name), 0, math.inf, above=True)
+                number(name, getattr(self, name), 0, most, above=True)
         number("momentum", self.momentum, 0, 1, below=True)
         number("lr_decay", self.lr_decay, 0, 1, above=True)
         number("val_fraction", self.val_fraction, 0, 1, below=True)

@@ -10,10 +10,15 @@ from .corpus import Streams
 from .errors import CharRNNError
 from .model import Model, Stack
 
-STEPS = 256  # characters taken at a time
+STEPS = 256  # characters taken at a time, ...
+LOGITS = 1 << 24  # ... or as many as have so many logits, 64 MB, if the vocabulary is large
 WINDOWS = 64  # read side by side
 VALIDATION_STEPS = 32  # the same, of each of many streams: what lies in between takes memory
 WARM_UP = 256  # characters read before a stream's losses count, when a text is cut into streams
+
+
+def _steps(model: Model, rows: int = 1) -> int:
+    return max(1, min(STEPS, LOGITS // (rows * model.config.vocab_size)))
 
 
 def surprises(model: Model, ids: np.ndarray) -> Iterator[np.ndarray]:
@@ -21,8 +26,9 @@ def surprises(model: Model, ids: np.ndarray) -> Iterator[np.ndarray]:
 
     Chunks of up to 256; n ids give n - 1 values.
     """
-    streams = Streams(ids, 1, STEPS)
-    stack = Stack(model, 1, STEPS)
+    steps = _steps(model)
+    streams = Streams(ids, 1, steps)
+    stack = Stack(model, 1, steps)
     for k in range(streams.num_chunks):
         yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
 
@@ -54,8 +60,9 @@ def cold_loss(model: Model, ids: np.ndarray, window: int) -> float:
     total = 0.0
     for first in range(0, windows, WINDOWS):
         rows = min(WINDOWS, windows - first)
-        streams = Streams(ids[first * window : (first + rows) * window + 1], rows, STEPS)
-        stack = Stack(model, rows, min(STEPS, window))  # its state is zero
+        steps = min(_steps(model, rows), window)
+        streams = Streams(ids[first * window : (first + rows) * window + 1], rows, steps)
+        stack = Stack(model, rows, steps)  # its state is zero
         for k in range(streams.num_chunks):
             total += stack.losses_of(*streams.chunk(k)).sum()
     return float(total / (windows * window))
@@ -76,7 +83,8 @@ class Validation:
         starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
         self._streams = [ids[s : (b + 1) * length + 1] for b, s in enumerate(starts)]
         self._length, self._total = max(map(len, self._streams)) - 1, len(ids) - 1
-        self._stack = Stack(model, rows, min(VALIDATION_STEPS, self._length))
+        steps = min(VALIDATION_STEPS, _steps(model, rows), self._length)
+        self._stack = Stack(model, rows, steps)
 
     def loss(self) -> float:
         """Nats per character at the model's weights of now."""
@@ -108,7 +116,7 @@ class Reader:
     """
 
     def __init__(self, model: Model, top: int = 0) -> None:
-        self._stack = Stack(model, 1, STEPS)
+        self._stack = Stack(model, 1, _steps(model))
         self._last = np.empty(0, np.int32)
         self._top = min(top, model.config.vocab_size)
         shape = (self._top,)
@@ -128,8 +136,8 @@ class Reader:
         ids = np.concatenate([self._last, ids]).astype(np.int32)
         self._last = ids[-1:]
         predicted = found[len(found) - len(ids) + 1 :]
-        for start in range(0, len(ids) - 1, STEPS):
-            y = ids[start + 1 : start + 1 + STEPS]
+        for start in range(0, len(ids) - 1, self._stack.steps):
+            y = ids[start + 1 : start + 1 + self._stack.steps]
             part = predicted[start : start + len(y)]
             x = ids[start : start + len(y)]
             part["nats"] = self._stack.losses_of(x[:, None], y[:, None])[:, 0]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .config import ModelConfig, TrainOptions
+from .kernels.product import padded
+from .memory import require_memory
 from .model import Model, Stack
 from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 
 # How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
 # two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"adam": 3.0}
+# Of the weights in memory, at most: themselves, packed twice, gradients, moments, the best ones,
+# and all of these again while they are written.
+COPIES = 14
 
 
 class Learner:
@@ -29,6 +36,7 @@ class Learner:
         batch_size: int,
         seq_length: int,
     ) -> None:
+        _require_memory(config, batch_size, seq_length)
         self.options = options
         self.model = Model(config, rng, threads=threads)
         self.stack = Stack(self.model, batch_size, seq_length, training=True)
@@ -72,6 +80,19 @@ class Learner:
     def forget(self) -> None:
         """Begin a text: the hidden state is zero."""
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
+
+
+def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> None:
+    """Raises CharRNNError for what this machine cannot train, before any of it is allocated."""
+    sizes = {n: padded(getattr(config, n)) for n in ("hidden_size", "vocab_size", "embedding_size")}
+    weights = 4 * COPIES * replace(config, **sizes).num_parameters()
+    require_memory(
+        weights + Stack.num_bytes(config, batch_size, seq_length),
+        f"training {config.num_layers} x {config.hidden_size} units on {batch_size} x {seq_length} "
+        "characters",
+        "choose a smaller --hidden-size, --num-layers, --embedding-size, --batch-size or "
+        "--seq-length",
+    )
 
 
 def _optimizer(model: Model, options: TrainOptions) -> Optimizer:

@@ -177,7 +177,8 @@ class Model:
         for k in range(self.config.num_layers):
             self.bias[k][...] = 0
             for kind, planes in ("ih", self.cell.INPUT_PLANES), ("hh", self.cell.HIDDEN_PLANES):
-                self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
+                with np.errstate(over="ignore", invalid="ignore"):  # noticed in what it leads to
+                    self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
             for j, name in enumerate(self.cell.EXTRA):
                 self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
 
@@ -247,6 +248,14 @@ class Stack:
             self.gradients = Parameters(c, dtype)
             room = room_for(max(H, padded(c.embedding_size)))
             self.room = [zeros((room,), dtype) for _ in range(model.team.size)]
+
+    @staticmethod
+    def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:
+        """The memory that all of it needs in training, without the weights and their gradients."""
+        c, cell = config, CELLS[config.cell]
+        layer = padded(c.hidden_size) * (cell.PLANES + cell.STATES + cell.KEPT + 1)
+        rest = 2 * padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
+        return 4 * steps * batch_size * (c.num_layers * layer + rest)
 
     def set_state(self, state: np.ndarray, rows: slice = slice(None)) -> None:
         """Start from state (L, S, B, H), or start `rows` alone."""

@@ -51,10 +51,11 @@ class StoredIds:
 
 
 def _read_into(array: np.ndarray, descriptor: int, offset: int) -> None:
-    """Fill the array from there on; one call of the system reads 2 GB at most."""
+    """Fill the array from there on."""
     left = memoryview(array).cast("B") if array.size else b""
     while left:
-        count = os.preadv(descriptor, [left], offset)
-        if not count:
+        data = os.pread(descriptor, min(len(left), 2**24), offset)
+        if not data:
             raise OSError(errno.EIO, "it ends too soon")
-        left, offset = left[count:], offset + count
+        left[: len(data)] = data
+        left, offset = left[len(data) :], offset + len(data)

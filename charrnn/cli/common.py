@@ -112,10 +112,15 @@ def check_page(page: str | None, inputs: Iterable[str]) -> None:
 
 def print_json(values: dict[str, object]) -> None:
     """One line on stdout; numbers that JSON does not have become null."""
-    finite = {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()
-    }
-    click.echo(json.dumps(finite))
+    click.echo(json.dumps(_finite(values)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: list[tuple[str, str]]) -> None:

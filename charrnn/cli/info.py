@@ -59,14 +59,16 @@ def _rows(path: str, file: ModelFile, num_parameters: int) -> list[tuple[str, st
 
 
 def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the model was trained, as far as the file tells; other programs' files may not."""
+    """How the model was trained, as far as the file tells: whoever wrote it, it may be anything."""
+    numbers = {k: v for k, v in training.items() if type(v) in (int, float)}
     rows = []
-    if "steps" in training:
-        steps = f"{training['steps']:,} of {training['total_steps']:,} steps"
-        rows.append(("trained", f"{steps}, {training['epochs']:.4g} epochs"))
+    if numbers.keys() >= {"steps", "total_steps", "epochs"}:
+        steps = f"{numbers['steps']:,} of {numbers['total_steps']:,} steps"
+        rows.append(("trained", f"{steps}, {numbers['epochs']:.4g} epochs"))
     for name, key in ("training loss", "train_loss"), ("held-out loss", "val_loss"):
-        if training.get(key) is not None:
-            rows.append((name, loss_in_words(training[key])))
-    options = {k: v for k, v in training.get("options", {}).items() if v is not None}
-    rows += [(printable(k.replace("_", " ")), printable(str(v))) for k, v in options.items()]
-    return rows
+        if key in numbers:
+            rows.append((name, loss_in_words(numbers[key])))
+    options = training.get("options")
+    options = options.items() if isinstance(options, dict) else ()
+    shown = ((k.replace("_", " "), str(v)) for k, v in options if v is not None)
+    return rows + [(printable(name), printable(value)) for name, value in shown]

@@ -80,7 +80,7 @@ def say_novelty(texts: list[bytes], corpus: str, as_bytes: bool) -> None:
     known = read_corpus(corpus, as_bytes=as_bytes)
     # What stands in no corpus keeps the texts apart.
     text = "\ufdd0".join(t.decode("latin-1" if as_bytes else "utf-8") for t in texts)
-    found = novelty(_coded(code_points(text), known.vocabulary), known.ids)
+    found = novelty(_coded(code_points(text), known.vocabulary), known.ids[:])
     longest = text[found.start : found.start + found.length]
     for name, value in rows(found, longest):
         say(f"{name:<24}{value}")
@@ -110,7 +110,7 @@ def _coded_as(corpus: Corpus, text: Corpus) -> np.ndarray:
     codes = np.empty(len(characters), np.int32)
     codes[new] = len(corpus.vocabulary) + np.arange(np.count_nonzero(new))
     codes[~new] = corpus.vocabulary.encode(characters, "skip")
-    return codes[text.ids]
+    return codes[text.ids[:]]
 
 
 def _beginning(run: str) -> str:
