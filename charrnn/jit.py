@@ -23,6 +23,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
+from numba.core.runtime import rtsys
 
 # No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
 # vector and scalar code would round differently, and results depend on how threads share rows.
@@ -105,8 +106,10 @@ class _SafeCache(Cache):
     def load_overload(self, sig, target_context):
         code = None
         # A file cut short by a crash must cost a compilation, not the run.
+        # (Cache.load_overload would import, for a third of a second, all that a compilation needs.)
         with contextlib.suppress(Exception):
-            code = super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            code = self._load_overload(sig, target_context)
         if code is None:
             _announce()
         return code
