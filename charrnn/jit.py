@@ -71,7 +71,7 @@ CACHE_FOLDER = _cache_folder()
 def _announce() -> None:
     """Say, once, that there is something to compile: a first run takes longer to start."""
     often = "once" if CACHE_FOLDER else "each time, since no cache folder can be written"
-    logging.getLogger("charrnn").info("compiling for this processor: some 15 seconds, %s", often)
+    logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
 
 
 class _Locator(_CacheLocator):

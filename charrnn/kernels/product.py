@@ -67,6 +67,21 @@ def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
 
 
 @jit
+def products(a, b, c, steps, first, last):
+    """c[t, first:last] += a[t, first:last] @ b at every step. a (T, B, K), c (T, B, N).
+
+    A single row is wide through time at once: its steps are the rows of one product, with the same
+    sums in the same order.
+    """
+    if last - first == 1:
+        a_row, c_row = a.shape[1] * a.shape[2], c.shape[1] * c.shape[2]
+        strided_product(a, first * a.shape[2], a_row, steps, b, c, first * c.shape[2], c_row)
+        return
+    for t in range(steps):
+        product(a[t, first:last], b, c[t, first:last])
+
+
+@jit
 def fill(bias, z, first, last):
     """z[p, rows] = bias[p]: what the products are then added to. z (P, B, N), bias (P, N)."""
     for p in range(z.shape[0]):
