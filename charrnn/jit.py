@@ -23,6 +23,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
+from numba.core.runtime import rtsys
 
 # No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
 # vector and scalar code would round differently, and results depend on how threads share rows.
@@ -73,7 +74,7 @@ CACHE_FOLDER = _cache_folder()
 def _announce() -> None:
     """Say, once, that there is something to compile: a first run takes longer to start."""
     often = "once" if CACHE_FOLDER else "each time, since no cache folder can be written"
-    logging.getLogger("charrnn").info("compiling for this processor: some 15 seconds, %s", often)
+    logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
 
 
 class _Locator(_CacheLocator):
@@ -108,7 +109,9 @@ class _SafeCache(Cache):
     def load_overload(self, sig, target_context):
         code = None
         try:
-            code = super().load_overload(sig, target_context)
+            # (Cache.load_overload would import, for a third of a second, what compiling needs.)
+            rtsys.initialize(target_context)
+            code = self._load_overload(sig, target_context)
         except Exception:
             # A file cut short by a crash must cost a compilation, not the run, and only one.
             with contextlib.suppress(OSError), _alone():

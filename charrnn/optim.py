@@ -13,7 +13,16 @@ import numpy as np
 
 from .jit import FASTMATH, Team, entry, jit, share, threads_for
 
+# The smallest normal float32. A mean whose gradients stay zero, those of a rare character, fades to
+# less and stays there, since 0.9 of a few last bits rounds to itself; such numbers are slow.
+LEAST = 2.0**-126
 BLOCK = 4096  # elements whose squares are summed at once: the same sums for any number of threads
+
+
+@jit
+def _flushed(x, least):
+    """x, or 0 if it is nearer to that than `least`; NaN stays."""
+    return least - least if abs(x) < least else x  # a 0 of its own type
 
 
 @entry
@@ -24,18 +33,19 @@ def _adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
     keep = w.dtype.type(1 - learning_rate * decay)
     rate = w.dtype.type(learning_rate / (1 - beta1**step))
     unbias = w.dtype.type(1 / math.sqrt(1 - beta2**step))
+    least = w.dtype.type(LEAST)
     for i in range(w.size):
-        m[i] = b1 * m[i] + rest1 * g[i]
-        v[i] = b2 * v[i] + rest2 * g[i] * g[i]
+        m[i] = _flushed(b1 * m[i] + rest1 * g[i], least)
+        v[i] = _flushed(b2 * v[i] + rest2 * g[i] * g[i], least)
         w[i] = keep * w[i] - rate * m[i] / (np.sqrt(v[i]) * unbias + small)
 
 
 @entry
 def _rmsprop(w, g, v, learning_rate, alpha, epsilon):
     a, rest = w.dtype.type(alpha), w.dtype.type(1 - alpha)
-    small, rate = w.dtype.type(epsilon), w.dtype.type(learning_rate)
+    small, rate, least = w.dtype.type(epsilon), w.dtype.type(learning_rate), w.dtype.type(LEAST)
     for i in range(w.size):
-        v[i] = a * v[i] + rest * g[i] * g[i]
+        v[i] = _flushed(a * v[i] + rest * g[i] * g[i], least)
         w[i] -= rate * g[i] / (np.sqrt(v[i]) + small)
 
 
@@ -50,8 +60,9 @@ def _adagrad(w, g, v, learning_rate, epsilon):
 @entry
 def _sgd(w, g, m, learning_rate, momentum):
     rate, keep = w.dtype.type(learning_rate), w.dtype.type(momentum)
+    least = w.dtype.type(LEAST)
     for i in range(w.size):
-        m[i] = keep * m[i] + g[i]
+        m[i] = _flushed(keep * m[i] + g[i], least)
         w[i] -= rate * m[i]
 
 

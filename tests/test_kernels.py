@@ -4,9 +4,11 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import TypingError
 
 from charrnn.jit import jit
 from charrnn.kernels.activations import exp, sigmoid_, tanh_
@@ -25,6 +27,7 @@ from charrnn.kernels.product import (
     zeros,
 )
 
+ONES = np.ones((16, 1, 16), np.float32)
 DTYPES = {np.float32: 1e-5, np.float64: 1e-13}
 
 
@@ -66,6 +69,11 @@ def test_product_of_no_depth_or_no_rows_changes_nothing():
     product(np.zeros((3, 0), np.float32), np.zeros((1, 0, 16), np.float32), c)
     product(np.zeros((0, 16), np.float32), np.zeros((1, 16, 16), np.float32), c[:0])
     assert (c == 1).all()
+
+
+def test_product_refuses_arrays_with_gaps():
+    with pytest.raises(TypingError):
+        product(np.ones((3, 32), np.float32)[:, ::2], packed(ONES), ONES[:3, 0])
 
 
 def test_a_row_has_the_same_bits_in_any_company():
@@ -223,3 +231,39 @@ def test_the_tile_at_the_vector_widths_of_other_processors(width, tmp_path):
     """LLVM splits or joins vectors that the processor lacks: slow, but it is the same source."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", WIDTHS, width], check=True, env=environment)
+
+
+PRODUCT = """
+import sys
+import numpy as np
+from charrnn.jit import CACHE_FOLDER
+from charrnn.kernels.loss import logits_of
+from charrnn.kernels.product import zeros
+
+h, w = np.ones((2, 3, 32), np.float32), np.ones((1, 32, 16), np.float32)
+logits = zeros((2, 3, 16), np.float32)
+logits_of(h, w, np.ones((1, 16), np.float32), logits, 2, 0, 3)
+assert (logits == 33).all()
+assert "numba.np.linalg" not in sys.modules or len(sys.argv) > 1, "loading took a compiler along"
+print(CACHE_FOLDER)
+"""
+
+
+def test_code_from_the_cache_finds_the_product_it_calls(tmp_path):
+    """Also when the product's own code is gone or cut short; loading alone imports no compiler."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+
+    def run(*arguments):
+        command = [sys.executable, "-c", PRODUCT, *arguments]
+        return subprocess.check_output(command, env=environment, text=True).strip()
+
+    folder = Path(run("compiles"))
+    run()
+    codes = list(folder.glob("*tiles*.nbc"))
+    assert len(codes) == 1
+    codes[0].write_bytes(codes[0].read_bytes()[:1000])
+    run("compiles")
+    for file in folder.glob("*tiles*"):
+        file.unlink()
+    run("compiles")
+    run()

@@ -49,6 +49,20 @@ def test_steps_equal_the_naive_twin(name, options):
     np.testing.assert_allclose(steps, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+def test_what_fades_becomes_zero_not_a_slow_denormal(name):
+    optimizer = OPTIMIZERS[name](40)
+    p, g = np.ones(40, np.float32), np.full(40, 1e-3, np.float32)
+    optimizer.step(p, g, 0.1)
+    for array in optimizer.arrays.values():
+        assert (array != 0).all()
+        array[:20], array[20:30], array[30:] = 2e-45, -5e-39, np.nan
+    g[:] = 0
+    optimizer.step(p, g, 0.1)
+    for array in optimizer.arrays.values():
+        assert (array[:30] == 0).all() and np.isnan(array[30:]).all()
+
+
 @every_case
 def test_float32_is_close_to_float64(name, options):
     p, gradients = random_walk(dtype=np.float32)

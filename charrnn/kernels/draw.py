@@ -20,15 +20,24 @@ def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u):
     """
     p = _scores(logits, allowed, recent, penalty)
     if temperature == 0:
-        return np.argmax(p)
+        return _likeliest(p)
     _exponentials(p, temperature)
     if 0 < top_k < p.size or top_p < 1:
         _truncate(p, top_k, top_p)
     if min_p > 0:
-        least = min_p * p.max()
+        least = min_p * p[_likeliest(p)]
         for i in range(p.size):
             p[i] = p[i] if p[i] >= least else 0.0
     return _chosen(p, u)
+
+
+@jit
+def _likeliest(scores):
+    """np.argmax, to load which from the cache would import NumPy's half of Numba, and SciPy."""
+    best = 0
+    for i in range(scores.size):
+        best = i if scores[i] > scores[best] else best
+    return best
 
 
 @jit
@@ -39,7 +48,7 @@ def _scores(logits, allowed, recent, penalty):
         scores[i] = logits[i] if allowed[i] else -np.inf
     if penalty == 1:
         return scores
-    highest, total = scores.max(), 0.0
+    highest, total = scores[_likeliest(scores)], 0.0
     for i in range(scores.size):
         total += math.exp(scores[i] - highest)
     log_total = highest + math.log(total)
@@ -54,7 +63,7 @@ def _scores(logits, allowed, recent, penalty):
 @jit
 def _exponentials(p, temperature):
     """Scores become weights in proportion to exp(score / temperature), in place."""
-    highest = p.max()
+    highest = p[_likeliest(p)]
     for i in range(p.size):
         p[i] = math.exp((p[i] - highest) / temperature)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..jit import FASTMATH, entry, jit
 from .activations import exp
-from .product import fill, product
+from .product import fill, products
 
 # A row's sum may be reordered into vector lanes: a row is never split, so its bits do not change.
 _SUMMABLE = FASTMATH | {"reassoc"}
@@ -43,7 +43,7 @@ def logits_of(h, w, bias, logits, steps, first, last):
     """logits[t, rows] = h[t, rows] @ w + bias. h (T, B, H), w (V / 16, H, 16), bias (1, V)."""
     for t in range(steps):
         fill(bias, logits[t : t + 1], first, last)
-        product(h[t, first:last], w, logits[t, first:last])
+    products(h, w, logits, steps, first, last)
 
 
 @entry
@@ -60,4 +60,4 @@ def output_gradient(dlogits, w, dh, steps, first, last):
     """dh[t, rows] = dlogits[t, rows] @ w, w packed transposed (H / 16, V, 16)."""
     for t in range(steps):
         dh[t, first:last] = 0
-        product(dlogits[t, first:last], w, dh[t, first:last])
+    products(dlogits, w, dh, steps, first, last)

@@ -6,9 +6,9 @@ Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero
 import numpy as np
 
 from ..jit import entry, jit
-from .tile import MOST_ROWS, PANEL, copy_rows, panels_at_once, tile_of
+from .tile import PANEL, copy_rows
+from .tiles import DEPTH, multiply
 
-DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
 TOGETHER = 4  # panels of a weight gradient packed before they are used
 
 
@@ -29,10 +29,9 @@ def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
 def pack(w, gate, panels):
     """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
     row, start = w.shape[1] * w.shape[2], gate * w.shape[2]
-    source, target = w.reshape(-1), panels.reshape(-1)
     for p in range(panels.shape[0]):
         to = p * panels.shape[1] * PANEL
-        copy_rows(source, start + p * PANEL, row, target, to, PANEL, w.shape[0])
+        copy_rows(w, start + p * PANEL, row, panels, to, PANEL, w.shape[0])
 
 
 @entry
@@ -55,14 +54,31 @@ def copy(source, target):
 @jit
 def product(a, b, c):
     """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
-    strided_product(a.reshape(-1), a.shape[1], a.shape[0], b, c.reshape(-1), c.shape[1])
+    depth = b.shape[1]
+    multiply(a, 0, a.shape[1], 1, b, depth * PANEL, c, 0, c.shape[1], depth, a.shape[0], b.shape[0])
 
 
 @jit
-def strided_product(a, a_row, rows, b, c, c_row):
-    """The same with a and c as flat memory, their rows `a_row` and `c_row` elements apart."""
-    panels, depth = b.shape[0], b.shape[1]
-    _tiles(a, 0, a_row, 1, b.reshape(-1), depth * PANEL, c, 0, c_row, depth, rows, panels)
+def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
+    """The same with rows of a and c that start at elements `a_at` and `c_at` of their arrays, and
+    are `a_row` and `c_row` elements apart."""
+    depth = b.shape[1]
+    multiply(a, a_at, a_row, 1, b, depth * PANEL, c, c_at, c_row, depth, rows, b.shape[0])
+
+
+@jit
+def products(a, b, c, steps, first, last):
+    """c[t, first:last] += a[t, first:last] @ b at every step. a (T, B, K), c (T, B, N).
+
+    A single row is wide through time at once: its steps are the rows of one product, with the same
+    sums in the same order.
+    """
+    if last - first == 1:
+        a_row, c_row = a.shape[1] * a.shape[2], c.shape[1] * c.shape[2]
+        strided_product(a, first * a.shape[2], a_row, steps, b, c, first * c.shape[2], c_row)
+        return
+    for t in range(steps):
+        product(a[t, first:last], b, c[t, first:last])
 
 
 @jit
@@ -85,10 +101,8 @@ def input_product(x, w, planes, bias, z, steps, first, last):
             fill(bias, z[t], first, last)
         x_row, z_row = x.shape[1] * x.shape[2], z.shape[1] * z.shape[2] * z.shape[3]
         for g in range(w.shape[0]):
-            strided_product(
-                x.reshape(-1)[first * x.shape[2] :], x_row, steps, w[g],
-                z.reshape(-1)[(planes[g] * z.shape[2] + first) * z.shape[3] :], z_row,
-            )  # fmt: skip
+            z_at = (planes[g] * z.shape[2] + first) * z.shape[3]
+            strided_product(x, first * x.shape[2], x_row, steps, w[g], z, z_at, z_row)
         return
     for t in range(steps):
         fill(bias, z[t], first, last)
@@ -105,10 +119,8 @@ def output_product(dz, w, planes, dx, steps, first, last):
     if last - first == 1:
         x_row, z_row = dx.shape[1] * dx.shape[2], dz.shape[1] * dz.shape[2] * dz.shape[3]
         for g in range(w.shape[0]):
-            strided_product(
-                dz.reshape(-1)[(planes[g] * dz.shape[2] + first) * dz.shape[3] :], z_row, steps,
-                w[g], dx.reshape(-1)[first * dx.shape[2] :], x_row,
-            )  # fmt: skip
+            z_at = (planes[g] * dz.shape[2] + first) * dz.shape[3]
+            strided_product(dz, z_at, z_row, steps, w[g], dx, first * dx.shape[2], x_row)
         return
     for t in range(steps):
         for g in range(w.shape[0]):
@@ -134,7 +146,7 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
     for k in range(0, steps * batch, DEPTH):
         depth = min(DEPTH, steps * batch - k)
         for i in range(0, width, PANEL):
-            copy_rows(x.reshape(-1), k * width + i, width, strips, i * DEPTH, PANEL, depth)
+            copy_rows(x, k * width + i, width, strips, i * DEPTH, PANEL, depth)
         p = first
         while p < last:
             g, column = p // panels, p % panels * PANEL
@@ -143,13 +155,13 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
                 _gather(dz, planes[g], column + i * PANEL, k, depth, room, i * DEPTH * PANEL)
             at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
             for i in range(0, inputs, PANEL):
-                _tiles(
-                    strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw.reshape(-1), at + i * row,
+                multiply(
+                    strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw, at + i * row,
                     row, depth, min(PANEL, inputs - i), count,
                 )  # fmt: skip
             # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
-            one = strips[strips.size - 1 :]
-            _tiles(one, 0, 0, 0, room, DEPTH * PANEL, db.reshape(-1), at, 0, depth, 1, count)
+            one = strips.size - 1
+            multiply(strips, one, 0, 0, room, DEPTH * PANEL, db, at, 0, depth, 1, count)
             p += count
 
 
@@ -161,43 +173,11 @@ def room_for(width: int) -> int:
 @jit
 def _gather(dz, plane, column, start, count, packed, to):
     """Copy 16 columns of dz[:, plane], rows start to start + count of (T * B), into a panel."""
-    flat, batch, width = dz.reshape(-1), dz.shape[2], dz.shape[3]
+    batch, width = dz.shape[2], dz.shape[3]
     done = 0
     while done < count:
         t, b = (start + done) // batch, (start + done) % batch
         rows = min(batch - b, count - done)
         at = ((t * dz.shape[1] + plane) * batch + b) * width + column
-        copy_rows(flat, at, width, packed, to + done * PANEL, PANEL, rows)
+        copy_rows(dz, at, width, packed, to + done * PANEL, PANEL, rows)
         done += rows
-
-
-@jit
-def _tiles(a, a_at, a_row, a_col, b, b_panel, c, c_at, c_row, depth, rows, panels):
-    """The product of all rows with all panels, rows spread evenly over tiles.
-
-    Arguments are as the tile's; the depth is taken in blocks, from the first to the last.
-    """
-    tiles = (rows + MOST_ROWS - 1) // MOST_ROWS
-    if tiles == 0:
-        return
-    least, more = rows // tiles, rows % tiles
-    b_at = 0
-    while depth > 0:
-        block = min(depth, DEPTH)
-        p = 0
-        while p < panels:
-            wide = panels_at_once(least + (1 if more else 0))
-            if p + wide > panels:
-                wide = 1
-            i = 0
-            for t in range(tiles):
-                height = least + (1 if t < more else 0)
-                tile_of(
-                    height, wide, a, a_at + i * a_row, a_row, a_col, b, b_at + p * b_panel, b_panel,
-                    c, c_at + i * c_row + p * PANEL, c_row, block,
-                )  # fmt: skip
-                i += height
-            p += wide
-        a_at += block * a_col
-        b_at += block * PANEL
-        depth -= block

@@ -39,8 +39,8 @@ def tile_of(
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
 
     rows is 1 to 6, panels 1 or panels_at_once(rows): a switch between as many compiled tiles.
-    `a`, `b`, `c` are flat arrays of one dtype; `a_at`, `b_at`, `c_at` are the element offsets of
-    the first element, `a_row` and `a_col` the strides of `a` in elements, `b_panel` the distance
+    `a`, `b`, `c` point to elements of one type; `a_at`, `b_at`, `c_at` are the offsets of the
+    first element, `a_row` and `a_col` the strides of `a` in elements, `b_panel` the distance
     between panels, `c_row` the stride of the rows of `c`; depth >= 1.
     Every element of c is summed over the depth in order, so that it does not depend on how rows
     are dealt to tiles.
@@ -78,9 +78,6 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     lanes = VECTOR_BYTES // size
     vector = ir.VectorType(element, lanes)
 
-    def address(array_type, array, offset):
-        return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
-
     def load(pointer):
         value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
         value.align = size
@@ -98,11 +95,11 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
         builder.module, ir.FunctionType(vector, [vector] * 3), name
     )
 
-    a_start = address(arg_types[0], a, a_at)
+    a_start = builder.gep(a, [a_at])
     a_rows = [builder.gep(a_start, [builder.mul(_number(i), a_row)]) for i in range(num_rows)]
-    b_start = address(arg_types[4], b, b_at)
+    b_start = builder.gep(b, [b_at])
     b_panels = [builder.gep(b_start, [builder.mul(_number(p), b_panel)]) for p in range(num_panels)]
-    c_start = address(arg_types[7], c, c_at)
+    c_start = builder.gep(c, [c_at])
     outputs = [
         builder.gep(c_start, [builder.add(builder.mul(_number(i), c_row), _number(j))])
         for i in range(num_rows)
@@ -144,10 +141,12 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
 
 @intrinsic
 def copy_rows(typing_context, source, source_at, source_row, target, target_at, target_row, count):
-    """target[k] = source[k] for `count` rows of 16 elements; arguments as the tile's, flat.
+    """target[k] = source[k] for `count` rows of 16 elements; arguments as the tile's, of arrays.
 
     Written by hand because loops of so few known turns are unrolled into single elements.
     """
+    if not source.is_c_contig or not target.is_c_contig:
+        return None
     n = types.intp
     signature = types.void(source, n, n, target, n, n, n)
 
