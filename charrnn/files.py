@@ -11,11 +11,12 @@ import stat
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CharRNNError, UsageError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FilePath = str | bytes | os.PathLike
 

@@ -272,7 +272,7 @@ def test_a_hostile_text_is_text(browser, page, bytes_model_file):
 
 def test_a_long_line_stays_within_the_window(browser, page, bytes_model_file):
     line = "Grüße aus 東京, ça va? <b>\u202e" * 2_000 + "Grüße" * 10_000
-    assert len(line) > 100_000
+    assert len(line) >= 100_000
     browser.open(page(bytes_model_file, line.encode()))
     shown = "".join(map(shades.visible, line))
     assert browser.value(f"{CHARACTERS}.map(i => i.textContent).join('')") == shown

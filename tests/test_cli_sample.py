@@ -171,6 +171,7 @@ def test_novelty_of_the_new_text(sample, corpus_file, text, bytes_model_file):
 
 def test_a_bar_for_a_file_on_a_terminal_alone(slow_model, model_file, working_folder):
     """It appears after a second, and is gone at the end."""
+    on_terminal("sample", "-m", model_file, "--length", "1")  # whatever is to be compiled, is
     long = ["sample", "-m", slow_model, "--seed", "1", "--length", "10000"]
     code, shown = on_terminal(*long, "-o", "out")
     assert code == 0 and b" characters/s" in shown and b"\n" not in shown

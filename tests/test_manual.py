@@ -215,8 +215,8 @@ def hint_of(result, code):
         ("train x --optimizer Adm", "Did you mean 'adam'?"),
         ("completion fihs", "Did you mean 'fish'?"),
         ("train x --learnin-rate 1", "Did you mean '--learning-rate'?"),
-        ("train x --temperature 1", "It is an option of 'charrnn sample'."),
-        ("--prime x sample", "It is an option of 'charrnn sample'."),
+        ("train x --temperature 1", "It is an option of 'charrnn sample', 'charrnn write'."),
+        ("--top-k x sample", "It is an option of 'charrnn sample'."),
         ("trian x", "Did you mean 'train'?"),
     ],
 )

@@ -40,6 +40,7 @@ class File(click.ParamType):
     """A file's name, which the shell completes; what reads or writes the file checks it."""
 
     name = "file"
+    envvar_list_splitter = os.pathsep
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str

@@ -54,7 +54,7 @@ STATES = "hc"
 @unknown_option
 @click.option("--encoding", default="utf-8", help="How the text is encoded.")
 def command(texts, model, unit, html, embedding, json, unknown, encoding) -> None:
-    """Show what the cells of a model do with a text, or which characters are alike to it.
+    """Show what the cells of a model do.
 
     For each feature of the text, such as being within quotes or the position in the line, it finds
     the unit whose value follows it best: chosen by its correlation in the first half of the text,

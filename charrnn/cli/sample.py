@@ -15,7 +15,6 @@ from ..config import number, whole
 from ..errors import CharRNNError, UsageError
 from .common import FILE, checked, model_option, say, threads_option, unknown_option, warn_unknown
 from .novelty import say_novelty
-from .progress import writing
 
 if TYPE_CHECKING:
     from ..vocab import Vocabulary
@@ -179,6 +178,7 @@ def command(
     _check_usage(ctx)
     from ..api import load
     from . import outputs
+    from .progress import writing
 
     language_model = load(model, threads)
     vocabulary = language_model.vocabulary

@@ -55,7 +55,7 @@ if hasattr(signal, "SIGHUP"):
 )
 @click.pass_context
 def command(ctx, file, model, length, temperature, prime, seed) -> None:
-    """Write a text on the terminal, with a model that suggests how it goes on.
+    """Write a text with a model that suggests.
 
     The text goes on from FILE, and is saved to it when you say so. Without FILE, or with `-`, which
     reads stdin first, it is printed when you leave. If the session ends in another way, the text is
