@@ -12,6 +12,7 @@ import codecs
 import math
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -266,6 +267,7 @@ def start(
     """
     from .corpus import read_corpus, require_learnable
 
+    began = time.monotonic()
     _check_settings(settings)
     paths = [paths] if isinstance(paths, FilePath) else list(paths)
     _check_output(output, paths)
@@ -289,7 +291,9 @@ def start(
         on_corpus(corpus, settings.get("val_fraction", options.val_fraction))
     from .train import start_run
 
-    return start_run(corpus, settings, output, resume=resume, overwrite=overwrite, threads=threads)
+    return start_run(
+        corpus, settings, output, resume=resume, overwrite=overwrite, threads=threads, began=began
+    )
 
 
 def _check_settings(settings: dict[str, Any]) -> None:

@@ -97,11 +97,13 @@ def start_run(
     overwrite: bool = False,
     threads: int | None = None,
     save_every: float = 30.0,
+    began: float | None = None,
 ) -> Run:
     """A run on `corpus`, new or resumed. `settings` are fields of ModelConfig and TrainOptions.
 
     With `resume` the settings must agree with those the run was started with; others are taken
-    from it. `save_every` is the least time between two saves of the state, in seconds.
+    from it. `save_every` is the least time between two saves of the state, in seconds; `began` is
+    when the time the run may take started to run, by time.monotonic().
 
     Raises UsageError or CharRNNError, before anything is written.
     """
@@ -114,7 +116,7 @@ def start_run(
             _require_the_same(corpus, settings, state, files)
             plan = Plan(state.config, state.options)
         else:
-            plan = _planned(corpus, settings, threads)
+            plan = _planned(corpus, settings, threads, began or time.monotonic())
         run = Run(corpus, plan, files, hold, threads, save_every)
         if state is not None:
             run.restore(state)
@@ -124,9 +126,8 @@ def start_run(
         raise
 
 
-def _planned(corpus: Corpus, settings: dict[str, Any], threads: int) -> Plan:
+def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: float) -> Plan:
     """The settings of a new run; what they leave open is fitted to the time it may take."""
-    began = time.monotonic()
     config = ModelConfig(len(corpus.vocabulary), **_fields_of(ModelConfig, settings))
     options = TrainOptions(**_fields_of(TrainOptions, settings))
     if options.learning_rate is None:

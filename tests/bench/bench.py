@@ -18,11 +18,11 @@ from collections.abc import Callable
 import numpy as np
 import processes
 
-from charrnn.config import ModelConfig
+from charrnn.config import ModelConfig, TrainOptions
 from charrnn.jit import usable_cores
 from charrnn.kernels.product import pack, product, zeros
-from charrnn.model import Model, Stack
-from charrnn.optim import Adam, clip_norm_
+from charrnn.learner import Learner
+from charrnn.model import Model
 from charrnn.sample import generate
 
 try:
@@ -63,17 +63,14 @@ def batch_of(shape: tuple) -> tuple[np.ndarray, np.ndarray]:
 
 def our_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
     """A whole step of training: forward, loss, backward, clip, optimizer, packing, state."""
-    model, (x, y) = model_of(shape, threads), batch_of(shape)
-    stack = Stack(model, x.shape[1], x.shape[0], training=True)
-    w, g = model.parameters.flat, stack.gradients.flat
-    optimizer = Adam(w.size, team=model.team)
+    cell, layers, hidden, batch, steps, vocabulary = shape
+    config, options = ModelConfig(vocabulary, cell, hidden, layers), TrainOptions(clip_norm=CLIP)
+    learner = Learner(config, options, np.random.default_rng(0), threads, batch, steps)
+    x, y = batch_of(shape)
 
     def step() -> float:
-        loss = stack.loss_and_gradients(x, y, None)
-        clip_norm_(g, CLIP, model.team)
-        optimizer.step(w, g, LEARNING_RATE)
-        model.pack()
-        stack.carry(len(x))
+        loss, _ = learner.compute(x, y, None)
+        learner.update(LEARNING_RATE)
         return loss
 
     return step
