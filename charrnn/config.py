@@ -98,7 +98,7 @@ class TrainOptions:
     steps: int | None = None  # or updates
     optimizer: str = "adam"
     learning_rate: float | None = None  # at first; None: LEARNING_RATES has it
-    schedule: str = "cosine"
+    schedule: str = "linear"
     momentum: float = 0.9  # sgd alone
     weight_decay: float = 0.0  # decoupled; adam alone
     lr_decay: float = 0.97  # exponential: factor an epoch ...
