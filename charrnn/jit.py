@@ -69,6 +69,10 @@ def _cache_folder() -> str | None:
 
 CACHE_FOLDER = _cache_folder()
 
+# For the name of a function that compiled code calls by name: what makes it known to LLVM. That
+# is kept with the code, by reference, and done before the code is loaded.
+PROVIDERS: dict[str, Callable[[], None]] = {}
+
 
 @functools.cache
 def _announce() -> None:
@@ -121,6 +125,8 @@ class _SafeCache(Cache):
         return code
 
     def save_overload(self, sig, data) -> None:
+        code = data.library.get_llvm_str()
+        data.reload_init.extend(provide for name, provide in PROVIDERS.items() if name in code)
         with contextlib.suppress(OSError), _alone():
             super().save_overload(sig, data)
 

@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit import entry
+from ..jit import PROVIDERS, entry
 from .tile import MOST_ROWS, PANEL, panels_at_once, tile_of
 
 DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
@@ -33,7 +33,6 @@ def multiply(
 
     def generate(context, builder, signature, args):
         element = signature.args[0].dtype
-        context.active_code_library._reload_init.add(_PROVIDERS[element])
         _provide(element)
         args = list(args)
         for i in (0, 4, 6):
@@ -66,12 +65,11 @@ def _provide_float64():
     _provide(types.float64)
 
 
-# What must run before code that calls `_multiply` is loaded; kept with it, by name.
-_PROVIDERS = {types.float32: _provide_float32, types.float64: _provide_float64}
-
-
 def _name(element):
     return f"charrnn_multiply_{element}"
+
+
+PROVIDERS.update({_name(types.float32): _provide_float32, _name(types.float64): _provide_float64})
 
 
 def _signature(element):
