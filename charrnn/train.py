@@ -133,8 +133,6 @@ def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: floa
     if options.learning_rate is None:
         options = replace(options, learning_rate=LEARNING_RATES[options.optimizer])
     if options.epochs or options.steps:
-        if options.time:
-            raise UsageError("give one of --time, --epochs and --steps.")
         return Plan(config, options)
     options = replace(options, time=options.time or DEFAULT_TIME)
     train_ids, val_ids = split(corpus.ids, options.val_fraction)
@@ -290,9 +288,10 @@ class Run:
 
     def _end(self) -> None:
         self.finished = self.progress.step >= self.progress.total_steps
+        self._require_finite()
         if self._validation is None or not self._has_best:
             self._keep()
-        self._save()
+        self._saves.all(self._state())
         self._saves.require_all()
 
     def _advance(self) -> Report:
@@ -309,7 +308,8 @@ class Run:
             self._saves.log(_log_line(report, validate))
             at.loss_sum, at.loss_count = 0.0, 0
         if self._saves.age >= self._save_every:
-            self._save()
+            self._require_finite()
+            self._saves.all(self._state())
         return replace(report, notice=self._news())
 
     def _update(self) -> float:
@@ -379,6 +379,7 @@ class Run:
 
     def _validate(self) -> None:
         """Measure the held-out text; keep the weights if they are the best so far."""
+        self._require_finite()
         at = self.progress
         loss = self._validation.loss() if self._validation is not None else None
         if loss is not None and not math.isfinite(loss):
@@ -401,7 +402,8 @@ class Run:
         """Fit the steps that are left to the time that is left, at the speed of the last ones."""
         at, seconds = self.progress, self._seconds()
         step_then, then = self._timed_since
-        if at.deadline is None or seconds - then < TIMED_AGAIN * at.deadline:
+        over = at.step == at.total_steps  # stopped early, or all of the schedule is behind
+        if at.deadline is None or over or seconds - then < TIMED_AGAIN * at.deadline:
             return
         steps, took = at.step - step_then, seconds - then
         self._timed_since = at.step, seconds
@@ -436,8 +438,7 @@ class Run:
         )
 
     def _keep(self) -> None:
-        """Let the weights of now be the best."""
-        self._require_finite()
+        """Let the weights of now, which are finite, be the best."""
         at = self.progress
         training = {
             "steps": at.step,
@@ -451,10 +452,6 @@ class Run:
         }
         self._saves.keep(Best(self.model.state_dict(), training))
         self._has_best = True
-
-    def _save(self) -> None:
-        self._require_finite()
-        self._saves.all(self._state())
 
     def _news(self) -> str | None:
         """What is to be told, in sentences, if anything."""

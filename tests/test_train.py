@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import naive
 import numpy as np
@@ -557,6 +558,28 @@ def test_a_gradient_that_is_no_number_is_noticed_at_its_step(corpus_file, tmp_pa
     assert np.isfinite(run.model.parameters.flat).all()
 
 
+def test_weights_that_cannot_be_kept_are_not_the_best(corpus_file, tmp_path):
+    """A validation that finds them good, while the optimizer has an infinite number."""
+    run = started(corpus_file, tmp_path / "m", steps=40)
+    validate, seen = run._validate, []
+
+    def spoiled():
+        if run.progress.step == 20 and not run.progress.recoveries:
+            run.learner.optimizer.arrays["mean"][3] = math.inf
+            run._validation.loss = lambda: seen.append(1) or 0.1
+        try:
+            validate()
+        finally:
+            run._validation.__dict__.pop("loss", None)
+
+    run._validate = spoiled
+    for _ in run:
+        pass
+    assert run.finished and run.progress.recoveries == 1 and not seen
+    file = load_model(tmp_path / "m", tensor_shapes)
+    assert file.training["val_loss"] == run.progress.best_val_loss > 0.1
+
+
 def test_a_loss_that_is_no_number_is_noticed_at_its_step(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100)
     run.learner.stack.loss_and_gradients = lambda x, y, seed: math.nan
@@ -574,9 +597,14 @@ def random_text(folder):
     return folder / "text"
 
 
-def test_learning_by_heart_is_stopped(tmp_path):
+@pytest.mark.parametrize("deadline", [None, 1e6])
+def test_learning_by_heart_is_stopped(tmp_path, monkeypatch, deadline):
+    """Also with a time to keep to, of which some is left."""
+    monkeypatch.setattr(sys.modules["charrnn.train"], "TIMED_AGAIN", 0.0)
     settings = {"hidden_size": 64, "epochs": 100, "learning_rate": 0.01, "schedule": "constant"}
     run = started(random_text(tmp_path), tmp_path / "m", patience=4, **settings)
+    run.progress.deadline = deadline
+    run._seconds = lambda: run.progress.step * 1e6 / run.summary.steps
     reports = list(run)
     assert run.finished and len(reports) < run.summary.steps / 2
     assert "learned by heart" in reports[-1].notice
