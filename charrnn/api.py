@@ -279,6 +279,7 @@ def start(
         options = state.options
         if encoding is None and as_bytes is None:
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
+        del state  # it is thrice as large as the model, and start_run reads it anew
     corpus = read_corpus(
         paths,
         encoding=encoding or "utf-8",
@@ -302,6 +303,8 @@ def _check_settings(settings: dict[str, Any]) -> None:
     if unknown or "vocab_size" in settings:
         names = ", ".join(sorted(unknown)) or "vocab_size"
         raise UsageError(f"there is no such setting: {names}.")
+    if sum(settings.get(name) is not None for name in ("time", "epochs", "steps")) > 1:
+        raise UsageError("give one of --time, --epochs and --steps.")
     ModelConfig(1, **{k: v for k, v in settings.items() if k in field_names(ModelConfig)})
     TrainOptions(**{k: v for k, v in settings.items() if k in field_names(TrainOptions)})
 

@@ -206,6 +206,9 @@ def test_train_gives_the_best_model_and_tells_each_step(corpus_file, tmp_path):
         ({"vocab_size": 8}, "vocab_size"),
         ({"hidden_size": 0}, "hidden size"),
         ({"learning_rate": float("nan")}, "learning rate"),
+        ({"epochs": 2, "steps": 9}, "give one of"),
+        ({"time": 60, "steps": 9}, "give one of"),
+        ({"time": 60, "epochs": 0.5, "steps": None}, "give one of"),
     ],
 )
 def test_train_refuses_wrong_settings_before_it_reads(tmp_path, settings, message):
