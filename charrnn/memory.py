@@ -14,7 +14,16 @@ try:
 except ImportError:  # a system without such limits
     resource = None
 
-CGROUPS = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+# Of control groups, version 2 and then 1: the bound, what is used, and what of that are copies of
+# files, which the system lets go of when memory is asked for.
+CGROUPS = (
+    ("memory.max", "memory.current", ("active_file", "inactive_file")),
+    (
+        "memory/memory.limit_in_bytes",
+        "memory/memory.usage_in_bytes",
+        ("total_active_file", "total_inactive_file"),
+    ),
+)
 
 
 def require_memory(num_bytes: int, what: str, advice: str) -> None:
@@ -43,11 +52,13 @@ def _free_on_the_machine() -> Iterator[int]:
 
 
 def _free_in_the_container(root: str = "/sys/fs/cgroup") -> Iterator[int]:
-    """Control groups as containers see their own, at the root; version 2, then 1."""
-    for most, used in CGROUPS:
-        folder = Path(root, "memory" if "limit" in most else "")
+    """Control groups as containers see their own, at the root."""
+    for bound, used, files in CGROUPS:
         with contextlib.suppress(OSError, ValueError):  # "max": no bound
-            yield int((folder / most).read_text()) - int((folder / used).read_text())
+            bound, used = (Path(root, name) for name in (bound, used))
+            free = int(bound.read_text()) - int(used.read_text())
+            lines = map(str.split, used.with_name("memory.stat").read_text().splitlines())
+            yield free + sum(int(size) for name, size in lines if name in files)
 
 
 def _free_to_the_process() -> Iterator[int]:
