@@ -32,7 +32,7 @@ class StoredIds:
     def __getitem__(self, index: int | slice) -> np.ndarray:
         """The part as an array; steps other than 1 are not known. Raises CharRNNError."""
         if not isinstance(index, slice):
-            return self[index : index + 1][0]
+            return self[index : index + 1 or None][0]
         start, end, _ = index.indices(self._count)
         ids = np.empty(max(end - start, 0), self.dtype)
         with explained("cannot read back the text, which is kept in a temporary file"):

@@ -35,7 +35,7 @@ def test_a_part_is_that_of_the_array(pair, ends):
 
 def test_single_ids_and_all_of_them(pair):
     array, ids = pair
-    assert ids[0] == array[0] and ids[999] == array[999]
+    assert ids[0] == array[0] and ids[999] == array[999] == ids[-1]
     assert (np.asarray(ids) == array).all() and np.asarray(ids, np.int32).dtype == np.int32
     with pytest.raises(IndexError):
         ids[1000]
