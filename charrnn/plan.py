@@ -50,7 +50,7 @@ def fit_to_time(
     `num_val` characters are read at each validation; `began` is when the time started to run, as
     time.monotonic() tells it.
     """
-    base = replace(config, hidden_size=128)
+    base = config if "hidden_size" in given else replace(config, hidden_size=128)
     power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
     passes = options.time * power / len(train_ids)  # of a model of one weight
     if "hidden_size" not in given:

@@ -1,5 +1,6 @@
 """What is fitted to a text and a time: by rules that are checked, at a speed that is measured."""
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -51,6 +52,21 @@ def test_what_is_given_stays(monkeypatch):
     assert (chosen.config.hidden_size, chosen.config.dropout) == (96, 0.25)
 
 
+def test_no_other_size_than_the_given_is_tried(monkeypatch):
+    """A deep network of few units may be all that the memory has room for."""
+    tried = []
+
+    def speed(ids, config, options, threads):
+        tried.append(config.hidden_size)
+        return 1e4
+
+    monkeypatch.setattr(plan, "_characters_a_second", speed)
+    ids, options = np.zeros(3000, np.uint8), TrainOptions(time=60.0)
+    config = ModelConfig(65, hidden_size=8)
+    plan.fit_to_time(ids, 0, config, options, 1, ["hidden_size"], time.monotonic())
+    assert set(tried) == {8}
+
+
 @pytest.mark.parametrize("seconds", [60, 600])
 def test_the_steps_fill_the_time(monkeypatch, seconds):
     chosen = fitted(monkeypatch, 10**6, seconds, 80_000)
@@ -73,7 +89,7 @@ def test_the_schedule_follows_the_clock(corpus_file, tmp_path):
     reports = list(run)
     rates = [report.learning_rate for report in reports]
     assert run.finished and run._seconds() == pytest.approx(10, abs=0.4)
-    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.02 * rates[0]
+    assert rates == sorted(rates, reverse=True) and rates[-1] < 0.03 * rates[0]
     assert {report.total_steps for report in reports[:30]} == {100}
     assert max(a - b for a, b in pairwise(rates)) < 3 * rates[0] / 65  # no jump
 
