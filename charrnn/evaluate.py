@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .corpus import Streams
+from .corpus import Ids, Streams
 from .errors import CharRNNError
 from .model import Model, Stack
 
@@ -21,7 +21,7 @@ def _steps(model: Model, rows: int = 1) -> int:
     return max(1, min(STEPS, LOGITS // (rows * model.config.vocab_size)))
 
 
-def surprises(model: Model, ids: np.ndarray) -> Iterator[np.ndarray]:
+def surprises(model: Model, ids: Ids) -> Iterator[np.ndarray]:
     """-log p of each id but the first, given all before it, from a zero state: float64 arrays.
 
     Chunks of up to 256; n ids give n - 1 values.
@@ -33,7 +33,7 @@ def surprises(model: Model, ids: np.ndarray) -> Iterator[np.ndarray]:
         yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
 
 
-def mean_loss(model: Model, ids: np.ndarray) -> float:
+def mean_loss(model: Model, ids: Ids) -> float:
     """Nats per character of `ids`, each predicted from all before it, from a zero state.
 
     Raises CharRNNError for fewer than two ids: the first is given, not predicted.
@@ -43,7 +43,7 @@ def mean_loss(model: Model, ids: np.ndarray) -> float:
     return float(sum(part.sum() for part in surprises(model, ids)) / (len(ids) - 1))
 
 
-def cold_loss(model: Model, ids: np.ndarray, window: int) -> float:
+def cold_loss(model: Model, ids: Ids, window: int) -> float:
     """Nats per character when every `window` characters are predicted from a zero state.
 
     nanoGPT's measure, on windows that follow one upon the other instead of random ones: each

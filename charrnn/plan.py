@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .config import ModelConfig, TrainOptions
-from .corpus import Streams, fit
+from .corpus import Ids, Streams, fit
 from .learner import Learner
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
@@ -37,7 +37,7 @@ class Plan(NamedTuple):
 
 
 def fit_to_time(
-    train_ids: np.ndarray,
+    train_ids: Ids,
     num_val: int,
     config: ModelConfig,
     options: TrainOptions,

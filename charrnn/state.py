@@ -86,7 +86,8 @@ class Progress:
         """Whether the last `patience` validations were all worse than the best, beyond noise,
         while the loss in training fell on. 0: never."""
         recent = self.history[-patience:] if patience else []
-        if not recent or len(self.history) <= patience or recent[-1][2] is None:
+        unknown = any(loss is None for _, _, loss in self.history)
+        if not recent or len(self.history) <= patience or unknown:
             return False
         best = min(self.history, key=lambda entry: entry[2])
         beyond = best[2] + WORSE * max(best[2], 1)

@@ -637,3 +637,4 @@ def test_what_is_no_better_for_a_while_is_not_by_heart():
     assert not stops([1.0, 1.1, 1.1], falling[:3])
     assert not stops([2.0, 1.0, 1.1, 1.1, 1.1], falling, patience=0)
     assert not stops([None] * 5, falling)
+    assert not stops([None, 1.0, 1.1, 1.1, 1.1], falling)
