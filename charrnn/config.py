@@ -106,6 +106,7 @@ class TrainOptions:
     clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off
     clip_norm: float = 1.0  # the gradient's length; 0: off
     val_fraction: float = 0.1  # the end of the text, held out
+    val_chars: int = 500_000  # of the held-out text, read at each validation at most
     patience: int = 10  # validations, all worse, after which learning by heart ends; 0: never
     seed: int = 0
 
@@ -115,6 +116,7 @@ class TrainOptions:
         whole("seq_length", self.seq_length, least=1)
         whole("batch_size", self.batch_size, least=1)
         whole("patience", self.patience, least=0)
+        whole("val_chars", self.val_chars, least=1)
         whole("seed", self.seed, least=0)
         if self.steps is not None:
             whole("steps", self.steps, least=1)

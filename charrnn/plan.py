@@ -20,7 +20,12 @@ from .learner import Learner
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
 TRIAL_SECONDS = 1.2
-SAVING = 0.04  # share of the time that goes into files
+SAVING = 0.02  # share of the time that goes into files
+VALIDATION_RATE = 2.3  # times as fast as training
+VALIDATING = (
+    0.06  # share of the time for ten validations: they may read a part of what is held out,
+)
+LEAST_VAL_CHARS = 10_000  # but so much
 # A size must be able to make so many passes over a text of 10^6 characters, or a smaller one is
 # taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
 PASSES_WANTED = 2.0
@@ -47,7 +52,8 @@ def fit_to_time(
 ) -> Plan:
     """Fit the steps, and of hidden_size and dropout what is not `given`, to `options.time`.
 
-    `num_val` characters are read at each validation; `began` is when the time started to run, as
+    `num_val` characters are held out; where to read them all ten times would take too much of the
+    time, validations read a part. `began` is when the time started to run, as
     time.monotonic() tells it.
     """
     base = config if "hidden_size" in given else replace(config, hidden_size=128)
@@ -60,13 +66,18 @@ def fit_to_time(
     rate = _characters_a_second(train_ids, config, options, threads)
     streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
-    epochs = _epochs(seconds * rate, streams.chars_per_epoch, num_val)
+    num_val = min(num_val, options.val_chars)
+    seconds -= num_val / (rate * VALIDATION_RATE)  # the best weights are measured on all of it
+    looks = max(LEAST_VAL_CHARS, VALIDATING / 10 * seconds * rate * VALIDATION_RATE)
+    val_chars = min(num_val, int(looks))
+    epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
     steps = max(1, int(epochs * streams.num_chunks))
     why = (
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
         f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}"
     )
-    return Plan(config, replace(options, steps=steps), seconds, why)
+    options = replace(options, steps=steps, val_chars=max(val_chars, 1))
+    return Plan(config, options, seconds, why)
 
 
 def _size(characters: int, passes: float, config: ModelConfig) -> int:
@@ -85,9 +96,9 @@ def _size(characters: int, passes: float, config: ModelConfig) -> int:
 def _epochs(characters: float, per_epoch: int, num_val: int) -> float:
     """Passes that leave time for the validations: one a pass, but ten at the least.
 
-    To read a character there, and to write the model, takes two thirds of learning from one.
+    To read a character there, and to write the model, takes half the time of learning from one.
     """
-    cost = num_val * 2 / 3
+    cost = num_val / 2
     epochs = characters / (per_epoch + cost)
     if epochs < 10:
         epochs = max(0.0, characters - 10 * cost) / per_epoch

@@ -37,7 +37,6 @@ MAX_RECOVERIES = 5  # from blowing up, each with half the learning rate of the o
 OFF_PLAN = 0.01  # share of its steps by which a plan may be wrong about the time
 TIMED_AGAIN = 0.04  # share of the time after which the plan is looked at again
 VALIDATION_ROWS = 50  # streams the held-out text is cut into
-VALIDATION_CHARS = 500_000  # at most so many of its characters are read during training
 
 
 class Diverged(CharRNNError):
@@ -136,8 +135,7 @@ def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: floa
         return Plan(config, options)
     options = replace(options, time=options.time or DEFAULT_TIME)
     train_ids, val_ids = split(corpus.ids, options.val_fraction)
-    num_val = min(len(val_ids), VALIDATION_CHARS)
-    return fit_to_time(train_ids, num_val, config, options, threads, settings.keys(), began)
+    return fit_to_time(train_ids, len(val_ids), config, options, threads, settings.keys(), began)
 
 
 def _fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
@@ -194,9 +192,11 @@ class Run:
         self.streams = Streams(train_ids, *shape)
         self.rng = np.random.default_rng(options.seed)
         self.learner = Learner(config, options, self.rng, threads, *shape)
-        self._validation = self._make_validation(val_ids[: VALIDATION_CHARS + 1])
+        self._held_out = val_ids[: TrainOptions.val_chars + 1]
+        self._validation = _validation_of(self.model, self._held_out[: options.val_chars + 1])
         self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
         self._saves = Saves(files, config, corpus.vocabulary)
+        self.held_out_loss: float | None = None  # of the best weights, once the run has finished
         self._has_best = False  # in memory or, a run resumed, in the model file
         self._seconds_before = 0.0  # of training, in processes before this one
         self._notices: list[str] = []
@@ -225,11 +225,6 @@ class Run:
         least, most = -(-total // 100), -(-total // 10)
         return min(max(self.streams.num_chunks, least), most)
 
-    def _make_validation(self, ids: np.ndarray) -> Validation | None:
-        if len(ids) < 2:
-            return None
-        return Validation(self.model, ids, max(1, min(VALIDATION_ROWS, len(ids) // 200)))
-
     def _summarize(self, train_characters: int, val_characters: int, notes) -> Summary:
         steps = self.progress.total_steps
         return Summary(
@@ -257,8 +252,8 @@ class Run:
                 yield f"the text is short: {name} {asked} became {used}"
         if not val_characters:
             yield "nothing is held out: the last weights are kept, not the best"
-        elif val_characters > VALIDATION_CHARS + 1:
-            yield f"validation reads {VALIDATION_CHARS:,} characters of what is held out"
+        elif val_characters > self.options.val_chars + 1:
+            yield f"validation reads {self.options.val_chars:,} characters of what is held out"
 
     def stop(self) -> None:
         """Ask the run to save and end after the step in hand; safe from a signal handler."""
@@ -291,8 +286,18 @@ class Run:
         self._require_finite()
         if self._validation is None or not self._has_best:
             self._keep()
+        if self.finished and len(self._held_out) > self.options.val_chars + 1:
+            self._measure_best()
         self._saves.all(self._state())
         self._saves.require_all()
+
+    def _measure_best(self) -> None:
+        """Let the model file tell the loss on all that is held out: validation read a part."""
+        best = self._best()
+        model = Model(self.config, threads=self.model.team.size)
+        model.load_state_dict(best.tensors)
+        self.held_out_loss = _validation_of(model, self._held_out).loss()
+        self._saves.keep(Best(best.tensors, best.training | {"val_loss": self.held_out_loss}))
 
     def _advance(self) -> Report:
         """One update of the weights, with what comes after some of them."""
@@ -364,12 +369,17 @@ class Run:
         self._notices.append(f"{error.how}: it goes on from {since} with half the learning rate.")
 
     def _last_good(self) -> Arrays:
-        """The best weights, from memory or the model file; before there are any, the first."""
-        if self._saves.best:
-            return self._saves.best.tensors
+        """The best weights; before there are any, the first."""
         if self._has_best:
-            return load_model(self.files.model, tensor_shapes).tensors
+            return self._best().tensors
         return Model(self.config, np.random.default_rng(self.options.seed)).state_dict()
+
+    def _best(self) -> Best:
+        """The best weights, from memory or the model file."""
+        if self._saves.best:
+            return self._saves.best
+        file = load_model(self.files.model, tensor_shapes)
+        return Best(file.tensors, file.training)
 
     def _require_finite(self) -> None:
         """Raise Diverged before bad weights are saved: good gradients can make them."""
@@ -499,6 +509,13 @@ class Run:
         prime = np.array([vocabulary.line_start])
         ids = generate(self.model, prime, np.random.default_rng(self.options.seed))
         return vocabulary.decode([next(ids) for _ in range(length)])
+
+
+def _validation_of(model: Model, ids: np.ndarray) -> Validation | None:
+    """What measures the loss on `ids`, many streams side by side; None for too few."""
+    if len(ids) < 2:
+        return None
+    return Validation(model, ids, max(1, min(VALIDATION_ROWS, len(ids) // 200)))
 
 
 def _log_line(report: Report, validated: bool) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
         say(f"  {_to_resume(ctx)}")
         ctx.exit(128 + received[0])
     if not quiet:
-        _conclude(report, output, others[0])
+        _conclude(run, report, output, others[0])
 
 
 def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
@@ -196,11 +196,12 @@ def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
     return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
 
 
-def _conclude(report: Report | None, output: str, others: Baselines | None) -> None:
+def _conclude(run: Run, report: Report | None, output: str, others: Baselines | None) -> None:
     if report is None:
         say("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
-        say(f"best    {loss_in_words(report.best_val_loss)} on the text held out")
+        loss = run.held_out_loss or report.best_val_loss
+        say(f"best    {loss_in_words(loss)} on the text held out")
         if others:
             say(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
             say(f"xz      {loss_in_words(others.xz)}")
