@@ -267,7 +267,6 @@ def start(
     """
     from .corpus import read_corpus, require_learnable
 
-    began = time.monotonic()
     _check_settings(settings)
     paths = [paths] if isinstance(paths, FilePath) else list(paths)
     _check_output(output, paths)
@@ -287,6 +286,7 @@ def start(
         folder=files.model.parent,
         progress=progress,
     )
+    began = time.monotonic()
     require_learnable(corpus)
     if on_corpus is not None:
         on_corpus(corpus, settings.get("val_fraction", options.val_fraction))

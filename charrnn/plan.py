@@ -22,10 +22,9 @@ SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
 TRIAL_SECONDS = 1.2
 SAVING = 0.02  # share of the time that goes into files
 VALIDATION_RATE = 2.3  # times as fast as training
-VALIDATING = (
-    0.06  # share of the time for ten validations: they may read a part of what is held out,
-)
-LEAST_VAL_CHARS = 10_000  # but so much
+# Ten validations may take this share of the time; if need be they read a part of what is held out.
+VALIDATING = 0.06
+LEAST_VAL_CHARS = 10_000  # of that part
 # A size must be able to make so many passes over a text of 10^6 characters, or a smaller one is
 # taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
 PASSES_WANTED = 2.0

@@ -186,7 +186,7 @@ class Run:
     ) -> None:
         self.corpus, self.files, self.finished, self._stopping = corpus, files, False, False
         self.config, self.options = config, options = plan.config, plan.options
-        self._hold, self._save_every = hold, save_every
+        self._hold, self._threads, self._save_every = hold, threads, save_every
         train_ids, val_ids = split(corpus.ids, options.val_fraction)
         shape = fit(len(train_ids), options.batch_size, options.seq_length)
         self.streams = Streams(train_ids, *shape)
@@ -294,7 +294,7 @@ class Run:
     def _measure_best(self) -> None:
         """Let the model file tell the loss on all that is held out: validation read a part."""
         best = self._best()
-        model = Model(self.config, threads=self.model.team.size)
+        model = Model(self.config, threads=self._threads)
         model.load_state_dict(best.tensors)
         self.held_out_loss = _validation_of(model, self._held_out).loss()
         self._saves.keep(Best(best.tensors, best.training | {"val_loss": self.held_out_loss}))

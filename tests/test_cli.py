@@ -26,8 +26,8 @@ TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-l
 OPTIONS = {
     "train": "output cell hidden-size num-layers embedding-size dropout seq-length batch-size "
     "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
-    "lr-decay-after clip-value clip-norm val-fraction patience bytes encoding seed threads resume "
-    "overwrite sample-every quiet",
+    "lr-decay-after clip-value clip-norm val-fraction val-chars patience bytes encoding seed "
+    "threads resume overwrite sample-every quiet",
     "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
     "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
     "eval": "model json unknown corpus window encoding threads",
@@ -145,6 +145,7 @@ def test_a_mistyped_option_is_suggested(invoke):
         "clip-value": "-1 nan inf",
         "clip-norm": "-1 nan inf",
         "val-fraction": "1 -0.1 nan",
+        "val-chars": "0 x",
         "patience": "-1 x",
         "seed": "-1 x",
         "threads": "0 -1",

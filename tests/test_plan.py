@@ -5,14 +5,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from runs import log_of, started
+from runs import log_of, started, stopped_after
 
 import charrnn
 from charrnn import plan
 from charrnn.config import ModelConfig, TrainOptions
+from charrnn.corpus import split
+from charrnn.evaluate import mean_loss
 
 
-def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), **config):
+def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), num_val=0, **config):
     """The plan on a machine of a given speed, whose clock does not move."""
     weights = plan._weights(ModelConfig(65, hidden_size=128))
 
@@ -23,7 +25,7 @@ def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), **config):
     monkeypatch.setattr(plan.time, "monotonic", lambda: 0.0)
     ids = np.zeros(characters, np.uint8)
     options = TrainOptions(time=seconds)
-    return plan.fit_to_time(ids, 0, ModelConfig(65, **config), options, 1, given, 0.0)
+    return plan.fit_to_time(ids, num_val, ModelConfig(65, **config), options, 1, given, 0.0)
 
 
 def test_more_time_gives_a_larger_model(monkeypatch):
@@ -106,3 +108,28 @@ def test_a_duration_in_words():
     assert [plan.format_duration(s) for s in (30, 90, 600, 7200)] == [
         "30 s", "90 s", "10 minutes", "2 hours",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seconds, part", [(20, True), (60, True), (3600, False)])
+def test_validations_take_a_small_share_of_the_time(monkeypatch, seconds, part):
+    chosen = fitted(monkeypatch, 10**6, seconds, 80_000, num_val=100_000)
+    rate = 80_000 * plan._weights(ModelConfig(65)) / plan._weights(chosen.config)
+    looks = max(10, chosen.options.steps * 16 * 64 / 10**6)
+    spent = looks * chosen.options.val_chars / (rate * plan.VALIDATION_RATE)
+    assert spent < max(0.1 * seconds, 10 * plan.LEAST_VAL_CHARS / rate)
+    assert (chosen.options.val_chars < 100_000) == part
+
+
+def test_the_best_weights_are_measured_on_all_that_is_held_out(corpus_file, tmp_path):
+    run = started(corpus_file, tmp_path / "m", steps=20, val_chars=50)
+    assert any("validation reads 50 characters" in note for note in run.summary.notes)
+    stopped_after(run, 12)
+    assert run.held_out_loss is None
+    run = started(corpus_file, tmp_path / "m", resume=True)
+    assert run.options.val_chars == 50
+    list(run)
+    _, held_out = split(run.corpus.ids, 0.1)
+    model = charrnn.load(tmp_path / "m")
+    assert model.training["val_loss"] == run.held_out_loss != run.progress.best_val_loss
+    assert mean_loss(model.model, held_out) == pytest.approx(run.held_out_loss, rel=0.02)
+    assert run.progress.best_val_loss == min(loss for *_, loss in run.progress.history)

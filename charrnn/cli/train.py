@@ -115,6 +115,7 @@ def setting(name: str, help: str, **more: Any):
 @setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
 @setting("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
 @setting("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
+@setting("val_chars", "Characters of it that each look reads, at most.")
 @setting(
     "patience",
     "Stop after so many looks at what is held out that were all worse than the best, while the "
