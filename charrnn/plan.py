@@ -27,7 +27,7 @@ VALIDATING = 0.06
 LEAST_VAL_CHARS = 10_000  # of that part
 # A size must be able to make so many passes over a text of 10^6 characters, or a smaller one is
 # taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
-PASSES_WANTED = 2.0
+PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
 # (for a product of passes and weights a character below, so much)
 DROPOUT = ((3.0, 0.0), (8.0, 0.1), (30.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
