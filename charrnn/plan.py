@@ -30,7 +30,7 @@ LEAST_VAL_CHARS = 10_000  # of that part
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
 # (for a product of passes and weights a character below, so much)
-DROPOUT = ((3.0, 0.0), (8.0, 0.1), (30.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
+DROPOUT = ((1.2, 0.0), (4.0, 0.1), (15.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
 
 
 class Plan(NamedTuple):
