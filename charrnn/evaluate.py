@@ -72,17 +72,21 @@ class Validation:
     """A quick estimate of `mean_loss`: the text in `rows` streams side by side.
 
     Each stream but the first starts WARM_UP characters early, to have a state, and those do not
-    count; so every character but the first counts once. The stack is its own: evaluating never
-    touches the state of training.
+    count; so every character but the first counts once or, if they are more than `most`, about so
+    many do: the first of each stream. The stack is its own: evaluating never touches the state of
+    training.
     """
 
-    def __init__(self, model: Model, ids: np.ndarray, rows: int) -> None:
+    def __init__(self, model: Model, ids: Ids, rows: int, most: int | None = None) -> None:
         length = -(-(len(ids) - 1) // rows)
+        read = min(length, -(-(most or len(ids)) // rows))
         warm_up = min(WARM_UP, length)
         self._skipped = [0] + [warm_up] * (rows - 1)
         starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
-        self._streams = [ids[s : (b + 1) * length + 1] for b, s in enumerate(starts)]
-        self._length, self._total = max(map(len, self._streams)) - 1, len(ids) - 1
+        self._streams = [ids[s : b * length + read + 1] for b, s in enumerate(starts)]
+        self._length = max(map(len, self._streams)) - 1
+        counted = (len(s) - 1 - k for s, k in zip(self._streams, self._skipped, strict=True))
+        self._total = sum(max(n, 0) for n in counted)
         steps = min(VALIDATION_STEPS, _steps(model, rows), self._length)
         self._stack = Stack(model, rows, steps)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .checkpoint import Arrays, damaged, load_model
 from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names, tensor_shapes
-from .corpus import Corpus, Streams, fit, split
+from .corpus import Corpus, Ids, Streams, fit, split
 from .errors import CharRNNError, UsageError
 from .evaluate import Validation
 from .files import FilePath, Hold, RunFiles, claim, run_files, shown
@@ -193,7 +193,7 @@ class Run:
         self.rng = np.random.default_rng(options.seed)
         self.learner = Learner(config, options, self.rng, threads, *shape)
         self._held_out = val_ids[: TrainOptions.val_chars + 1]
-        self._validation = _validation_of(self.model, self._held_out[: options.val_chars + 1])
+        self._validation = _validation_of(self.model, self._held_out, options.val_chars)
         self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
         self._saves = Saves(files, config, corpus.vocabulary)
         self.held_out_loss: float | None = None  # of the best weights, once the run has finished
@@ -253,7 +253,8 @@ class Run:
         if not val_characters:
             yield "nothing is held out: the last weights are kept, not the best"
         elif val_characters > self.options.val_chars + 1:
-            yield f"validation reads {self.options.val_chars:,} characters of what is held out"
+            most = f"{self.options.val_chars:,}"
+            yield f"validation reads {most} characters of what is held out, here and there"
 
     def stop(self) -> None:
         """Ask the run to save and end after the step in hand; safe from a signal handler."""
@@ -296,7 +297,7 @@ class Run:
         best = self._best()
         model = Model(self.config, threads=self._threads)
         model.load_state_dict(best.tensors)
-        self.held_out_loss = _validation_of(model, self._held_out).loss()
+        self.held_out_loss = _validation_of(model, self._held_out, len(self._held_out)).loss()
         self._saves.keep(Best(best.tensors, best.training | {"val_loss": self.held_out_loss}))
 
     def _advance(self) -> Report:
@@ -511,11 +512,12 @@ class Run:
         return vocabulary.decode([next(ids) for _ in range(length)])
 
 
-def _validation_of(model: Model, ids: np.ndarray) -> Validation | None:
-    """What measures the loss on `ids`, many streams side by side; None for too few."""
+def _validation_of(model: Model, ids: Ids, most: int) -> Validation | None:
+    """What measures the loss on `ids`, or on parts of them; None for too few."""
     if len(ids) < 2:
         return None
-    return Validation(model, ids, max(1, min(VALIDATION_ROWS, len(ids) // 200)))
+    rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
+    return Validation(model, ids, rows, most)
 
 
 def _log_line(report: Report, validated: bool) -> dict[str, Any]:

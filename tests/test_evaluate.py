@@ -151,6 +151,23 @@ def test_every_character_but_the_first_counts_once(monkeypatch, length, rows):
         assert validation.loss() == pytest.approx(1 / (length - 1)), counter.wanted
 
 
+@pytest.mark.parametrize("rows, most, counted", [
+    (1, 4, range(1, 5)),
+    (2, 10, [*range(1, 6), *range(30, 35)]),
+    (2, 11, [*range(1, 7), *range(30, 36)]),
+    (3, 3, [1, 20, 39]),
+    (3, 1000, range(1, 58)),
+])  # fmt: skip
+def test_the_beginnings_of_the_streams_count_if_not_all_may(monkeypatch, rows, most, counted):
+    monkeypatch.setattr("charrnn.evaluate.STEPS", 4)
+    monkeypatch.setattr("charrnn.evaluate.WARM_UP", 6)
+    validation = Validation(random_model()[0], np.arange(58), rows, most)
+    counter = validation._stack = Counter(validation._stack)
+    for counter.wanted in range(1, 58):
+        expected = 1 / len(counted) if counter.wanted in counted else 0
+        assert validation.loss() == pytest.approx(expected), counter.wanted
+
+
 @pytest.mark.parametrize("length", [2, 3, 100, STEPS + 1, 3 * STEPS + 9])
 def test_one_row_is_the_exact_loss(length):
     model, _ = random_model()
