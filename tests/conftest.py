@@ -73,7 +73,8 @@ def spawn():
     def start(*arguments, env=None, **options):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         command = [sys.executable, "-m", "charrnn", *map(os.fspath, arguments)]
-        processes.append(subprocess.Popen(command, env={**os.environ, **(env or {})}, **options))
+        surroundings = {**os.environ, "PYTHONUNBUFFERED": "", **(env or {})}  # as a user's are
+        processes.append(subprocess.Popen(command, env=surroundings, **options))
         return processes[-1]
 
     yield start

@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
@@ -31,18 +32,21 @@ def reported() -> Iterator[None]:
     except (click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
-        _discard_stdout()
+        _discard(sys.stdout)
         raise click.exceptions.Exit(0) from None
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
     except click.ClickException as error:
         raise _printable(error, error) from None
     except Exception as error:
+        _flush_or_discard(sys.stdout)
         if os.environ.get("CHARRNN_DEBUG"):
             traceback.print_exc()
         failure = click.ClickException(_sentence(error))
         failure.exit_code = 2 if isinstance(error, UsageError) else 1
         raise _printable(failure, error) from None
+    finally:
+        _flush_or_discard(sys.stderr)
 
 
 def _sentence(error: Exception) -> str:
@@ -67,10 +71,19 @@ def _printable(error: click.ClickException, cause: Exception) -> click.ClickExce
     return error
 
 
-def _discard_stdout() -> None:
-    """Let the interpreter flush stdout at its exit without another error."""
+def _flush_or_discard(stream: TextIO | None) -> None:
+    """What could not be written must not fail once more when the interpreter ends."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Let the interpreter flush it at its exit without another error."""
     with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Commands(click.Group):
