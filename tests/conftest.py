@@ -1,6 +1,7 @@
 """What several test files use: a small text, a model trained on it, ways to run the command."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ from click.testing import CliRunner
 
 import charrnn
 from charrnn.cli import main
+
+# A shell starts what it runs in the background with SIGINT ignored; the tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LINES = [
     "MARA: The tide is late, and so is he.\n",
