@@ -25,7 +25,13 @@ CELL_SHAPES = {
     "gru-original": CellShape(3, 1),
 }
 CELL_NAMES = tuple(CELL_SHAPES)
-LEARNING_RATES = {"adam": 0.01, "rmsprop": 0.002, "adagrad": 0.05, "sgd": 0.5}  # to begin with
+LEARNING_RATES = {  # to begin with
+    "cautious-adam": 0.01,
+    "adam": 0.01,
+    "rmsprop": 0.002,
+    "adagrad": 0.05,
+    "sgd": 0.5,
+}
 OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; what can be made in it can still be counted
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
@@ -96,11 +102,11 @@ class TrainOptions:
     time: float | None = None  # seconds that the size, dropout and steps are fitted to, ...
     epochs: float | None = None  # or passes over the training text, ...
     steps: int | None = None  # or updates
-    optimizer: str = "adam"
+    optimizer: str = "cautious-adam"
     learning_rate: float | None = None  # at first; None: LEARNING_RATES has it
     schedule: str = "linear"
     momentum: float = 0.9  # sgd alone
-    weight_decay: float = 0.0  # decoupled; adam alone
+    weight_decay: float = 0.0  # decoupled; adam and cautious-adam alone
     lr_decay: float = 0.97  # exponential: factor an epoch ...
     lr_decay_after: float = 10  # ... after this many
     clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off

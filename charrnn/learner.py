@@ -14,7 +14,12 @@ from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 
 # How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
 # two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
-OUTPUT_RATES = {"adam": 3.0}
+OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
+SETTINGS = {  # of the options, those that an optimizer has as its own
+    "cautious-adam": ("weight_decay",),
+    "adam": ("weight_decay",),
+    "sgd": ("momentum",),
+}
 # Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best ones
 # and those that take their place, and two for what is copied to be written.
 COPIES = 10
@@ -96,7 +101,7 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
 
 
 def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
-    own = {"adam": ("weight_decay",), "sgd": ("momentum",)}.get(options.optimizer, ())
+    own = SETTINGS.get(options.optimizer, ())
     settings = {name: getattr(options, name) for name in own}
     flat = model.parameters.flat
     rates = _rates(model, OUTPUT_RATES.get(options.optimizer, 1.0))

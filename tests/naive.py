@@ -175,6 +175,21 @@ def adam(p, gradients, rates, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=
         yield p
 
 
+def cautious_adam(p, gradients, rates, beta1=0.7, beta2=0.99, epsilon=1e-8, weight_decay=0.0):
+    """Liang et al. 2024, algorithm 2, the share counted in blocks and where there is a gradient."""
+    m = v = np.zeros_like(p)
+    for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        u = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
+        mask = np.where(np.isnan(g), np.nan, m * g > 0)
+        for i in range(0, len(p), 4096):
+            agree, pulled = np.sum(mask[i : i + 4096] == 1), np.sum(g[i : i + 4096] != 0)
+            mask[i : i + 4096] *= pulled / max(agree, 1)
+        p = p - rate * weight_decay * p - rate * u * mask
+        yield p
+
+
 def rmsprop(p, gradients, rates, alpha=0.95, epsilon=1e-8):
     """Tieleman & Hinton 2012, epsilon outside the root as in Torch and PyTorch."""
     v = np.zeros_like(p)
@@ -202,7 +217,13 @@ def sgd(p, gradients, rates, momentum=0.9):
         yield p
 
 
-OPTIMIZERS = {"adam": adam, "rmsprop": rmsprop, "adagrad": adagrad, "sgd": sgd}
+OPTIMIZERS = {
+    "cautious-adam": cautious_adam,
+    "adam": adam,
+    "rmsprop": rmsprop,
+    "adagrad": adagrad,
+    "sgd": sgd,
+}
 
 
 def clip_value(g, limit):

@@ -43,16 +43,19 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
     ratios = {}
     for name, tensor in learner.model.state_dict().items():
         g = gradients[name]
-        usual = {"adam": np.sign(g), "sgd": g, "adagrad": np.sign(g)}.get(
-            optimizer, np.sign(g) / np.sqrt(0.05)
-        )
+        usual = {
+            "cautious-adam": np.sign(g),
+            "adam": np.sign(g),
+            "sgd": g,
+            "adagrad": np.sign(g),
+        }.get(optimizer, np.sign(g) / np.sqrt(0.05))
         touched = np.abs(g) > 1e-5
         changes = (tensor - before[name])[touched] / (-0.01 * usual[touched])
         ratios[name] = np.median(changes)
     output = OUTPUT_RATES.get(optimizer, 1.0)
     expected = {name: output if name == "output.weight" else 1.0 for name in ratios}
     assert ratios == pytest.approx(expected, rel=2e-2)
-    assert OUTPUT_RATES == {"adam": 3.0}
+    assert OUTPUT_RATES == {"cautious-adam": 3.0, "adam": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from charrnn.optim import BLOCK, OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_
 
 OPTIONS = {
     "adam": [{}, {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.1}],
+    "cautious-adam": [{}, {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.1}],
     "rmsprop": [{}, {"alpha": 0.9, "epsilon": 1e-3}],
     "adagrad": [{}, {"epsilon": 1e-3}],
     "sgd": [{}, {"momentum": 0.0}, {"momentum": 0.7}],
@@ -49,7 +50,7 @@ def test_steps_equal_the_naive_twin(name, options):
     np.testing.assert_allclose(steps, expected, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "cautious-adam", "rmsprop", "sgd"])
 def test_what_fades_becomes_zero_not_a_slow_denormal(name):
     optimizer = OPTIMIZERS[name](40)
     p, g = np.ones(40, np.float32), np.full(40, 1e-3, np.float32)

@@ -109,7 +109,7 @@ def setting(name: str, help: str, **more: Any):
 )
 @setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
 @setting("momentum", "Momentum of sgd.")
-@setting("weight_decay", "Decoupled weight decay of adam.")
+@setting("weight_decay", "Decoupled weight decay of adam and cautious-adam.")
 @setting("lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float)
 @setting("lr_decay_after", "... from this epoch on.", type=float)
 @setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
