@@ -109,6 +109,7 @@ class TrainOptions:
     weight_decay: float = 0.0  # decoupled; adam and cautious-adam alone
     lr_decay: float = 0.97  # exponential: factor an epoch ...
     lr_decay_after: float = 10  # ... after this many
+    recurrent_dropout: float = 0.0  # of the weights from one step to the next
     clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off
     clip_norm: float = 1.0  # the gradient's length; 0: off
     val_fraction: float = 0.1  # the end of the text, held out
@@ -130,6 +131,7 @@ class TrainOptions:
             if getattr(self, name) is not None:
                 number(name, getattr(self, name), 0, most, above=True)
         number("momentum", self.momentum, 0, 1, below=True)
+        number("recurrent_dropout", self.recurrent_dropout, 0, 1, below=True)
         number("lr_decay", self.lr_decay, 0, 1, above=True)
         number("val_fraction", self.val_fraction, 0, 1, below=True)
         for name in ("weight_decay", "lr_decay_after", "clip_value", "clip_norm"):

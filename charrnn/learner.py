@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +23,9 @@ SETTINGS = {  # of the options, those that an optimizer has as its own
     "sgd": ("momentum",),
 }
 # Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best ones
-# and those that take their place, and two for what is copied to be written.
-COPIES = 10
+# and those that take their place, the whole ones while some are dropped, and two for what is
+# copied to be written.
+COPIES = 11
 
 
 class Learner:
@@ -46,16 +49,42 @@ class Learner:
         self.model = Model(config, rng, threads=threads)
         self.stack = Stack(self.model, batch_size, seq_length, training=True)
         self.optimizer = _optimizer(self.model, options)
+        if options.recurrent_dropout:
+            self._whole = np.empty_like(self.model.parameters.flat)
+
+    @property
+    def drops(self) -> bool:
+        """Whether there is dropout, for which every step needs a seed."""
+        return bool(self.model.config.dropout or self.options.recurrent_dropout)
 
     def compute(self, x: np.ndarray, y: np.ndarray, seed: int | None) -> tuple[float, float]:
         """The mean loss of a chunk (T, B), in nats, and the length of its whole gradient.
 
-        `seed` is that of dropout, None where there is none.
+        `seed` is that of dropout of either kind, None where there is none.
         """
-        loss = self.stack.loss_and_gradients(x, y, seed)
+        with self._recurrent_dropout(seed):
+            seed = seed if self.model.config.dropout else None
+            loss = self.stack.loss_and_gradients(x, y, seed)
         self._steps = len(x)
         self._norm = norm(self.stack.gradients.flat, self.model.team)
         return loss, self._norm
+
+    @contextmanager
+    def _recurrent_dropout(self, seed: int | None) -> Iterator[None]:
+        """Drop weights that lead from step to step, for a whole chunk (Merity et al. 2018).
+
+        The weights are as before afterwards, but packed, until the next update, as they were then.
+        """
+        rate, model = self.options.recurrent_dropout, self.model
+        if not rate:
+            yield
+            return
+        self._whole[:] = model.parameters.flat
+        model.drop_recurrent(model.parameters, seed, rate)
+        model.pack()
+        model.parameters.flat[:] = self._whole
+        yield
+        model.drop_recurrent(self.stack.gradients, seed, rate)
 
     def update(self, learning_rate: float) -> None:
         """Clip the gradients, let the optimizer use them, carry the hidden state over."""

@@ -15,7 +15,7 @@ from .cells import CELLS
 from .config import ModelConfig
 from .errors import CharRNNError
 from .jit import Team, share, threads_for
-from .kernels.dropout import drop
+from .kernels.dropout import drop, drop_, mixed
 from .kernels.lookup import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.loss import logits_of, losses_of, output_gradient
 from .kernels.product import (
@@ -181,6 +181,17 @@ class Model:
                     self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
             for j, name in enumerate(self.cell.EXTRA):
                 self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
+
+    def drop_recurrent(self, parameters: Parameters, seed: int, rate: float) -> None:
+        """Of `parameters`, weights or gradients, drop some between one step and the next."""
+        arrays = [a for name, a in parameters.stored.items() if "weight_hh" in name]
+
+        def part(i: int, size: int) -> None:
+            for k, array in enumerate(arrays, self.config.num_layers):
+                inputs, gates, _ = array.shape
+                drop_(array, mixed(seed, k), rate, inputs, *share(gates, i, size))
+
+        self.team.run(part, threads_for(parameters.flat.size))
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the weights in PyTorch's names and shapes."""
@@ -356,13 +367,15 @@ class Stack:
                 input_product(inputs, m.w_ih[k], cell.INPUT_PLANES, m.bias[k], z, *rows)
             cell.forward(z, self.s[k], self.kept[k], m.w_hh[k], m.extra[k], *rows)
             if dropout_seed is not None:
-                self._drop(self.s[k][0, 1:], self.dropped[k], k, dropout_seed, rows)
+                seed, rate = self._dropout(k, dropout_seed)
+                drop(self.s[k][0, 1:], self.dropped[k], seed, rate, *rows)
         logits_of(
             self._above(-1, dropout_seed), m.w_out[0], stored["output.bias"], self.logits, *rows
         )
 
-    def _drop(self, source, target, layer: int, seed: int, rows) -> None:
-        drop(source, target, (seed + layer * 0x9E3779B9) % 2**32, self.model.config.dropout, *rows)
+    def _dropout(self, layer: int, seed: int) -> tuple[int, float]:
+        """The seed and the rate of a layer's dropout."""
+        return mixed(seed, layer), self.model.config.dropout
 
     def _backward_rows(self, x, y, dropout_seed, first: int, last: int) -> None:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
@@ -373,7 +386,7 @@ class Stack:
         for k in range(top, -1, -1):
             dh, carry = self.dh[k % 2], self.carry_gradient
             if dropout_seed is not None:
-                self._drop(dh[1:], dh[1:], k, dropout_seed, rows)
+                drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
             dh[0, first:last] = 0
             carry[first:last] = 0
             cell.backward(

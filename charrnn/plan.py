@@ -29,8 +29,14 @@ LEAST_VAL_CHARS = 10_000  # of that part
 # taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
-# (for a product of passes and weights a character below, so much)
-DROPOUT = ((1.2, 0.0), (4.0, 0.1), (15.0, 0.2), (150.0, 0.35), (math.inf, 0.5))
+# For a product of passes and weights a character below: dropout, recurrent dropout.
+DROPOUTS = (
+    (1.2, 0.0, 0.0),
+    (4.0, 0.1, 0.0),
+    (15.0, 0.2, 0.1),
+    (150.0, 0.35, 0.2),
+    (math.inf, 0.5, 0.3),
+)
 
 
 class Plan(NamedTuple):
@@ -60,8 +66,11 @@ def fit_to_time(
     passes = options.time * power / len(train_ids)  # of a model of one weight
     if "hidden_size" not in given:
         config = replace(config, hidden_size=_size(len(train_ids), passes, config))
+    dropout, recurrent_dropout = _dropouts(len(train_ids), passes, config)
     if "dropout" not in given:
-        config = replace(config, dropout=_dropout(len(train_ids), passes, config))
+        config = replace(config, dropout=dropout)
+    if "recurrent_dropout" not in given:
+        options = replace(options, recurrent_dropout=recurrent_dropout)
     rate = _characters_a_second(train_ids, config, options, threads)
     streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
@@ -73,7 +82,8 @@ def fit_to_time(
     steps = max(1, int(epochs * streams.num_chunks))
     why = (
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
-        f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}"
+        f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}, "
+        f"recurrent dropout {options.recurrent_dropout:g}"
     )
     options = replace(options, steps=steps, val_chars=max(val_chars, 1))
     return Plan(config, options, seconds, why)
@@ -110,10 +120,10 @@ def _weights(config: ModelConfig) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
 
 
-def _dropout(characters: int, passes: float, config: ModelConfig) -> float:
+def _dropouts(characters: int, passes: float, config: ModelConfig) -> tuple[float, float]:
     """The more weights there are to learn a text by heart, and passes to do it in, the more."""
     chances = passes / _weights(config) * config.num_parameters() / characters
-    return next(rate for most, rate in DROPOUT if chances < most)
+    return next(rates for most, *rates in DROPOUTS if chances < most)
 
 
 def _characters_a_second(train_ids, config, options, threads) -> float:
@@ -124,7 +134,7 @@ def _characters_a_second(train_ids, config, options, threads) -> float:
     times = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        learner.compute(x, y, 0 if config.dropout else None)
+        learner.compute(x, y, 0 if learner.drops else None)
         learner.update(0.0)
         times.append(time.perf_counter() - start)
     return x.size / float(np.quantile(times[1:], 0.25))  # a busy moment must not decide

@@ -325,7 +325,7 @@ class Run:
         if k == 0:
             self.learner.forget()
         x, y = self.streams.chunk(k)
-        seed = int(self.rng.integers(2**32)) if self.config.dropout else None
+        seed = int(self.rng.integers(2**32)) if self.learner.drops else None
         loss, gradient_norm = self.learner.compute(x, y, seed)
         self._check(loss, gradient_norm)
         learning_rate = self._learning_rate(epoch)

@@ -12,7 +12,7 @@ from numba import TypingError
 
 from charrnn.jit import jit
 from charrnn.kernels.activations import exp, sigmoid_, tanh_
-from charrnn.kernels.dropout import drop
+from charrnn.kernels.dropout import drop, drop_
 from charrnn.kernels.loss import cross_entropy
 from charrnn.kernels.product import (
     PANEL,
@@ -203,6 +203,9 @@ def test_dropout_keeps_the_expectation_and_the_place(rate):
         drop(ones, again, 12345, rate, 4, first, last)
     assert (out == again).all()
     drop(ones, again, 12346, rate, 4, 0, 100)
+    for first, last in [(0, 7), (7, 100)]:
+        drop_(ones, 12345, rate, 4, first, last)
+    assert (out == ones).all()
     agree = ((out == 0) == (again == 0)).mean()
     assert agree == pytest.approx(rate**2 + (1 - rate) ** 2, abs=0.03)
 

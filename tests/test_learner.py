@@ -1,10 +1,13 @@
 """One step of learning, in its parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from charrnn.config import LEARNING_RATES, ModelConfig, TrainOptions
+from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, TrainOptions
 from charrnn.learner import OUTPUT_RATES, Learner
+from charrnn.model import Model
 
 CONFIG = ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5)
 
@@ -75,6 +78,54 @@ def test_gradients_are_clipped(options, length):
         length = min(1.0, np.linalg.norm(before))
     expected = before * (length / np.linalg.norm(before)) if length else before
     np.testing.assert_allclose(gradients, expected, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_recurrent_dropout_is_a_network_with_some_weights_from_step_to_step_missing(cell, threads):
+    """Loss and gradients are that network's, but of the weights as they are."""
+    config = replace(CONFIG, cell=cell)
+    shape = {"batch_size": 4, "seq_length": 6}
+    options = TrainOptions(recurrent_dropout=0.25)
+    learner = Learner(config, options, np.random.default_rng(0), threads, **shape)
+    weights = learner.model.state_dict()
+    loss, _ = learner.compute(*chunk(), 77)
+    assert all(np.array_equal(a, weights[name]) for name, a in learner.model.state_dict().items())
+
+    gradients = learner.stack.gradients.state_dict()
+    learner.model.drop_recurrent(learner.model.parameters, 77, 0.25)
+    thinned = learner.model.state_dict()
+    other = Learner(config, TrainOptions(), np.random.default_rng(0), 1, **shape)
+    other.model.load_state_dict(thinned)
+    assert other.compute(*chunk(), None)[0] == loss
+    for name, g in other.stack.gradients.state_dict().items():
+        recurrent = "weight_hh" in name
+        mask = np.where(thinned[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
+        np.testing.assert_allclose(thinned[name], weights[name] * mask, rtol=1e-6)
+        np.testing.assert_allclose(gradients[name], g * mask, rtol=1e-6)
+        if recurrent:
+            assert 0.1 < (mask == 0).mean() < 0.4
+
+
+def test_after_recurrent_dropout_the_whole_network_goes_on():
+    learner = learner_of(recurrent_dropout=0.5)
+    learner.compute(*chunk(), 5)
+    learner.update(0.01)
+    x, y = chunk()
+    whole = Model(CONFIG)
+    whole.load_state_dict(learner.model.state_dict())
+    state = whole.zero_state(4)
+    assert np.array_equal(learner.model.forward(x, state)[0], whole.forward(x, state)[0])
+
+
+def test_both_kinds_of_dropout_go_together():
+    options = TrainOptions(recurrent_dropout=0.25)
+    config = replace(CONFIG, dropout=0.3)
+    losses = set()
+    for seed in 1, 2, 1:
+        learner = Learner(config, options, np.random.default_rng(0), 1, 4, 6)
+        losses.add(learner.compute(*chunk(), seed)[0])
+    assert learner.drops and len(losses) == 2
 
 
 def test_afresh_it_is_as_if_new():

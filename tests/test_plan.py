@@ -40,6 +40,7 @@ def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
     small, large = (fitted(monkeypatch, n, 180, 80_000) for n in (5_000, 2_000_000))
     assert small.config.hidden_size < large.config.hidden_size
     assert small.config.dropout == 0.5 and large.config.dropout == 0
+    assert small.options.recurrent_dropout > 0 == large.options.recurrent_dropout
 
 
 def test_a_huge_text_is_read_in_part(monkeypatch):
@@ -49,9 +50,11 @@ def test_a_huge_text_is_read_in_part(monkeypatch):
 
 
 def test_what_is_given_stays(monkeypatch):
-    given = {"hidden_size": 96, "dropout": 0.25}
-    chosen = fitted(monkeypatch, 10**5, 60, 80_000, given=given, **given)
+    sizes = {"hidden_size": 96, "dropout": 0.25}
+    given = [*sizes, "recurrent_dropout"]
+    chosen = fitted(monkeypatch, 10**5, 60, 80_000, given=given, **sizes)
     assert (chosen.config.hidden_size, chosen.config.dropout) == (96, 0.25)
+    assert chosen.options.recurrent_dropout == 0
 
 
 def test_no_other_size_than_the_given_is_tried(monkeypatch):

@@ -90,6 +90,10 @@ def setting(name: str, help: str, **more: Any):
 @setting(
     "dropout", "Share of the units switched off at random, between layers and before the output."
 )
+@setting(
+    "recurrent_dropout",
+    "Share of the weights from one step to the next switched off at random.",
+)
 @setting("seq_length", "Characters through which the error is followed back.")
 @setting("batch_size", "Places in the text that are read side by side.")
 @setting(

@@ -14,23 +14,40 @@ _A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 def drop(source, target, seed, rate, steps, first, last):
     """target[t, rows] = source[t, rows] * mask / (1 - rate), mask 0 at `rate` of the places.
 
-    source, target (T, B, H), perhaps the same array; seed uint32.
+    source, target (T, B, H); seed uint32.
     """
-    width = source.shape[2]
     for t in range(steps):
-        start = np.uint32((t * source.shape[1] + first) * width)
-        a = source[t, first:last].reshape(-1)
-        _masked(a, target[t, first:last].reshape(-1), start, np.uint32(seed), rate)
+        a, b = source[t, first:last].reshape(-1), target[t, first:last].reshape(-1)
+        for i in range(a.size):
+            b[i] = a[i]
+        _mask_(b, _start(source, t, first), seed, rate)
+
+
+@entry
+def drop_(array, seed, rate, steps, first, last):
+    """The same in place, for which `drop` would be slow: it cannot see that its arrays are one."""
+    for t in range(steps):
+        _mask_(array[t, first:last].reshape(-1), _start(array, t, first), seed, rate)
+
+
+def mixed(seed: int, number: int) -> int:
+    """A seed of its own for each of several masks."""
+    return (seed + number * 0x9E3779B9) % 2**32
 
 
 @jit
-def _masked(source, target, start, seed, rate):
-    scale = source.dtype.type(1 / (1 - rate))
-    none = source.dtype.type(0)
+def _start(array, t, first):
+    return np.uint32((t * array.shape[1] + first) * array.shape[2])
+
+
+@jit
+def _mask_(a, start, seed, rate):
+    scale = a.dtype.type(1 / (1 - rate))
+    none = a.dtype.type(0)
     limit = np.uint32(rate * 4294967296.0)
-    for i in range(source.size):
-        u = _hash(_hash(np.uint32(start + np.uint32(i))) ^ seed)
-        target[i] = source[i] * (scale if u >= limit else none)
+    for i in range(a.size):
+        u = _hash(_hash(np.uint32(start + np.uint32(i))) ^ np.uint32(seed))
+        a[i] *= scale if u >= limit else none
 
 
 @jit
