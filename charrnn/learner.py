@@ -15,9 +15,9 @@ from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 # How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
 # two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"adam": 3.0}
-# Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best ones
-# and those that take their place, and two for what is copied to be written.
-COPIES = 10
+# Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best
+# ones, and two for what is copied to be written.
+COPIES = 9
 
 
 class Learner:
