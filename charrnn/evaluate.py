@@ -74,10 +74,17 @@ class Validation:
     Each stream but the first starts WARM_UP characters early, to have a state, and those do not
     count; so every character but the first counts once or, if they are more than `most`, about so
     many do: the first of each stream. The stack is its own: evaluating never touches the state of
-    training.
+    training; but it works in the memory of `lender`, which is between two steps.
     """
 
-    def __init__(self, model: Model, ids: Ids, rows: int, most: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        ids: Ids,
+        rows: int,
+        most: int | None = None,
+        lender: Stack | None = None,
+    ) -> None:
         length = -(-(len(ids) - 1) // rows)
         read = min(length, -(-(most or len(ids)) // rows))
         warm_up = min(WARM_UP, length)
@@ -88,7 +95,7 @@ class Validation:
         counted = (len(s) - 1 - k for s, k in zip(self._streams, self._skipped, strict=True))
         self._total = sum(max(n, 0) for n in counted)
         steps = min(VALIDATION_STEPS, _steps(model, rows), self._length)
-        self._stack = Stack(model, rows, steps)
+        self._stack = Stack(model, rows, steps, lender=lender)
 
     def loss(self) -> float:
         """Nats per character at the model's weights of now."""

@@ -23,7 +23,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
-from numba.core.runtime import rtsys
+from numba.core.runtime import _nrt_python
 
 # No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
 # vector and scalar code would round differently, and results depend on how threads share rows.
@@ -81,6 +81,17 @@ def _announce() -> None:
     logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
 
 
+@functools.cache
+def _announce_runtime() -> None:
+    """Tell LLVM where Numba's runtime is, which loaded code calls.
+
+    Numba itself also compiles a part of it anew in each process, for 30 ms and 30 MB; but code that
+    is loaded brings that part with it, and before any is compiled Numba will do so still.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+
+
 class _Locator(_CacheLocator):
     """Puts compiled code in CACHE_FOLDER; the folder's name already stands for the sources."""
 
@@ -114,7 +125,7 @@ class _SafeCache(Cache):
         code = None
         try:
             # (Cache.load_overload would import, for a third of a second, what compiling needs.)
-            rtsys.initialize(target_context)
+            _announce_runtime()
             code = self._load_overload(sig, target_context)
         except Exception:
             # A file cut short by a crash must cost a compilation, not the run, and only one.

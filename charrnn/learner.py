@@ -22,10 +22,9 @@ SETTINGS = {  # of the options, those that an optimizer has as its own
     "adam": ("weight_decay",),
     "sgd": ("momentum",),
 }
-# Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best ones
-# and those that take their place, the whole ones while some are dropped, and two for what is
-# copied to be written.
-COPIES = 11
+# Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best
+# ones, the whole ones while some are dropped, and two for what is copied to be written.
+COPIES = 10
 
 
 class Learner:

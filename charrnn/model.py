@@ -69,9 +69,13 @@ class Parameters:
         inner = array[..., : shape[0] // self._gates(name)]
         return inner if inner.ndim == 2 else inner.transpose(1, 2, 0)
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies in PyTorch's names and shapes."""
-        return {name: array.copy() for name, array in self.tensors().items()}
+    def state_dict(self, into: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Copies in PyTorch's names and shapes, in place of those of an earlier call if given."""
+        if into is None:
+            return {name: array.copy() for name, array in self.tensors().items()}
+        for name, array in self.tensors().items():
+            into[name][...] = array
+        return into
 
     def tensors(self) -> dict[str, np.ndarray]:
         """The same, but copies only of what is padded."""
@@ -133,44 +137,53 @@ class Model:
                 view[...] = np.array(self.cell.BIAS)[:, None]
 
     def _allocate_packed(self) -> None:
-        """Room for the weights as panels, forward and transposed, and for the sums of biases."""
+        """Room for the weights as panels and for the sums of biases."""
         c, gates = self.config, self.cell.GATES
         h = padded(c.hidden_size)
-
-        def room(gates: int, inputs: int, outputs: int) -> np.ndarray:
-            return zeros((gates, padded(outputs) // PANEL, padded(inputs), PANEL), self.dtype)
-
         inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
-        self.w_ih = [room(gates, d, h) for d in inputs]
-        self.w_ih_t = [room(gates, h, d) for d in inputs]
-        self.w_hh = [room(gates, h, h) for _ in inputs]
-        self.w_hh_t = [room(gates, h, h) for _ in inputs]
-        self.w_out = room(1, h, c.vocab_size)
-        self.w_out_t = room(1, c.vocab_size, h)
+        self.w_ih = [self._panels(gates, d, h) for d in inputs]
+        self.w_hh = [self._panels(gates, h, h) for _ in inputs]
+        self.w_out = self._panels(1, h, c.vocab_size)
         self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
         self.extra = [zeros((len(self.cell.EXTRA), h), self.dtype) for _ in inputs]
-        self._packings = self._list_packings()
+        self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
+        self._can_learn = False
 
-    def _list_packings(self) -> list[tuple]:
-        """(weights, gate, panels, transposed panels) for every matrix that is multiplied."""
+    def _panels(self, gates: int, inputs: int, outputs: int) -> np.ndarray:
+        return zeros((gates, padded(outputs) // PANEL, padded(inputs), PANEL), self.dtype)
+
+    def prepare_to_learn(self) -> None:
+        """Have the weights as transposed panels, too, now and after each `pack`: for backward."""
+        if self._can_learn:
+            return
+        c, gates = self.config, self.cell.GATES
+        h = padded(c.hidden_size)
+        inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
+        self.w_ih_t = [self._panels(gates, h, d) for d in inputs]
+        self.w_hh_t = [self._panels(gates, h, h) for _ in inputs]
+        self.w_out_t = self._panels(1, c.vocab_size, h)
+        self._packings += self._list_packings(
+            pack_transposed, self.w_hh_t, self.w_ih_t, self.w_out_t
+        )
+        self._can_learn = True
+        self.pack()
+
+    def _list_packings(self, kernel: Callable, w_hh, w_ih, w_out) -> list[tuple]:
+        """(kernel, weights, gate, panels) for every matrix that is multiplied."""
         stored, packings = self.parameters.stored, []
         for k in range(self.config.num_layers):
             for g in range(self.cell.GATES):
-                w = stored[f"rnn.weight_hh_l{k}"]
-                packings.append((w, g, self.w_hh[k][g], self.w_hh_t[k][g]))
+                packings.append((kernel, stored[f"rnn.weight_hh_l{k}"], g, w_hh[k][g]))
                 if k or self.config.embedding_size:
-                    w = stored[f"rnn.weight_ih_l{k}"]
-                    packings.append((w, g, self.w_ih[k][g], self.w_ih_t[k][g]))
-        packings.append((stored["output.weight"], 0, self.w_out[0], self.w_out_t[0]))
-        return packings
+                    packings.append((kernel, stored[f"rnn.weight_ih_l{k}"], g, w_ih[k][g]))
+        return [*packings, (kernel, stored["output.weight"], 0, w_out[0])]
 
     def pack(self) -> None:
         """Bring the packed copies up to date with the weights."""
 
         def part(i: int, size: int) -> None:
-            for w, gate, panels, transposed in self._packings[i::size]:
-                pack(w, gate, panels)
-                pack_transposed(w, gate, transposed)
+            for kernel, w, gate, panels in self._packings[i::size]:
+                kernel(w, gate, panels)
 
         self.team.run(part, threads_for(self.parameters.flat.size))
         stored = self.parameters.stored
@@ -193,9 +206,9 @@ class Model:
 
         self.team.run(part, threads_for(parameters.flat.size))
 
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the weights in PyTorch's names and shapes."""
-        return self.parameters.state_dict()
+    def state_dict(self, into: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+        """Copies of the weights in PyTorch's names and shapes; `into` see Parameters."""
+        return self.parameters.state_dict(into)
 
     def load_state_dict(self, tensors: dict[str, np.ndarray]) -> None:
         """Take over weights of PyTorch's names and shapes. CharRNNError if any does not fit."""
@@ -231,28 +244,58 @@ class Model:
         return loss, stack.gradients.state_dict(), stack.get_state(), stack.start_gradient()
 
 
+class _Loan:
+    """Arrays cut from the memory of a stack that rests meanwhile, as far as it goes; then new ones.
+
+    What is lent holds any numbers.
+    """
+
+    def __init__(self, lender: Stack | None, dtype) -> None:
+        self._left = np.empty(0, dtype) if lender is None else lender.scratch.reshape(-1)
+
+    def array(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = _size(shape)
+        if size > self._left.size:
+            return zeros(shape, self._left.dtype)
+        array, self._left = self._left[:size], self._left[size:]
+        return array.reshape(shape)
+
+
 class Stack:
     """All layers at work on B rows for up to T steps: the arrays in between, forward, backward.
 
     Rows are dealt to threads, each of which takes its own through all layers and steps without
     waiting; then columns of the weight gradients are. Both give the same bits for any number of
     threads, since no sum is ever split.
+
+    A stack may work in memory that another, the `lender`, needs within a step only; between its
+    own calls that may be overwritten, and so the state has to be set anew.
     """
 
-    def __init__(self, model: Model, batch_size: int, steps: int, training: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        batch_size: int,
+        steps: int,
+        training: bool = False,
+        lender: Stack | None = None,
+    ) -> None:
         c, cell, dtype = model.config, model.cell, model.dtype
         self.model, self.batch_size, self.steps = model, batch_size, steps
         self.threads = max(1, min(model.team.size, batch_size // 2))
         T, B, H, L = steps, batch_size, padded(c.hidden_size), c.num_layers
-        self.z = [zeros((T, cell.PLANES, B, H), dtype) for _ in range(L)]
-        self.s = [zeros((cell.STATES, T + 1, B, H), dtype) for _ in range(L)]
-        self.kept = [zeros((cell.KEPT, T, B, H), dtype) for _ in range(L)]
-        self.embedded = zeros((T, B, padded(c.embedding_size)), dtype)
-        self.logits = zeros((T, B, padded(c.vocab_size)), dtype)
+        lent = _Loan(lender, dtype)
+        self.scratch = lent.array((L, T, cell.PLANES, B, H))
+        self.z = list(self.scratch)
+        self.s = [lent.array((cell.STATES, T + 1, B, H)) for _ in range(L)]
+        self.kept = [lent.array((cell.KEPT, T, B, H)) for _ in range(L)]
+        self.embedded = lent.array((T, B, padded(c.embedding_size)))
+        self.logits = lent.array((T, B, padded(c.vocab_size)))
         self.losses = zeros((T, B), np.float64)
         if training:
+            model.prepare_to_learn()
             self.dropped = [zeros((T, B, H), dtype) if c.dropout else None for _ in range(L)]
-            self.dh = [zeros((T + 1, B, H), dtype) for _ in range(min(L, 2))]
+            self.dh = zeros((T + 1, B, H), dtype)
             self.carry_gradient = zeros((B, H), dtype)
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
@@ -265,12 +308,13 @@ class Stack:
         """The memory that all of it needs in training, without the weights and their gradients."""
         c, cell = config, CELLS[config.cell]
         layer = padded(c.hidden_size) * (cell.PLANES + cell.STATES + cell.KEPT + 1)
-        rest = 2 * padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
+        rest = padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
         return 4 * steps * batch_size * (c.num_layers * layer + rest)
 
     def set_state(self, state: np.ndarray, rows: slice = slice(None)) -> None:
         """Start from state (L, S, B, H), or start `rows` alone."""
         for k, s in enumerate(self.s):
+            s[:, 0, rows] = 0  # the padding
             s[:, 0, rows, : self.model.config.hidden_size] = state[k]
 
     def get_state(self) -> np.ndarray:
@@ -381,10 +425,9 @@ class Stack:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
         scale = m.dtype.type(1 / x.size)
         losses_of(self.logits, y, self.losses, m.config.vocab_size, scale, *rows)
-        top = len(self.z) - 1
-        output_gradient(self.logits, m.w_out_t[0], self.dh[top % 2][1:], *rows)
-        for k in range(top, -1, -1):
-            dh, carry = self.dh[k % 2], self.carry_gradient
+        dh, carry = self.dh, self.carry_gradient
+        output_gradient(self.logits, m.w_out_t[0], dh[1:], *rows)
+        for k in reversed(range(len(self.z))):
             if dropout_seed is not None:
                 drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
             dh[0, first:last] = 0
@@ -395,7 +438,7 @@ class Stack:
             self.d_start[k, 0, first:last] = dh[0, first:last]
             self.d_start[k, 1:, first:last] = carry[first:last]
             if not self._is_look_up(k):
-                below = self.dh[(k - 1) % 2][1:] if k else self.d_embedded
+                below = dh[1:] if k else self.d_embedded  # this layer's dh has done its work
                 below[: x.shape[0], first:last] = 0
                 output_product(self.z[k], m.w_ih_t[k], cell.INPUT_PLANES, below, *rows)
 

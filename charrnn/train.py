@@ -17,7 +17,7 @@ import numpy as np
 
 from .checkpoint import Arrays, damaged, load_model
 from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names, tensor_shapes
-from .corpus import Corpus, Ids, Streams, fit, split
+from .corpus import Corpus, Streams, fit, split
 from .errors import CharRNNError, UsageError
 from .evaluate import Validation
 from .files import FilePath, Hold, RunFiles, claim, run_files, shown
@@ -186,14 +186,14 @@ class Run:
     ) -> None:
         self.corpus, self.files, self.finished, self._stopping = corpus, files, False, False
         self.config, self.options = config, options = plan.config, plan.options
-        self._hold, self._threads, self._save_every = hold, threads, save_every
+        self._hold, self._save_every = hold, save_every
         train_ids, val_ids = split(corpus.ids, options.val_fraction)
         shape = fit(len(train_ids), options.batch_size, options.seq_length)
         self.streams = Streams(train_ids, *shape)
         self.rng = np.random.default_rng(options.seed)
         self.learner = Learner(config, options, self.rng, threads, *shape)
         self._held_out = val_ids[: TrainOptions.val_chars + 1]
-        self._validation = _validation_of(self.model, self._held_out, options.val_chars)
+        self._validation = self._validation_of(options.val_chars)
         self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
         self._saves = Saves(files, config, corpus.vocabulary)
         self.held_out_loss: float | None = None  # of the best weights, once the run has finished
@@ -206,6 +206,14 @@ class Run:
     @property
     def model(self) -> Model:
         return self.learner.model
+
+    def _validation_of(self, most: int) -> Validation | None:
+        """What measures the loss on `most` of what is held out; None if that is too little."""
+        ids = self._held_out
+        if len(ids) < 2:
+            return None
+        rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
+        return Validation(self.model, ids, rows, most, self.learner.stack)
 
     def _all_steps(self) -> int:
         """Updates of the whole run, as far as is known now."""
@@ -294,10 +302,12 @@ class Run:
 
     def _measure_best(self) -> None:
         """Let the model file tell the loss on all that is held out: validation read a part."""
-        best = self._best()
-        model = Model(self.config, threads=self._threads)
-        model.load_state_dict(best.tensors)
-        self.held_out_loss = _validation_of(model, self._held_out, len(self._held_out)).loss()
+        best, last = self._best(), self.model.state_dict()
+        self.model.load_state_dict(best.tensors)
+        try:
+            self.held_out_loss = self._validation_of(len(self._held_out)).loss()
+        finally:
+            self.model.load_state_dict(last)
         self._saves.keep(Best(best.tensors, best.training | {"val_loss": self.held_out_loss}))
 
     def _advance(self) -> Report:
@@ -461,7 +471,9 @@ class Run:
             "history": list(at.history),
             "options": asdict(self.options),
         }
-        self._saves.keep(Best(self.model.state_dict(), training))
+        # In the place of those before, which no file needs any more.
+        tensors = self.model.state_dict(into=self._saves.best and self._saves.best.tensors)
+        self._saves.keep(Best(tensors, training))
         self._has_best = True
 
     def _news(self) -> str | None:
@@ -510,14 +522,6 @@ class Run:
         prime = np.array([vocabulary.line_start])
         ids = generate(self.model, prime, np.random.default_rng(self.options.seed))
         return vocabulary.decode([next(ids) for _ in range(length)])
-
-
-def _validation_of(model: Model, ids: Ids, most: int) -> Validation | None:
-    """What measures the loss on `ids`, or on parts of them; None for too few."""
-    if len(ids) < 2:
-        return None
-    rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
-    return Validation(model, ids, rows, most)
 
 
 def _log_line(report: Report, validated: bool) -> dict[str, Any]:

@@ -147,6 +147,12 @@ def test_two_processes_at_once(start, tmp_path):
     assert not list(tmp_path.rglob("*.tmp.*"))
 
 
+def test_what_is_loaded_needs_no_compiler(start):
+    """Numba would compile a part of its runtime first: as long as to load all, and 30 MB."""
+    work = WORK + "from numba.core.runtime import rtsys; print(rtsys._init)"
+    assert [outcome(start("-c", work))[1].split()[-1] for _ in range(2)] == ["True", "False"]
+
+
 READ_ONLY = 'mount -t tmpfs -o mode=755 none "$1" && mount -o remount,ro "$1" && shift && exec "$@"'
 FULL = 'mount -t tmpfs -o size=4k,nr_inodes=9 none "$1" && shift && exec "$@"'
 

@@ -146,6 +146,41 @@ def test_a_stack_used_again_for_chunks_of_other_lengths_gives_what_a_new_one_doe
         np.testing.assert_array_equal(state, end_state)
 
 
+@every_cell
+@pytest.mark.parametrize("rows, steps", [(5, 8), (2, 3), (40, 9)])
+def test_a_stack_may_work_in_the_memory_of_another(cell, rows, steps):
+    """As validations do: as large, smaller, larger; in between two steps the other does not notice.
+
+    What is lent holds anything.
+    """
+    model, _, x, y, state = problem(cell, (8, 5, 9, 17, 0, 2), np.float32)
+    lender, own = Stack(model, 5, 8, training=True), Stack(model, rows, steps)
+    lender.set_state(state)
+    borrower = Stack(model, rows, steps, lender=lender)
+    assert (rows == 40) != np.shares_memory(borrower.z[1], lender.scratch)
+    expected = model.loss_and_gradients(x, y, state)[0]
+    ids = np.random.default_rng(5).integers(0, 9, (2, 3 * steps, rows), np.int32)
+    for _ in range(2):
+        lender.scratch[...] = np.nan
+        for stack in own, borrower:
+            stack.set_state(model.zero_state(rows))
+        for chunk in np.split(ids, 3, axis=1):
+            np.testing.assert_array_equal(borrower.losses_of(*chunk), own.losses_of(*chunk))
+        np.testing.assert_array_equal(borrower.get_state(), own.get_state())
+        assert lender.loss_and_gradients(x, y, None) == expected
+
+
+def test_weights_are_copied_in_the_place_of_earlier_copies():
+    model, params, *_ = problem()
+    kept = model.state_dict()
+    arrays = list(kept.values())
+    model.load_state_dict({name: 2 * w for name, w in params.items()})
+    assert model.state_dict(into=kept) is kept
+    for array, (name, w) in zip(arrays, params.items(), strict=True):
+        assert kept[name] is array
+        np.testing.assert_array_equal(array, 2 * w, err_msg=name)
+
+
 # --- numbers near and past the edge ---
 
 
