@@ -104,7 +104,7 @@ def test_a_large_vocabulary_with_many_equals_is_cut_as_a_sort_cuts_it(temperatur
     how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     ids, recent = np.zeros((1, rows), np.int32), np.zeros((rows, 0), np.int32)
     allowed = np.ones(size, bool)
-    draw_rows(logits, allowed, 1.0, temperature, top_k, top_p, 0.0, recent, u, 0, ids, 0, rows)
+    draw_rows(logits, allowed, 1.0, temperature, top_k, top_p, 0.0, recent, u, 0, ids, ids, 0, rows)
     for n in range(rows):
         expected = naive.sample(logits[0, n, :size], np.random.default_rng(n), **how)
         assert ids[0, n] == expected, n
@@ -116,7 +116,7 @@ def test_logits_that_are_no_numbers_still_give_an_id(how):
     logits[0, 1, 4] = np.inf
     ids, u = np.full((1, 2), -1, np.int32), np.full((2, 1), 0.5)
     allowed, recent = np.ones(11, bool), np.zeros((2, 0), np.int32)
-    draw_rows(logits, allowed, 1.0, 1.0, *how, 0.0, recent, u, 0, ids, 0, 2)
+    draw_rows(logits, allowed, 1.0, 1.0, *how, 0.0, recent, u, 0, ids, ids, 0, 2)
     assert ((ids >= 0) & (ids < 11)).all()
 
 

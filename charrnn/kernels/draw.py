@@ -162,12 +162,12 @@ def _chosen(p, share):
 
 @entry
 def draw_rows(
-    logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, step, ids, first, last
+    logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, step, ids, x, first, last
 ):
-    """ids[0, n] = the draw from logits[0, n] with u[n, step], for the rows n from first to last.
+    """ids[step, n] = x[0, n] = the draw from logits[0, n] with u[n, step], n from first to last.
 
-    logits (1, N, padded V), allowed (V,) bool, u (N, steps), ids (1, N) int32; recent (N, W) int32
-    holds the last ids of each row, the drawn one at the end; W may be 0.
+    logits (1, N, padded V), allowed (V,) bool, u (N, steps), ids (steps, N) and x (1, N) int32;
+    recent (N, W) int32 holds the last ids of each row, the drawn one at the end; W may be 0.
     """
     p = np.empty(allowed.size, np.float64)
     for n in range(first, last):
@@ -175,7 +175,7 @@ def draw_rows(
             logits[0, n, : allowed.size], allowed, penalty, temperature, top_k, top_p, min_p,
             recent[n], u[n, step], p,
         )  # fmt: skip
-        ids[0, n] = i
+        ids[step, n] = x[0, n] = i
         for j in range(1, recent.shape[1]):
             recent[n, j - 1] = recent[n, j]
         if recent.shape[1] > 0:
