@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -33,14 +33,20 @@ def surprises(model: Model, ids: Ids) -> Iterator[np.ndarray]:
         yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
 
 
-def mean_loss(model: Model, ids: Ids) -> float:
+def mean_loss(model: Model, ids: Ids, progress: Callable[[int], object] | None = None) -> float:
     """Nats per character of `ids`, each predicted from all before it, from a zero state.
 
-    Raises CharRNNError for fewer than two ids: the first is given, not predicted.
+    `progress` is called with each number of characters predicted. Raises CharRNNError for fewer
+    than two ids: the first is given, not predicted.
     """
     if len(ids) < 2:
         raise CharRNNError("the text is too short to measure: it needs two characters or more.")
-    return float(sum(part.sum() for part in surprises(model, ids)) / (len(ids) - 1))
+    total = 0.0
+    for part in surprises(model, ids):
+        total += part.sum()
+        if progress is not None:
+            progress(len(part))
+    return float(total / (len(ids) - 1))
 
 
 def cold_loss(model: Model, ids: Ids, window: int) -> float:

@@ -29,7 +29,7 @@ from .kernels.product import (
     weight_gradient,
     zeros,
 )
-from .kernels.vectors import vector_gradient
+from .kernels.vectors import carry, vector_gradient
 
 
 class Parameters:
@@ -351,7 +351,7 @@ class Stack:
             for step in range(steps):
                 self._forward_rows(x, None, first, last)
                 for s in self.s:
-                    s[:, 0, first:last] = s[:, 1, first:last]
+                    carry(s, first, last)
                 follow(step, first, last)
 
         self.model.team.run(part, threads)

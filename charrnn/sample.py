@@ -93,8 +93,7 @@ class Writer:
 
         def draw(step: int, first: int, last: int) -> None:
             logits = self._stack.logits
-            draw_rows(logits, *self._cut, self._recent, u, step, self._ids, first, last)
-            ids[step, first:last] = self._ids[0, first:last]
+            draw_rows(logits, *self._cut, self._recent, u, step, ids, self._ids, first, last)
 
         model = self._stack.model
         work = len(u) * model.parameters.flat.size

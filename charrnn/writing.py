@@ -13,6 +13,7 @@ from .sample import Writer
 
 ROWS = 256  # texts written side by side: about what the processor's cache holds
 STEPS = 16  # characters of each that are written before one looks whether a text has ended
+KNOWN = 64  # the same where all end at a known length: nothing is written in vain
 KEPT = 2**22  # characters that wait to be read, at most
 WORK = 2**27  # products before a text is shown again: some milliseconds
 
@@ -46,7 +47,8 @@ class Writing:
         self._writer = Writer(model, prime, 1, **how)
         self._rows: list[int | None] = [None]  # the number of the text that each row writes
         self._count, self._seed, self._ending, self._symbols = count, seed, ending, symbols
-        self._steps = max(1, min(STEPS, WORK // model.parameters.flat.size))
+        steps = STEPS if ending.stops or ending.lines else KNOWN
+        self._steps = max(1, min(steps, WORK // model.parameters.flat.size))
         self._most = min(ROWS, max(1, KEPT // (ending.length or 1)))  # rows
         self._texts: dict[int, _Text] = {}  # begun and not yet read to the end
         self._begun = 0  # texts

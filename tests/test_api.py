@@ -52,8 +52,8 @@ def test_without_a_prime_a_text_starts_as_a_line_does(model):
 
 
 def test_a_stream_is_the_sample_in_pieces(model):
-    pieces = list(model.stream(30, seed=2))
-    assert "".join(pieces) == model.sample(30, seed=2)
+    pieces = list(model.stream(200, seed=2))
+    assert "".join(pieces) == model.sample(200, seed=2)
     assert len(pieces) > 1
 
 

@@ -163,6 +163,20 @@ def test_exp_in_ulp():
     assert ulps(y, np.exp(x.astype(np.float64))).max() < 3
 
 
+def test_exp_of_float64():
+    x = np.concatenate([np.linspace(-708, 709, 400_001), np.linspace(-1, 0, 100_001)])
+    y = x.copy()
+    exp_(y)
+    assert (np.abs(y / np.exp(x.astype(np.longdouble)) - 1)).max() < 2.3e-16
+    special = np.array([0, -708.1, -1e300, -np.inf, np.inf, np.nan])
+    exp_(special)
+    assert special[:4].tolist() == [1, 0, 0, 0]
+    assert 8e307 < special[4] < np.inf and math.isnan(special[5])
+    equal = np.full(67, -1.2345)  # in vectors and at the end alone: equals stay equals
+    exp_(equal)
+    assert len(set(equal)) == 1
+
+
 @pytest.mark.parametrize("function", [tanh_, sigmoid_, exp_])
 def test_special_values(function):
     x = np.array([np.nan, np.inf, -np.inf, 0], np.float32)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from charrnn.cells import CELLS
 from charrnn.config import ModelConfig
+from charrnn.kernels.draw import draw_rows
 from charrnn.model import Model
 from charrnn.sample import PRIME_STEPS, RECENT, Writer, generate
 
@@ -90,6 +91,33 @@ def test_any_mix_of_options_gives_the_text_of_the_plain_loop(how, seed, length):
     rng = np.random.default_rng(seed)
     expected = naive_text(PARAMS, MODEL.config, prime_of(length), rng, 2 * RECENT, **how)
     assert drawn(MODEL, prime_of(length), seed, 2 * RECENT, **how) == expected
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0])
+@pytest.mark.parametrize("top_k", [0, 1, 7, 150, 299, 300])
+@pytest.mark.parametrize("top_p", [1e-6, 0.5, 0.9, 0.999, 1.0])
+def test_a_large_vocabulary_with_many_equals_is_cut_as_a_sort_cuts_it(temperature, top_k, top_p):
+    size, rows, rng = 300, 25, np.random.default_rng(1)
+    logits = np.zeros((1, rows, 304), np.float32)
+    logits[0, :, :size] = rng.standard_normal((rows, size)).round(rng.integers(0, 3)) * 2
+    u = np.array([[np.random.default_rng(n).random()] for n in range(rows)])
+    how = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    ids, recent = np.zeros((1, rows), np.int32), np.zeros((rows, 0), np.int32)
+    allowed = np.ones(size, bool)
+    draw_rows(logits, allowed, 1.0, temperature, top_k, top_p, 0.0, recent, u, 0, ids, ids, 0, rows)
+    for n in range(rows):
+        expected = naive.sample(logits[0, n, :size], np.random.default_rng(n), **how)
+        assert ids[0, n] == expected, n
+
+
+@pytest.mark.parametrize("how", [(0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)], ids=str)
+def test_logits_that_are_no_numbers_still_give_an_id(how):
+    logits = np.full((1, 2, 16), np.nan, np.float32)
+    logits[0, 1, 4] = np.inf
+    ids, u = np.full((1, 2), -1, np.int32), np.full((2, 1), 0.5)
+    allowed, recent = np.ones(11, bool), np.zeros((2, 0), np.int32)
+    draw_rows(logits, allowed, 1.0, 1.0, *how, 0.0, recent, u, 0, ids, ids, 0, 2)
+    assert ((ids >= 0) & (ids < 11)).all()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

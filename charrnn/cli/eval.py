@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--corpus",
     multiple=True,
-    metavar="FILE",
+    type=FILE,
+    show_default=False,
     help="What the model has learned from, without TEXT: also measure an n-gram and xz that "
     "learn from it. Give it again to add a file.",
 )
@@ -67,12 +68,14 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
     """
     from ..api import load
     from ..corpus import read_corpus
+    from .progress import measuring, reading
 
     language_model = load(model, threads)
 
     def read(paths: tuple[str, ...]) -> Corpus:
-        vocabulary = language_model.vocabulary
-        found = read_corpus(paths, encoding=encoding, vocabulary=vocabulary, unknown=unknown)
+        how = {"encoding": encoding, "vocabulary": language_model.vocabulary, "unknown": unknown}
+        with reading() as progress:
+            found = read_corpus(paths, progress=progress, **how)
         warn_unknown(found.left_out)
         return found
 
@@ -80,7 +83,8 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
     train = read(corpus) if corpus else None
     from ..evaluate import cold_loss, mean_loss
 
-    nats = mean_loss(language_model.model, text.ids)
+    with measuring(len(text.ids)) as measured:
+        nats = mean_loss(language_model.model, text.ids, measured)
     more = []  # (name in JSON, name in the table, nats per character)
     if window:
         cold = cold_loss(language_model.model, text.ids, window)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..corpus import Corpus, read_corpus
 from ..errors import CharRNNError, UsageError, printable
 from ..vocab import UnknownCharacters
 from .common import warn_unknown
+from .progress import reading
 
 if TYPE_CHECKING:
     from ..evaluate import Reader
@@ -73,6 +74,7 @@ class Score:
         self.total = self._line(0, 0)
         self.won = [0] * len(self.models)
         self._top = top
+        self.progressed: Callable[[int], object] | None = None  # called with characters read
 
     def _check_known(self, unknown: str) -> None:
         if not self._known.any():
@@ -112,6 +114,8 @@ class Score:
             ids = self.corpus.ids[start : start + BLOCK]
             pairs = zip(readers, self._tables, strict=True)
             yield start, [_found(r, table[ids], self._known[ids]) for r, table in pairs]
+            if self.progressed is not None:
+                self.progressed(len(ids))
 
     def _counted(self, line: Line) -> Line:
         self.total.characters += line.characters
@@ -172,7 +176,9 @@ def _names(paths: tuple[str, ...]) -> list[str]:
 
 def _read(texts, models: list[LanguageModel], encoding: str) -> Corpus:
     """The text in a vocabulary of its own."""
-    corpus = read_corpus(texts, encoding=encoding, as_bytes=models[0].vocabulary.is_bytes)
+    as_bytes = models[0].vocabulary.is_bytes
+    with reading() as progress:
+        corpus = read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
     if len(corpus.ids) < 2:
         raise CharRNNError("The text is too short to score: it needs two characters or more.")
     return corpus

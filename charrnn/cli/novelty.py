@@ -46,9 +46,11 @@ def command(texts, corpus, json, encoding) -> None:
     if (*texts, *corpus).count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file.")
     from ..corpus import read_corpus
+    from .progress import reading
 
     text = read_corpus(texts, encoding=encoding)
-    known = read_corpus(corpus, encoding=encoding)
+    with reading() as progress:
+        known = read_corpus(corpus, encoding=encoding, progress=progress)
     found, longest = compared(text, known)
     if json:
         values = {

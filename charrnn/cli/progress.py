@@ -70,7 +70,7 @@ def following(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None
 
 
 @contextlib.contextmanager
-def reading(quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
     """Gives what is to be called with (bytes read, bytes in all), or None; large texts show."""
     if quiet or not _on_terminal():
         yield None
@@ -99,7 +99,17 @@ def writing(output: str, total: int | None) -> Iterator[Callable[[int], object] 
 
     A bar is shown after a second, if text goes to a file: a pipe's reader may use the terminal.
     """
-    if not _on_terminal() or (output == "-" and not _is_file(sys.stdout)):
+    if output == "-" and not _is_file(sys.stdout):
+        yield None
+        return
+    with measuring(total) as measured:
+        yield measured
+
+
+@contextlib.contextmanager
+def measuring(total: int | None) -> Iterator[Callable[[int], object] | None]:
+    """Gives what is to be called with every number of characters done, or None; long work shows."""
+    if not _on_terminal():
         yield None
         return
     with tqdm(

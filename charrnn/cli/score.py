@@ -63,15 +63,17 @@ def command(texts, model, lines, color, html, json, unknown, encoding) -> None:
     """
     _check_usage(texts, model, color, html, json)
     from .lines import Score
+    from .progress import writing
     from .views import Objects, Page, Table, write
 
     score = Score(texts, model, encoding, unknown, top=EXPECTED if html else 0)
-    if html:
-        with page_file(html) as file:
-            write(Page(score), score, lines, file)
-    else:
-        view = Objects(score) if json else Table(score, stdout(), color)
-        write(view, score, lines, stdout())
+    with writing(html or "-", len(score.corpus.ids)) as score.progressed:
+        if html:
+            with page_file(html) as file:
+                write(Page(score), score, lines, file)
+        else:
+            view = Objects(score) if json else Table(score, stdout(), color)
+            write(view, score, lines, stdout())
 
 
 def _check_usage(texts, models, color, html, json) -> None:

@@ -1,8 +1,9 @@
-"""tanh, sigmoid and exp that LLVM turns into vector code, for float32; libm's for float64.
+"""tanh, sigmoid and exp that LLVM turns into vector code: for float32, and exp for float64 too.
 
 Since Numba lost its vector mathematics library, `math.tanh` in a loop is a call a value. These are
 branchless approximations over the whole range; NaN stays NaN. Errors (tests/test_kernels.py):
-tanh below 6 ulp, sigmoid below 1e-7 absolute, exp below 3 ulp for results that are not denormal.
+tanh below 6 ulp, sigmoid below 1e-7 absolute, exp below 3 ulp for results that are not denormal,
+in float64 below 1.
 """
 
 import math
@@ -44,6 +45,17 @@ _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
 _ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to a whole number
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
+# The same in float64, where n is read from the lowest bits of what has been rounded: there is no
+# vector instruction that makes a whole number of a float64 before AVX-512.
+_LOG2E_64 = 1 / math.log(2)
+_LN2_HIGH_64, _LN2_LOW_64 = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
+_F3, _F4, _F5, _F6, _F7, _F8, _F9, _F10, _F11, _F12, _F13 = (
+    1 / math.factorial(n) for n in range(3, 14)
+)
+_LOWEST_64, _HIGHEST_64 = -708.0, 709.0
+_ROUND_64 = 1.5 * 2**52
+_BIAS_64, _MANTISSA_BITS_64 = np.int64(1023), np.int64(52)
+
 
 def tanh(x):
     """Hyperbolic tangent of a scalar, inside compiled code."""
@@ -51,7 +63,10 @@ def tanh(x):
 
 
 def exp(x):
-    """e to the x inside compiled code; float32 arguments are taken within [-87, 88]."""
+    """e to the x inside compiled code.
+
+    float32 arguments are taken within [-87, 88]; of float64, 709 is the most, below -708 gives 0.
+    """
     return math.exp(x)
 
 
@@ -72,6 +87,8 @@ def _tanh(x):
 
 @overload(exp, jit_options=_OPTIONS)
 def _exp(x):
+    if x == types.float64:
+        return _exp_64
     if x != types.float32:
         return lambda x: math.exp(x)
 
@@ -84,6 +101,18 @@ def _exp(x):
         return e * np.int32(power).view(np.float32)
 
     return polynomial
+
+
+def _exp_64(x):
+    y = _HIGHEST_64 if x > _HIGHEST_64 else x
+    rounded = y * _LOG2E_64 + _ROUND_64
+    n = rounded - _ROUND_64
+    r = (y - n * _LN2_HIGH_64) - n * _LN2_LOW_64
+    e = _F8 + r * (_F9 + r * (_F10 + r * (_F11 + r * (_F12 + r * _F13))))
+    e = _F3 + r * (_F4 + r * (_F5 + r * (_F6 + r * (_F7 + r * e))))
+    e = 1.0 + r * (1.0 + r * (0.5 + r * e))
+    power = (np.float64(rounded).view(np.int64) + _BIAS_64) << _MANTISSA_BITS_64
+    return 0.0 if x < _LOWEST_64 else e * np.int64(power).view(np.float64)
 
 
 @jit

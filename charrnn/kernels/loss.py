@@ -9,10 +9,10 @@ from .activations import exp
 from .product import fill, products
 
 # A row's sum may be reordered into vector lanes: a row is never split, so its bits do not change.
-_SUMMABLE = FASTMATH | {"reassoc"}
+SUMMABLE = FASTMATH | {"reassoc"}
 
 
-@jit(fastmath=_SUMMABLE)
+@jit(fastmath=SUMMABLE)
 def _exponentials(x, highest):
     """x becomes exp(x - highest), in place; returns the sum."""
     total = x.dtype.type(0)

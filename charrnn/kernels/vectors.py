@@ -1,6 +1,15 @@
-"""Weights that multiply a state element by element (peepholes): their gradients."""
+"""Vectors as long as a state: carried on, and the gradients of weights that multiply one."""
 
 from ..jit import entry, jit
+from .product import copy
+
+
+@entry
+def carry(s, first, last):
+    """s[:, 0] = s[:, 1] for the rows first:last. s (STATES, T + 1, B, H)."""
+    for i in range(s.shape[0]):
+        for b in range(first, last):
+            copy(s[i, 1, b], s[i, 0, b])
 
 
 @entry

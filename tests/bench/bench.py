@@ -18,12 +18,14 @@ from collections.abc import Callable
 import numpy as np
 import processes
 
+from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, TrainOptions
 from charrnn.jit import usable_cores
 from charrnn.kernels.product import pack, product, zeros
 from charrnn.learner import Learner
 from charrnn.model import Model
 from charrnn.sample import generate
+from charrnn.vocab import Vocabulary
 
 try:
     import torch
@@ -230,18 +232,22 @@ def _torch_sampler(shape: tuple, weights: dict, length: int) -> Callable[[], Non
     return theirs
 
 
-def many_texts(seconds: float, texts: int = 64, length: int = 100) -> dict[str, float]:
-    """64 texts side by side against one after the other."""
-    model = model_of(SHAPES["lstm-2x128"])
-    rngs = [np.random.default_rng(i) for i in range(texts)]
-    together = generate(model, np.array([0]), rngs)
-    alone = generate(model, np.array([0]), rngs[0])
+def many_texts(seconds: float, texts: int, length: int, alone: int) -> dict[str, float]:
+    """So many texts at once against `alone` of them one after the other, per character."""
+    shape = SHAPES["lstm-2x128"]
+    vocabulary = Vocabulary("".join(map(chr, range(32, 32 + shape[5]))))
+    model = LanguageModel(model_of(shape), vocabulary, {})
 
-    def one_by_one() -> None:
-        for _ in range(texts * length):
-            next(alone)
+    def write(count: int, seed: int) -> None:
+        for pieces in model.texts(count, length, seed=seed):
+            assert sum(map(len, pieces)) == length
 
-    return in_turn(lambda: [next(together) for _ in range(length)], one_by_one, seconds)
+    result = in_turn(
+        lambda: write(texts, 0), lambda: [write(1, seed) for seed in range(alone)], seconds
+    )
+    for name in "other_ms", "ratio_low", "ratio", "ratio_high":
+        result[name] *= texts / alone
+    return result | {"chars_per_second": texts * length / result["ms"] * 1e3}
 
 
 PARTS: dict[str, Callable[[float], dict[str, float]]] = {
@@ -251,7 +257,8 @@ PARTS: dict[str, Callable[[float], dict[str, float]]] = {
     "numpy-25x512x2048": tile_of_a_step,
     "sample-2x128": lambda seconds: sampling("lstm-2x128", seconds),
     "sample-2x512": lambda seconds: sampling("lstm-2x512", seconds),
-    "sample-64-texts": many_texts,
+    "sample-64-texts": lambda seconds: many_texts(seconds, 64, 100, 16),
+    "sample-1000-texts": lambda seconds: many_texts(seconds, 1000, 200, 20),
     **processes.PARTS,
 }
 
