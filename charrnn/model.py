@@ -100,6 +100,9 @@ class Model:
     row, is standard normal: with PyTorch's ±1/√H a one-hot network spends an epoch learning to tell
     the characters apart. Recurrent matrices are orthogonal gate by gate (Saxe et al. 2014), others
     uniform in ±1/√H, biases the cell's. Without `rng` all are zero, to be loaded.
+
+    With the `precision` bfloat16 both sides of every product are rounded to it, in training too;
+    sums, weights and all else stay float32.
     """
 
     def __init__(
@@ -108,8 +111,10 @@ class Model:
         rng: np.random.Generator | None = None,
         dtype=np.float32,
         threads: int = 1,
+        precision: str = "float32",
     ) -> None:
         self.config, self.dtype = config, np.dtype(dtype)
+        self.rounded = precision == "bfloat16"
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
         self.team = Team(threads)
@@ -136,9 +141,10 @@ class Model:
         """Room for the weights as panels, forward and transposed, and for the sums of biases."""
         c, gates = self.config, self.cell.GATES
         h = padded(c.hidden_size)
+        depth, kind = (2, np.uint32) if self.rounded else (1, self.dtype)
 
         def room(gates: int, inputs: int, outputs: int) -> np.ndarray:
-            return zeros((gates, padded(outputs) // PANEL, padded(inputs), PANEL), self.dtype)
+            return zeros((gates, padded(outputs) // PANEL, padded(inputs) // depth, PANEL), kind)
 
         inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
         self.w_ih = [room(gates, d, h) for d in inputs]
@@ -247,7 +253,8 @@ class Stack:
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
             self.gradients = Parameters(c, dtype)
             room = room_for(max(H, padded(c.embedding_size)))
-            self.room = [zeros((room,), dtype) for _ in range(model.team.size)]
+            kind = np.uint32 if model.rounded else dtype
+            self.room = [zeros((room,), kind) for _ in range(model.team.size)]
 
     @staticmethod
     def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:
