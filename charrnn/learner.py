@@ -89,8 +89,8 @@ def _require_precision(precision: str) -> None:
     """Raises UsageError for bfloat16 without the instruction: emulated, it would be slower."""
     if precision == "bfloat16" and not jit.BFLOAT16:
         raise UsageError(
-            "--precision bfloat16 cannot be used here: this processor has no instruction for it "
-            "(AVX-512 BF16); leave the option out to train in float32."
+            "precision bfloat16 cannot be used here: this processor has no instruction for it "
+            "(AVX-512 BF16); train in float32, the default, or on a processor that has one."
         )
 
 
