@@ -114,7 +114,8 @@ class Model:
         precision: str = "float32",
     ) -> None:
         self.config, self.dtype = config, np.dtype(dtype)
-        self.rounded = precision == "bfloat16"
+        # Of panels: a pair of rounded values, or a float.
+        self.element = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
         self.team = Team(threads)
@@ -141,10 +142,11 @@ class Model:
         """Room for the weights as panels, forward and transposed, and for the sums of biases."""
         c, gates = self.config, self.cell.GATES
         h = padded(c.hidden_size)
-        depth, kind = (2, np.uint32) if self.rounded else (1, self.dtype)
+        together = 1 if self.element == self.dtype else 2
 
         def room(gates: int, inputs: int, outputs: int) -> np.ndarray:
-            return zeros((gates, padded(outputs) // PANEL, padded(inputs) // depth, PANEL), kind)
+            depth = padded(inputs) // together
+            return zeros((gates, padded(outputs) // PANEL, depth, PANEL), self.element)
 
         inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
         self.w_ih = [room(gates, d, h) for d in inputs]
@@ -253,8 +255,7 @@ class Stack:
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
             self.gradients = Parameters(c, dtype)
             room = room_for(max(H, padded(c.embedding_size)))
-            kind = np.uint32 if model.rounded else dtype
-            self.room = [zeros((room,), kind) for _ in range(model.team.size)]
+            self.room = [zeros((room,), model.element) for _ in range(model.team.size)]
 
     @staticmethod
     def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:

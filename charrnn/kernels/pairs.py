@@ -4,8 +4,8 @@ A product over depth K becomes one over K / 2 pairs, each adding two products to
 the tile and to packing a pair is one element, of type uint32, where else there is a float.
 
 The processor's instruction (AVX-512 BF16: VDPBF16PS) takes denormal numbers for zero and flushes
-denormal sums; apart from that, the portable version below gives the same bits: the second of each
-pair is multiplied and added first, each step rounded once, to nearest even.
+denormal sums. Apart from that the portable version, for tests on other processors, does what Intel
+describes: the second of each pair is multiplied and added first, each sum rounded to nearest even.
 """
 
 import numpy as np
