@@ -35,6 +35,7 @@ LEARNING_RATES = {  # to begin with
 OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; what can be made in it can still be counted
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -115,11 +116,13 @@ class TrainOptions:
     val_fraction: float = 0.1  # the end of the text, held out
     val_chars: int = 500_000  # of the held-out text, read at each validation at most
     patience: int = 10  # validations, all worse, after which learning by heart ends; 0: never
+    precision: str = "float32"  # what products are made of; sums and weights are float32
     seed: int = 0
 
     def __post_init__(self) -> None:
         choice("optimizer", self.optimizer, OPTIMIZER_NAMES)
         choice("schedule", self.schedule, SCHEDULE_NAMES)
+        choice("precision", self.precision, PRECISIONS)
         whole("seq_length", self.seq_length, least=1)
         whole("batch_size", self.batch_size, least=1)
         whole("patience", self.patience, least=0)

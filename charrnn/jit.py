@@ -28,6 +28,7 @@ from numba.core.runtime import _nrt_python
 # No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
 # vector and scalar code would round differently, and results depend on how threads share rows.
 FASTMATH = {"contract", "nsz"}
+OVERLOADED = {"fastmath": FASTMATH, "error_model": "numpy"}  # options of @overload
 
 
 def _widest_vector() -> int:
@@ -39,6 +40,8 @@ def _widest_vector() -> int:
 
 
 VECTOR_BYTES = _widest_vector()
+# Whether this processor has an instruction for products of bfloat16.
+BFLOAT16 = VECTOR_BYTES == 64 and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 MAX_THREADS = 256
 
 

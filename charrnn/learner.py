@@ -8,7 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from . import jit
 from .config import ModelConfig, TrainOptions
+from .errors import UsageError
 from .kernels.product import padded
 from .memory import require_memory
 from .model import Model, Stack
@@ -43,9 +45,10 @@ class Learner:
         batch_size: int,
         seq_length: int,
     ) -> None:
+        _require_precision(options.precision)
         _require_memory(config, batch_size, seq_length)
         self.options = options
-        self.model = Model(config, rng, threads=threads)
+        self.model = Model(config, rng, threads=threads, precision=options.precision)
         self.stack = Stack(self.model, batch_size, seq_length, training=True)
         self.optimizer = _optimizer(self.model, options)
         if options.recurrent_dropout:
@@ -113,6 +116,15 @@ class Learner:
     def forget(self) -> None:
         """Begin a text: the hidden state is zero."""
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
+
+
+def _require_precision(precision: str) -> None:
+    """Raises UsageError for bfloat16 without the instruction: emulated, it would be slower."""
+    if precision == "bfloat16" and not jit.BFLOAT16:
+        raise UsageError(
+            "precision bfloat16 cannot be used here: this processor has no instruction for it "
+            "(AVX-512 BF16); train in float32, the default, or on a processor that has one."
+        )
 
 
 def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> None:

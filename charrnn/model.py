@@ -104,6 +104,9 @@ class Model:
     row, is standard normal: with PyTorch's ±1/√H a one-hot network spends an epoch learning to tell
     the characters apart. Recurrent matrices are orthogonal gate by gate (Saxe et al. 2014), others
     uniform in ±1/√H, biases the cell's. Without `rng` all are zero, to be loaded.
+
+    With the `precision` bfloat16 both sides of every product are rounded to it, in training too;
+    sums, weights and all else stay float32.
     """
 
     def __init__(
@@ -112,8 +115,11 @@ class Model:
         rng: np.random.Generator | None = None,
         dtype=np.float32,
         threads: int = 1,
+        precision: str = "float32",
     ) -> None:
         self.config, self.dtype = config, np.dtype(dtype)
+        # Of panels: a pair of rounded values, or a float.
+        self.element = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
         self.team = Team(threads)
@@ -150,7 +156,8 @@ class Model:
         self._can_learn = False
 
     def _panels(self, gates: int, inputs: int, outputs: int) -> np.ndarray:
-        return zeros((gates, padded(outputs) // PANEL, padded(inputs), PANEL), self.dtype)
+        depth = padded(inputs) // (1 if self.element == self.dtype else 2)
+        return zeros((gates, padded(outputs) // PANEL, depth, PANEL), self.element)
 
     def prepare_to_learn(self) -> None:
         """Have the weights as transposed panels, too, now and after each `pack`: for backward."""
@@ -301,7 +308,7 @@ class Stack:
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
             self.gradients = Parameters(c, dtype)
             room = room_for(max(H, padded(c.embedding_size)))
-            self.room = [zeros((room,), dtype) for _ in range(model.team.size)]
+            self.room = [zeros((room,), model.element) for _ in range(model.team.size)]
 
     @staticmethod
     def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:

@@ -160,6 +160,34 @@ def loss(params, config, x, y, state):
     return total / (T * N), end_state
 
 
+# --- bfloat16 ---
+
+
+def bfloat16(x):
+    """x rounded to 8 significant bits, ties to even, with float32's range; as a float."""
+    if x == 0 or not math.isfinite(x):
+        return x
+    unit = 2.0 ** (max(math.frexp(x)[1] - 1, -126) - 7)
+    y = round(x / unit) * unit
+    return y if abs(y) < 2.0**128 else math.copysign(math.inf, x)
+
+
+def rounded(a):
+    """Every element rounded to bfloat16."""
+    return np.array([bfloat16(float(v)) for v in a.ravel()]).reshape(a.shape)
+
+
+def rounded_product(a, b):
+    """a (M, K) @ b (K, N) of their values rounded to bfloat16, summed in float64."""
+    a, b = rounded(a), rounded(b)
+    result = np.zeros((a.shape[0], b.shape[1]))
+    for m in range(a.shape[0]):
+        for n in range(b.shape[1]):
+            for k in range(a.shape[1]):
+                result[m, n] += a[m, k] * b[k, n]
+    return result
+
+
 # --- optimizers: (start, gradient of each step, learning rate of each step) -> each p in turn ---
 
 

@@ -26,8 +26,8 @@ TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-l
 OPTIONS = {
     "train": "output cell hidden-size num-layers embedding-size dropout seq-length batch-size "
     "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
-    "lr-decay-after clip-value clip-norm val-fraction val-chars patience bytes encoding seed "
-    "threads resume overwrite sample-every quiet",
+    "lr-decay-after clip-value clip-norm val-fraction val-chars patience bytes encoding precision "
+    "seed threads resume overwrite sample-every quiet",
     "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
     "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
     "eval": "model json unknown corpus window encoding threads",
@@ -153,6 +153,7 @@ def test_a_mistyped_option_is_suggested(invoke):
         "cell": "x LSTM",
         "optimizer": "x",
         "schedule": "x",
+        "precision": "x bf16",
     }.items(),
 )
 def test_train_refuses_impossible_values(invoke, corpus_file, working_folder, option, values):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pairs import covering_rows
 
-from charrnn import plan
+from charrnn import jit, plan
 from charrnn.api import read_model
-from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, SCHEDULE_NAMES
+from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SCHEDULE_NAMES
 from charrnn.files import run_files
 from charrnn.state import read_state
 from charrnn.train import Run
@@ -41,6 +41,7 @@ TRAIN = {
     "--val-fraction": [None, 0, 1e-320, 0.5, 0.9999999],
     "--bytes": [None, True],
     "--encoding": [None, None, None, "latin-1", "utf-16-le"],
+    "--precision": PRECISIONS,
     "--seed": [None, MOST],
     "--threads": [None, 1, 3, MOST],
     "--sample-every": [None, 1, MOST],
@@ -108,7 +109,10 @@ def require_sound(output):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Runs end by an interruption after three steps; plans take no time to measure."""
+    """Runs end by an interruption after three steps; plans take no time to measure.
+
+    Every processor counts as one for bfloat16.
+    """
     advance = Run._advance
 
     def advance_or_stop(run):
@@ -119,6 +123,7 @@ def brief(monkeypatch):
 
     monkeypatch.setattr(Run, "_advance", advance_or_stop)
     monkeypatch.setattr(plan, "TRIAL_SECONDS", 0)
+    monkeypatch.setattr(jit, "BFLOAT16", True)
 
 
 def one_length(row):
@@ -151,7 +156,7 @@ HUGE = [
 COMMANDS = {
     "train": "hidden-size num-layers embedding-size dropout seq-length batch-size time epochs "
     "steps learning-rate momentum weight-decay lr-decay lr-decay-after clip-value clip-norm "
-    "val-fraction seed threads sample-every cell optimizer schedule encoding",
+    "val-fraction seed threads sample-every cell optimizer schedule precision encoding",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "lines unknown encoding",

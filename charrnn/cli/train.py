@@ -18,6 +18,7 @@ from ..config import (
     CELL_NAMES,
     LEARNING_RATES,
     OPTIMIZER_NAMES,
+    PRECISIONS,
     SCHEDULE_NAMES,
     ModelConfig,
     TrainOptions,
@@ -129,6 +130,11 @@ def setting(name: str, help: str, **more: Any):
     "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
 )
 @click.option("--encoding", default="utf-8", help="How the text is encoded.")
+@setting(
+    "precision",
+    "What is multiplied; all else is float32. bfloat16 needs a processor with AVX-512 BF16.",
+    type=click.Choice(PRECISIONS),
+)
 @setting("seed", "The same seed gives the same weights.")
 @threads_option
 @click.option("--resume", is_flag=True, help="Go on with the run that --output holds.")

@@ -12,9 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ..jit import FASTMATH, jit
-
-_OPTIONS = {"fastmath": FASTMATH, "error_model": "numpy"}
+from ..jit import OVERLOADED, jit
 
 # tanh(x) = x P(x²) / Q(x²) on [-9, 9], the least relative error at these degrees (Lawson's
 # iteration on a dense grid); beyond 9 float32 tanh is 1.
@@ -70,7 +68,7 @@ def exp(x):
     return math.exp(x)
 
 
-@overload(tanh, jit_options=_OPTIONS)
+@overload(tanh, jit_options=OVERLOADED)
 def _tanh(x):
     if x != types.float32:
         return lambda x: math.tanh(x)
@@ -85,7 +83,7 @@ def _tanh(x):
     return rational
 
 
-@overload(exp, jit_options=_OPTIONS)
+@overload(exp, jit_options=OVERLOADED)
 def _exp(x):
     if x == types.float64:
         return _exp_64

@@ -1,11 +1,14 @@
 """Matrix products on the tile: packing, through time, and for the weight gradients.
 
-Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero.
+Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero. Panels may hold
+pairs of bfloat16 (`pairs`): they are then half as deep as is written here, and what they multiply
+is rounded before it.
 """
 
 import numpy as np
 
 from ..jit import entry, jit
+from .pairs import TWO_ONES, is_pairs, operand
 from .tile import PANEL, copy_rows
 from .tiles import DEPTH, multiply
 
@@ -38,7 +41,7 @@ def pack(w, gate, panels):
 def pack_transposed(w, gate, panels):
     """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
     for n in range(w.shape[0]):
-        source = w[n, gate]
+        source, _, _ = operand(w[n, gate], 0, 0, 1, panels)
         panel = panels[n // PANEL]
         for k in range(source.size):
             panel[k, n % PANEL] = source[k]
@@ -54,8 +57,7 @@ def copy(source, target):
 @jit
 def product(a, b, c):
     """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
-    depth = b.shape[1]
-    multiply(a, 0, a.shape[1], 1, b, depth * PANEL, c, 0, c.shape[1], depth, a.shape[0], b.shape[0])
+    strided_product(a, 0, a.shape[1], a.shape[0], b, c, 0, c.shape[1])
 
 
 @jit
@@ -63,7 +65,8 @@ def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
     """The same with rows of a and c that start at elements `a_at` and `c_at` of their arrays, and
     are `a_row` and `c_row` elements apart."""
     depth = b.shape[1]
-    multiply(a, a_at, a_row, 1, b, depth * PANEL, c, c_at, c_row, depth, rows, b.shape[0])
+    x, x_at, x_row = operand(a, a_at, a_row, rows, b)
+    multiply(x, x_at, x_row, 1, b, depth * PANEL, c, c_at, c_row, depth, rows, b.shape[0])
 
 
 @jit
@@ -132,12 +135,14 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
     """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
 
     x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N); `first:last` are the
-    panels of this call, counted through all of `planes`; `room` (room_for(D'),) is scratch.
+    panels of this call, counted through all of `planes`; `room` (room_for(D'),) is scratch, of
+    pairs where the products are to be of pairs.
     Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
     """
     batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // PANEL, dw.shape[0]
     strips = room[TOGETHER * DEPTH * PANEL :]
-    strips[-1] = 1
+    strips[-1] = TWO_ONES if is_pairs(room) else 1
+    gathered = room.view(dz.dtype)
     for p in range(first, last):
         column = p % panels * PANEL
         for d in range(inputs):
@@ -145,6 +150,7 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
         db[gate + p // panels, column : column + PANEL] = 0
     for k in range(0, steps * batch, DEPTH):
         depth = min(DEPTH, steps * batch - k)
+        turns = (depth + 1) // 2 if is_pairs(room) else depth
         for i in range(0, width, PANEL):
             copy_rows(x, k * width + i, width, strips, i * DEPTH, PANEL, depth)
         p = first
@@ -152,16 +158,19 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
             g, column = p // panels, p % panels * PANEL
             count = min(TOGETHER, last - p, panels - p % panels)
             for i in range(count):
-                _gather(dz, planes[g], column + i * PANEL, k, depth, room, i * DEPTH * PANEL)
+                to = i * DEPTH * PANEL
+                _gather(dz, planes[g], column + i * PANEL, k, depth, gathered, to)
+                if is_pairs(room):
+                    copy_rows(gathered, to, PANEL, room, to, PANEL, depth)
             at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
             for i in range(0, inputs, PANEL):
                 multiply(
                     strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw, at + i * row,
-                    row, depth, min(PANEL, inputs - i), count,
+                    row, turns, min(PANEL, inputs - i), count,
                 )  # fmt: skip
             # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
             one = strips.size - 1
-            multiply(strips, one, 0, 0, room, DEPTH * PANEL, db, at, 0, depth, 1, count)
+            multiply(strips, one, 0, 0, room, DEPTH * PANEL, db, at, 0, turns, 1, count)
             p += count
 
 

@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import VECTOR_BYTES, jit
+from .pairs import PAIR, dot, paired
 
 PANEL = 16  # columns a panel, whatever the processor: the packed layout is the same everywhere
 
@@ -39,9 +40,10 @@ def tile_of(
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
 
     rows is 1 to 6, panels 1 or panels_at_once(rows): a switch between as many compiled tiles.
-    `a`, `b`, `c` point to elements of one type; `a_at`, `b_at`, `c_at` are the offsets of the
-    first element, `a_row` and `a_col` the strides of `a` in elements, `b_panel` the distance
-    between panels, `c_row` the stride of the rows of `c`; depth >= 1.
+    `a`, `b`, `c` point to elements of one type, or `a` and `b` to pairs and `c` to float32;
+    `a_at`, `b_at`, `c_at` are the offsets of the first element, `a_row` and `a_col` the strides of
+    `a` in elements, `b_panel` the distance between panels, `c_row` the stride of the rows of `c`;
+    depth >= 1.
     Every element of c is summed over the depth in order, so that it does not depend on how rows
     are dealt to tiles.
     """
@@ -73,12 +75,12 @@ def _number(value):
 def _tile(context, builder, arg_types, args, num_rows, num_panels):
     """Emit one tile: load the sums, add over the depth, store them."""
     a, a_at, a_row, a_col, b, b_at, b_panel, c, c_at, c_row, depth = args
-    element = context.get_value_type(arg_types[0].dtype)
     size = arg_types[0].dtype.bitwidth // 8
     lanes = VECTOR_BYTES // size
-    vector = ir.VectorType(element, lanes)
+    vector = ir.VectorType(context.get_value_type(arg_types[0].dtype), lanes)
+    sum_vector = ir.VectorType(context.get_value_type(arg_types[7].dtype), lanes)
 
-    def load(pointer):
+    def load(pointer, vector):
         value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
         value.align = size
         return value
@@ -92,8 +94,13 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     # declare_intrinsic knows no vector types, so the function is declared by hand.
     name = f"llvm.fmuladd.v{lanes}f{8 * size}"
     multiply_add = builder.module.globals.get(name) or ir.Function(
-        builder.module, ir.FunctionType(vector, [vector] * 3), name
+        builder.module, ir.FunctionType(sum_vector, [sum_vector] * 3), name
     )
+
+    def add_product(a, b, total):
+        if arg_types[0].dtype == PAIR:
+            return dot(builder, multiply_add, a, b, total)
+        return builder.call(multiply_add, [a, b, total])
 
     a_start = builder.gep(a, [a_at])
     a_rows = [builder.gep(a_start, [builder.mul(_number(i), a_row)]) for i in range(num_rows)]
@@ -107,18 +114,18 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     ]
 
     before = builder.block
-    initial = [load(pointer) for pointer in outputs]
+    initial = [load(pointer, sum_vector) for pointer in outputs]
     loop, after = builder.append_basic_block("depth"), builder.append_basic_block("store")
     builder.branch(loop)
     builder.position_at_end(loop)
     k = builder.phi(ir.IntType(64))
     k.add_incoming(_number(0), before)
-    sums = [builder.phi(vector) for _ in outputs]
+    sums = [builder.phi(sum_vector) for _ in outputs]
     for phi, value in zip(sums, initial, strict=True):
         phi.add_incoming(value, before)
     line = builder.mul(k, _number(PANEL))
     b_values = [
-        load(builder.gep(panel, [builder.add(line, _number(j))]))
+        load(builder.gep(panel, [builder.add(line, _number(j))]), vector)
         for panel in b_panels
         for j in range(0, PANEL, lanes)
     ]
@@ -128,7 +135,7 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
         value = splat(builder.load(builder.gep(row, [column])))
         for j, b_value in enumerate(b_values):
             addend = sums[i * len(b_values) + j]
-            results.append(builder.call(multiply_add, [value, b_value, addend]))
+            results.append(add_product(value, b_value, addend))
     following = builder.add(k, _number(1))
     k.add_incoming(following, loop)
     for phi, value in zip(sums, results, strict=True):
@@ -136,16 +143,21 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
     builder.position_at_end(after)
     for pointer, value in zip(outputs, results, strict=True):
-        builder.store(value, builder.bitcast(pointer, vector.as_pointer())).align = size
+        builder.store(value, builder.bitcast(pointer, sum_vector.as_pointer())).align = size
 
 
 @intrinsic
 def copy_rows(typing_context, source, source_at, source_row, target, target_at, target_row, count):
     """target[k] = source[k] for `count` rows of 16 elements; arguments as the tile's, of arrays.
 
+    A target of pairs gets rows 2k and 2k + 1 of a float32 source as its row k; it may be the same
+    memory. An odd row out has zeros beside it.
     Written by hand because loops of so few known turns are unrolled into single elements.
     """
+    pairs = (source.dtype, target.dtype) == (types.float32, PAIR)
     if not source.is_c_contig or not target.is_c_contig:
+        return None
+    if not pairs and source.dtype != target.dtype:
         return None
     n = types.intp
     signature = types.void(source, n, n, target, n, n, n)
@@ -155,21 +167,34 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
         element = context.get_value_type(signature.args[0].dtype)
         size = signature.args[0].dtype.bitwidth // 8
         lanes = VECTOR_BYTES // size
-        vector = ir.VectorType(element, lanes).as_pointer()
+        vector = ir.VectorType(element, lanes)
 
         def row(array_type, array, start, stride, k):
             data = context.make_array(array_type)(context, builder, array).data
             return builder.gep(data, [builder.add(start, builder.mul(k, stride))])
 
-        with cgutils.for_range(builder, count) as loop:
-            origin = row(signature.args[0], source, source_at, source_row, loop.index)
+        def load(k, j):
+            origin = row(signature.args[0], source, source_at, source_row, k)
+            pointer = builder.bitcast(builder.gep(origin, [_number(j)]), vector.as_pointer())
+            value = builder.load(pointer)
+            value.align = size
+            return value
+
+        def load_pairs(k, j):
+            first = builder.mul(k, _number(2))
+            second = builder.add(first, _number(1))
+            alone = builder.icmp_signed("==", second, count)
+            high = load(builder.select(alone, first, second), j)
+            high = builder.select(alone, ir.Constant(vector, [0.0] * lanes), high)
+            return paired(builder, load(first, j), high)
+
+        rows = builder.sdiv(builder.add(count, _number(1)), _number(2)) if pairs else count
+        with cgutils.for_range(builder, rows) as loop:
             goal = row(signature.args[3], target, target_at, target_row, loop.index)
             for j in range(0, PANEL, lanes):
-                place = [_number(j)]
-                value = builder.load(builder.bitcast(builder.gep(origin, place), vector))
-                value.align = size
-                store = builder.store(value, builder.bitcast(builder.gep(goal, place), vector))
-                store.align = size
+                value = (load_pairs if pairs else load)(loop.index, j)
+                pointer = builder.bitcast(builder.gep(goal, [_number(j)]), value.type.as_pointer())
+                builder.store(value, pointer).align = size
         return context.get_dummy_value()
 
     return signature, generate

@@ -12,6 +12,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import PROVIDERS, entry
+from .pairs import PAIR
 from .tile import MOST_ROWS, PANEL, panels_at_once, tile_of
 
 DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
@@ -69,12 +70,23 @@ def _name(element):
     return f"charrnn_multiply_{element}"
 
 
-PROVIDERS.update({_name(types.float32): _provide_float32, _name(types.float64): _provide_float64})
+def _provide_pairs():
+    _provide(PAIR)
+
+
+PROVIDERS.update(
+    {
+        _name(types.float32): _provide_float32,
+        _name(types.float64): _provide_float64,
+        _name(PAIR): _provide_pairs,
+    }
+)
 
 
 def _signature(element):
     p, n = types.CPointer(element), types.intp
-    return p, n, n, n, p, n, p, n, n, n, n, n
+    c = types.CPointer(types.float32) if element == PAIR else p
+    return p, n, n, n, p, n, c, n, n, n, n, n
 
 
 @entry

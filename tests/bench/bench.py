@@ -20,7 +20,7 @@ import processes
 
 from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, TrainOptions
-from charrnn.jit import usable_cores
+from charrnn.jit import BFLOAT16, usable_cores
 from charrnn.kernels.product import pack, product, zeros
 from charrnn.learner import Learner
 from charrnn.model import Model
@@ -63,10 +63,13 @@ def batch_of(shape: tuple) -> tuple[np.ndarray, np.ndarray]:
     return tuple(ids.astype(np.int32))
 
 
-def our_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
+def our_step(
+    shape: tuple, threads: int = THREADS, precision: str = "float32"
+) -> Callable[[], float]:
     """A whole step of training: forward, loss, backward, clip, optimizer, packing, state."""
     cell, layers, hidden, batch, steps, vocabulary = shape
-    config, options = ModelConfig(vocabulary, cell, hidden, layers), TrainOptions(clip_norm=CLIP)
+    config = ModelConfig(vocabulary, cell, hidden, layers)
+    options = TrainOptions(clip_norm=CLIP, precision=precision)
     learner = Learner(config, options, np.random.default_rng(0), threads, batch, steps)
     x, y = batch_of(shape)
 
@@ -90,7 +93,7 @@ def torch_modules(shape: tuple, weights: dict[str, np.ndarray]):
     return embedding, rnn, output
 
 
-def torch_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
+def torch_step(shape: tuple, threads: int = THREADS, autocast: bool = False) -> Callable[[], float]:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     x, y = (torch.tensor(a.astype(np.int64)) for a in batch_of(shape))
@@ -101,8 +104,9 @@ def torch_step(shape: tuple, threads: int = THREADS) -> Callable[[], float]:
 
     def step() -> float:
         nonlocal state
-        h, end = rnn(embedding(x), state)
-        loss = torch.nn.functional.cross_entropy(output(h).flatten(0, 1), y.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            h, end = rnn(embedding(x), state)
+            loss = torch.nn.functional.cross_entropy(output(h).flatten(0, 1), y.flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -146,14 +150,17 @@ def _median_of_block(run: Callable, seconds: float = 0.25) -> float:
     return statistics.median(times)
 
 
-def training(name: str, seconds: float) -> dict[str, float]:
-    shape = SHAPES[name]
-    ours, theirs = our_step(shape), torch_step(shape) if torch else None
-    if theirs:
+def training(name: str, seconds: float, precision: str = "float32") -> dict[str, float]:
+    """In bfloat16 against the better of PyTorch's float32 and its bfloat16 autocast."""
+    shape, rounded = SHAPES[name], precision == "bfloat16"
+    ours, others = our_step(shape, precision=precision), [None]
+    if torch:
+        others = [torch_step(shape, autocast=autocast) for autocast in [False, True][: 1 + rounded]]
         # The embedding, too, learns in PyTorch, so that only the first loss is the same.
-        pair = ours(), theirs()
-        assert np.isclose(*pair, rtol=1e-4), pair
-    result = in_turn(ours, theirs, seconds)
+        losses = [step() for step in (ours, *others)]
+        assert np.allclose(losses, losses[0], rtol=1e-3 if rounded else 1e-4), losses
+    results = [in_turn(ours, theirs, seconds / len(others)) for theirs in others]
+    result = min(results, key=lambda r: r.get("other_ms", 0.0))
     result["chars_per_second"] = shape[3] * shape[4] / result["ms"] * 1e3
     return result
 
@@ -252,6 +259,11 @@ def many_texts(seconds: float, texts: int, length: int, alone: int) -> dict[str,
 
 PARTS: dict[str, Callable[[float], dict[str, float]]] = {
     **{name: lambda seconds, name=name: training(name, seconds) for name in SHAPES},
+    **{
+        f"bf16-{name}": lambda seconds, name=name: training(name, seconds, "bfloat16")
+        for name in ("lstm-2x256", "lstm-2x512")
+        if BFLOAT16
+    },
     "two-threads": two_threads,
     "peak-2x512": peak,
     "numpy-25x512x2048": tile_of_a_step,
