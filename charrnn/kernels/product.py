@@ -6,7 +6,7 @@ Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero
 import numpy as np
 
 from ..jit import entry, jit
-from .tile import PANEL, copy_rows
+from .tile import PANEL, copy_rows, transpose_rows
 from .tiles import DEPTH, multiply
 
 TOGETHER = 4  # panels of a weight gradient packed before they are used
@@ -37,11 +37,25 @@ def pack(w, gate, panels):
 @entry
 def pack_transposed(w, gate, panels):
     """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
-    for n in range(w.shape[0]):
-        source = w[n, gate]
-        panel = panels[n // PANEL]
-        for k in range(source.size):
-            panel[k, n % PANEL] = source[k]
+    row, whole = w.shape[1] * w.shape[2], w.shape[0] // PANEL
+    for p in range(whole):
+        start = p * PANEL * row + gate * w.shape[2]
+        transpose_rows(w, start, row, panels, p * panels.shape[1] * PANEL, w.shape[2])
+    for n in range(whole * PANEL, w.shape[0]):
+        for k in range(w.shape[2]):
+            panels[whole, k, n % PANEL] = w[n, gate, k]
+
+
+@entry
+def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
+    """bias[p] = all that is added to plane p of z. b_ih, b_hh (G, H), bias (P, H)."""
+    bias[:] = 0
+    for g in range(input_planes.size):
+        for i in range(bias.shape[1]):
+            bias[input_planes[g], i] += b_ih[g, i]
+    for g in range(hidden_planes.size):
+        for i in range(bias.shape[1]):
+            bias[hidden_planes[g], i] += b_hh[g, i]
 
 
 @jit
