@@ -271,6 +271,9 @@ def _vocabulary_of(pieces: Iterable[str]) -> Vocabulary | None:
     """The characters of a text, sorted; None when it has none."""
     seen = np.zeros(sys.maxunicode + 1, bool)
     for text in pieces:
+        new = (~seen[:256]).tobytes()  # 1 for what has not been seen
+        if text.isascii() and 1 not in text.encode().translate(new):
+            continue  # quickly, as with most of a text
         counts = np.bincount(code_points(text))
         seen[: len(counts)] |= counts > 0
     characters = "".join(map(chr, np.flatnonzero(seen)))

@@ -26,6 +26,7 @@ from .kernels.product import (
     pack_transposed,
     padded,
     room_for,
+    sum_biases,
     weight_gradient,
     zeros,
 )
@@ -195,10 +196,9 @@ class Model:
         self.team.run(part, threads_for(self.parameters.flat.size))
         stored = self.parameters.stored
         for k in range(self.config.num_layers):
-            self.bias[k][...] = 0
-            for kind, planes in ("ih", self.cell.INPUT_PLANES), ("hh", self.cell.HIDDEN_PLANES):
-                with np.errstate(over="ignore", invalid="ignore"):  # noticed in what it leads to
-                    self.bias[k][planes] += stored[f"rnn.bias_{kind}_l{k}"]
+            b_ih, b_hh = stored[f"rnn.bias_ih_l{k}"], stored[f"rnn.bias_hh_l{k}"]
+            planes = self.cell.INPUT_PLANES, self.cell.HIDDEN_PLANES
+            sum_biases(b_ih, b_hh, *planes, self.bias[k])
             for j, name in enumerate(self.cell.EXTRA):
                 self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
 

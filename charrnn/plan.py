@@ -33,9 +33,9 @@ WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
 DROPOUTS = (
     (1.2, 0.0, 0.0),
     (4.0, 0.1, 0.0),
-    (15.0, 0.2, 0.1),
-    (150.0, 0.35, 0.2),
-    (math.inf, 0.5, 0.3),
+    (15.0, 0.1, 0.15),
+    (150.0, 0.1, 0.35),
+    (math.inf, 0.2, 0.5),
 )
 
 

@@ -23,6 +23,7 @@ from charrnn.kernels.product import (
     padded,
     product,
     room_for,
+    sum_biases,
     weight_gradient,
     zeros,
 )
@@ -85,6 +86,30 @@ def test_a_row_has_the_same_bits_in_any_company():
         part = np.zeros((last - first, 48), np.float32)
         product(a[first:last], packed(w), part)
         assert (part == together[first:last]).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gate", [0, 2])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 16), (16, 32), (37, 50), (64, 80)])
+def test_packing(dtype, gate, inputs, outputs):
+    w = random(np.random.default_rng(inputs), (inputs, 3, outputs), dtype)
+    for transposed in False, True:
+        panels = packed(w, gate, transposed)
+        matrix = panels.transpose(1, 0, 2).reshape(panels.shape[1], -1)
+        expected = w[:, gate].T if transposed else w[:, gate]
+        k, n = expected.shape
+        assert (matrix[:k, :n] == expected).all() and np.isclose(matrix.sum(), expected.sum())
+        assert np.count_nonzero(matrix) == np.count_nonzero(expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_biases_of_a_plane_are_added(dtype):
+    rng = np.random.default_rng(0)
+    b_ih, b_hh = random(rng, (3, 20), dtype), random(rng, (3, 20), dtype)
+    bias = np.full((5, b_ih.shape[1]), 7, dtype)
+    sum_biases(b_ih, b_hh, np.array([0, 1, 3]), np.array([0, 1, 4]), bias)
+    both = b_ih[:2] + b_hh[:2]
+    assert (bias == np.array([both[0], both[1], 0 * both[0], b_ih[2], b_hh[2]])).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

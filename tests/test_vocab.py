@@ -154,3 +154,20 @@ def test_equality_is_that_of_the_characters():
     assert Vocabulary("ab") == Vocabulary("ab") != Vocabulary("ba")
     assert Vocabulary.of_bytes() == Vocabulary.of_bytes() != Vocabulary("a")
     assert len({Vocabulary("ab"), Vocabulary("ab")}) == 1
+
+
+@pytest.mark.parametrize("size", [1, 60, 128, 255, 256, 257, 600])
+def test_ascii_is_encoded_as_all_else_is(size):
+    """It takes a way of its own, on which an id is a byte and 255 perhaps nothing."""
+    characters = "".join(map(chr, range(size + 39, 39, -1)))  # the smallest points have large ids
+    vocabulary = Vocabulary(characters)
+    known = "".join(c for c in characters if c.isascii())
+    for text in known, known[-1] * 9, known + characters[0], "":
+        ids = vocabulary.encode(text)
+        assert ids.dtype == vocabulary.dtype
+        assert ids.tolist() == list(map(characters.index, text))
+    assert vocabulary.encode("\x01" + known + "\x02", "skip").tolist() == [
+        *map(characters.index, known)
+    ]
+    with pytest.raises(UnknownCharacters, match=r"U\+0001"):
+        vocabulary.encode(known + "\x01")

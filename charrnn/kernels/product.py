@@ -9,7 +9,7 @@ import numpy as np
 
 from ..jit import entry, jit
 from .pairs import TWO_ONES, is_pairs, operand
-from .tile import PANEL, copy_rows
+from .tile import PANEL, copy_rows, transpose_rows
 from .tiles import DEPTH, multiply
 
 TOGETHER = 4  # panels of a weight gradient packed before they are used
@@ -40,11 +40,28 @@ def pack(w, gate, panels):
 @entry
 def pack_transposed(w, gate, panels):
     """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
-    for n in range(w.shape[0]):
+    row, depth = w.shape[1] * w.shape[2], panels.shape[1]
+    whole = 0 if depth % PANEL else w.shape[0] // PANEL  # (few pairs do not fill a vector)
+    for p in range(whole):
+        start = p * PANEL * row + gate * w.shape[2]
+        source, at, apart = operand(w, start, row, PANEL, panels)
+        transpose_rows(source, at, apart, panels, p * depth * PANEL, depth)
+    for n in range(whole * PANEL, w.shape[0]):
         source, _, _ = operand(w[n, gate], 0, 0, 1, panels)
-        panel = panels[n // PANEL]
-        for k in range(source.size):
-            panel[k, n % PANEL] = source[k]
+        for k in range(depth):
+            panels[n // PANEL, k, n % PANEL] = source[k]
+
+
+@entry
+def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
+    """bias[p] = all that is added to plane p of z. b_ih, b_hh (G, H), bias (P, H)."""
+    bias[:] = 0
+    for g in range(input_planes.size):
+        for i in range(bias.shape[1]):
+            bias[input_planes[g], i] += b_ih[g, i]
+    for g in range(hidden_planes.size):
+        for i in range(bias.shape[1]):
+            bias[hidden_planes[g], i] += b_hh[g, i]
 
 
 @jit

@@ -198,3 +198,57 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
         return context.get_dummy_value()
 
     return signature, generate
+
+
+@intrinsic
+def transpose_rows(typing_context, source, source_at, source_row, target, target_at, count):
+    """target[k, n] = source[n, k] for 16 rows n of `count` elements, a multiple of 16.
+
+    Arguments as those of copy_rows; the rows of the target are 16 elements, one after the other.
+    """
+    if not source.is_c_contig or not target.is_c_contig:
+        return None
+    n = types.intp
+    signature = types.void(source, n, n, target, n, n)
+
+    def generate(context, builder, signature, args):
+        source, source_at, source_row, target, target_at, count = args
+        element = context.get_value_type(signature.args[0].dtype)
+        size = signature.args[0].dtype.bitwidth // 8
+        lanes = VECTOR_BYTES // size
+        vector = ir.VectorType(element, lanes).as_pointer()
+        origin = context.make_array(signature.args[0])(context, builder, source).data
+        goal = context.make_array(signature.args[3])(context, builder, target).data
+        step = ir.Constant(count.type, lanes)
+        with cgutils.for_range_slice(builder, _number(0), count, step) as (k, _):
+            for first in range(0, PANEL, lanes):
+                rows = []
+                for i in range(first, first + lanes):
+                    place = builder.add(k, builder.mul(_number(i), source_row))
+                    pointer = builder.gep(origin, [builder.add(source_at, place)])
+                    rows.append(builder.load(builder.bitcast(pointer, vector)))
+                    rows[-1].align = size
+                for i, column in enumerate(_transposed(builder, rows)):
+                    line = builder.mul(builder.add(k, _number(i)), _number(PANEL))
+                    place = builder.add(line, _number(first))
+                    pointer = builder.gep(goal, [builder.add(target_at, place)])
+                    builder.store(column, builder.bitcast(pointer, vector)).align = size
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _transposed(builder, rows):
+    """The transpose of a square of vectors, a bit of the indices at a time."""
+    lanes = len(rows)
+    bit = 1
+    while bit < lanes:
+        low = [j + lanes - bit if j & bit else j for j in range(lanes)]
+        high = [j + lanes if j & bit else j + bit for j in range(lanes)]
+        masks = [ir.Constant(ir.VectorType(ir.IntType(32), lanes), m) for m in (low, high)]
+        for i in range(lanes):
+            if not i & bit:
+                pair = rows[i], rows[i | bit]
+                rows[i], rows[i | bit] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        bit *= 2
+    return rows
