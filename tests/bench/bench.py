@@ -69,7 +69,7 @@ def our_step(
     """A whole step of training: forward, loss, backward, clip, optimizer, packing, state."""
     cell, layers, hidden, batch, steps, vocabulary = shape
     config = ModelConfig(vocabulary, cell, hidden, layers)
-    options = TrainOptions(clip_norm=CLIP, precision=precision)
+    options = TrainOptions(optimizer="adam", clip_norm=CLIP, precision=precision)
     learner = Learner(config, options, np.random.default_rng(0), threads, batch, steps)
     x, y = batch_of(shape)
 
