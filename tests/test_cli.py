@@ -24,10 +24,10 @@ from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
 OPTIONS = {
-    "train": "output cell hidden-size num-layers embedding-size dropout seq-length batch-size "
-    "time epochs steps optimizer learning-rate schedule momentum weight-decay lr-decay "
-    "lr-decay-after clip-value clip-norm val-fraction val-chars patience bytes encoding precision "
-    "seed threads resume overwrite sample-every quiet",
+    "train": "output cell hidden-size num-layers embedding-size dropout recurrent-dropout "
+    "seq-length batch-size time epochs steps optimizer learning-rate schedule momentum "
+    "weight-decay lr-decay lr-decay-after clip-value clip-norm val-fraction val-chars patience "
+    "bytes encoding precision seed threads resume overwrite sample-every quiet",
     "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
     "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
     "eval": "model json unknown corpus window encoding threads",
@@ -133,6 +133,7 @@ def test_a_mistyped_option_is_suggested(invoke):
         "num-layers": "0 -1",
         "embedding-size": "-1 x",
         "dropout": "1 -0.1 nan inf",
+        "recurrent-dropout": "1 -0.1 nan inf",
         "seq-length": "0 -1",
         "batch-size": "0 -1",
         "epochs": "0 -1 nan inf",

@@ -24,6 +24,7 @@ TRAIN = {
     "--num-layers": [1, 3],
     "--embedding-size": [0, 1, 33],
     "--dropout": [None, 0, 1e-300, 0.5, 0.9999999],
+    "--recurrent-dropout": [None, 0, 1e-300, 0.5, 0.9999999],
     "--seq-length": [1, 7, MOST],
     "--batch-size": [1, 5, MOST],
     "--time": [None, 1e-9, 1e-320, 1e9],
@@ -154,9 +155,10 @@ HUGE = [
     *("", " ", "0x1", "\x1b"),
 ]
 COMMANDS = {
-    "train": "hidden-size num-layers embedding-size dropout seq-length batch-size time epochs "
-    "steps learning-rate momentum weight-decay lr-decay lr-decay-after clip-value clip-norm "
-    "val-fraction seed threads sample-every cell optimizer schedule precision encoding",
+    "train": "hidden-size num-layers embedding-size dropout recurrent-dropout seq-length "
+    "batch-size time epochs steps learning-rate momentum weight-decay lr-decay lr-decay-after "
+    "clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
+    "precision encoding",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "lines unknown encoding",
