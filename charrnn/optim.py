@@ -42,31 +42,26 @@ def _adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
 
 @entry
 def _cautious_adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
-    for first in range(0, w.size, BLOCK):
-        part = slice(first, first + BLOCK)
-        args = learning_rate, beta1, beta2, epsilon, decay, step
-        _cautious_block(w[part], g[part], m[part], v[part], *args)
-
-
-@jit
-def _cautious_block(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
     b1, rest1 = w.dtype.type(beta1), w.dtype.type(1 - beta1)
     b2, rest2 = w.dtype.type(beta2), w.dtype.type(1 - beta2)
     small, none = w.dtype.type(epsilon), w.dtype.type(0)
     keep = w.dtype.type(1 - learning_rate * decay)
     unbias = w.dtype.type(1 / math.sqrt(1 - beta2**step))
     least = w.dtype.type(LEAST)
-    agree = pulled = np.int32(0)
-    for i in range(w.size):
-        m[i] = _flushed(b1 * m[i] + rest1 * g[i], least)
-        v[i] = _flushed(b2 * v[i] + rest2 * g[i] * g[i], least)
-        agree += np.int32(m[i] * g[i] > none)
-        pulled += np.int32(g[i] != none)
-    more = pulled / max(agree, np.int32(1))
-    rate = w.dtype.type(learning_rate / (1 - beta1**step) * more)
-    for i in range(w.size):
-        own = none if m[i] * g[i] <= none else rate
-        w[i] = keep * w[i] - own * m[i] / (np.sqrt(v[i]) * unbias + small)
+    for first in range(0, w.size, BLOCK):
+        block = slice(first, first + BLOCK)
+        wb, gb, mb, vb = w[block], g[block], m[block], v[block]
+        agree = pulled = np.int32(0)
+        for i in range(wb.size):
+            mb[i] = _flushed(b1 * mb[i] + rest1 * gb[i], least)
+            vb[i] = _flushed(b2 * vb[i] + rest2 * gb[i] * gb[i], least)
+            agree += np.int32(mb[i] * gb[i] > none)
+            pulled += np.int32(gb[i] != none)
+        more = pulled / max(agree, np.int32(1))
+        rate = w.dtype.type(learning_rate / (1 - beta1**step) * more)
+        for i in range(wb.size):
+            own = none if mb[i] * gb[i] <= none else rate
+            wb[i] = keep * wb[i] - own * mb[i] / (np.sqrt(vb[i]) * unbias + small)
 
 
 @entry

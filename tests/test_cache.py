@@ -153,6 +153,26 @@ def test_what_is_loaded_needs_no_compiler(start):
     assert [outcome(start("-c", work))[1].split()[-1] for _ in range(2)] == ["True", "False"]
 
 
+UPDATES = """
+import hashlib
+import numpy as np
+from charrnn.optim import OPTIMIZERS
+for make in OPTIMIZERS.values():
+    w, g = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
+    optimizer = make(w.size)
+    for _ in range(3):
+        optimizer.step(w, g, 0.01)
+    print(hashlib.sha256(w.tobytes()).hexdigest())
+"""
+
+
+def test_loaded_code_gives_the_bits_of_what_was_compiled(start):
+    """A helper that is not made part of its caller is compiled twice, once alone, and the two may
+    round differently: which of them is called would depend on what else has been loaded."""
+    first, second = (outcome(start("-c", UPDATES))[1].split() for _ in range(2))
+    assert first == second and len(set(first)) > 3
+
+
 READ_ONLY = 'mount -t tmpfs -o mode=755 none "$1" && mount -o remount,ro "$1" && shift && exec "$@"'
 FULL = 'mount -t tmpfs -o size=4k,nr_inodes=9 none "$1" && shift && exec "$@"'
 
