@@ -25,8 +25,9 @@ VALIDATION_RATE = 2.3  # times as fast as training
 # Ten validations may take this share of the time; if need be they read a part of what is held out.
 VALIDATING = 0.06
 LEAST_VAL_CHARS = 10_000  # of that part
-# A size must be able to make so many passes over a text of 10^6 characters, or a smaller one is
-# taken; of a larger text it must read as many characters, of a smaller one somewhat fewer.
+# 256 units must be able to make so many passes over a text of 10^6 characters, or a smaller size is
+# taken; of a larger text they must read as many characters, of a smaller one somewhat fewer.
+# More units must make more, as the square root of their number.
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
 # For a product of passes and weights a character below: dropout, recurrent dropout.
@@ -96,7 +97,7 @@ def _size(characters: int, passes: float, config: ModelConfig) -> int:
     for size in SIZES:
         tried = replace(config, hidden_size=size)
         too_many = tried.num_parameters() > WEIGHTS_A_CHARACTER * characters
-        if too_many or passes / _weights(tried) < wanted:
+        if too_many or passes / _weights(tried) < wanted * math.sqrt(size / 256):
             break
         chosen = size
     return chosen
