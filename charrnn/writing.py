@@ -14,7 +14,8 @@ from .sample import Writer
 ROWS = 256  # texts written side by side: about what the processor's cache holds
 STEPS = 16  # characters of each that are written before one looks whether a text has ended
 KNOWN = 64  # the same where all end at a known length: nothing is written in vain
-KEPT = 2**22  # characters that wait to be read, at most
+KEPT = 2**22  # characters that wait to be read, at most; ...
+KEPT_OF_ENDLESS = 2**18  # ... those of texts that may have no end wait in small pieces, and in vain
 WORK = 2**27  # products before a text is shown again: some milliseconds
 
 
@@ -50,6 +51,7 @@ class Writing:
         steps = STEPS if ending.stops or ending.lines else KNOWN
         self._steps = max(1, min(steps, WORK // model.parameters.flat.size))
         self._most = min(ROWS, max(1, KEPT // (ending.length or 1)))  # rows
+        self._room = KEPT if ending.length else KEPT_OF_ENDLESS
         self._texts: dict[int, _Text] = {}  # begun and not yet read to the end
         self._begun = 0  # texts
         self._kept = 0  # characters in all pieces
@@ -73,7 +75,7 @@ class Writing:
 
     def _write(self, i: int) -> None:
         """Write on in all rows, while text i is read."""
-        if self._kept > KEPT:
+        if self._kept > self._room:
             self._forget_all_but(i)
         self._begin(i)
         lefts = [self._texts[t].cutter.left for t in self._rows if t is not None]
@@ -93,7 +95,7 @@ class Writing:
 
     def _begin(self, i: int) -> None:
         """Begin the texts that there is room for, in as many rows as they are worth."""
-        ahead = i + 4 * self._most if self._kept <= KEPT // 2 else 0
+        ahead = i + 4 * self._most if self._kept <= self._room // 2 else 0
         new = max(0, min(self._count, ahead) - self._begun)
         active = [row for row, t in enumerate(self._rows) if t is not None]
         left = len(active) + self._count - self._begun

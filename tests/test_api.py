@@ -1,6 +1,7 @@
 """charrnn from Python: the same texts and losses as from the command line, and its errors."""
 
 import itertools
+import sys
 import tracemalloc
 
 import numpy as np
@@ -93,14 +94,16 @@ def test_texts_do_not_depend_on_threads(model_file):
 
 @pytest.mark.parametrize("kept", [1, 50, 300])
 def test_texts_too_long_to_be_kept_are_written_again(model, monkeypatch, kept):
-    monkeypatch.setattr(writing, "KEPT", kept)
+    monkeypatch.setattr(writing, "KEPT_OF_ENDLESS", kept)
     how = {"length": None, "lines": 8, "seed": 2}
     together = [b"".join(pieces).decode() for pieces in model.texts(20, **how)]
     assert together == [model.sample(**how | {"seed": 2 + i}) for i in range(20)]
 
 
 def test_an_unending_text_needs_no_memory_beside_other_texts(model, monkeypatch):
-    monkeypatch.setattr(writing, "KEPT", 1000)
+    in_memory = writing.KEPT_OF_ENDLESS / writing.STEPS * sys.getsizeof("x" * writing.STEPS)
+    assert in_memory < 2**21
+    monkeypatch.setattr(writing, "KEPT_OF_ENDLESS", 1000)
     for how in ({}, {"stop": "never\n\n\n"}, {"lines": 10**9}):
         first = next(model.texts(5, None, seed=1, **how))
         for _ in range(100):
