@@ -32,6 +32,7 @@ class Progress:
     step: int = 0  # updates made
     planned: int = 0  # step at which the plan was last changed ...
     planned_done: float = 0.0  # ... and the share of the schedule that was behind it then
+    shift: int = 0  # chunks by which the place in the text is ahead of the steps
     recoveries: int = 0  # times that training has blown up
     restarted: int = 0  # step at which it then began again
     loss_sum: float = 0.0  # over the characters read since the last line of the log
@@ -46,6 +47,7 @@ class Progress:
         whole("step", self.step, least=0, most=self.total_steps)
         for name in "planned", "restarted":
             whole(name, getattr(self, name), least=0, most=self.step)
+        whole("shift", self.shift, least=0)
         whole("recoveries", self.recoveries, least=0, most=1000)
         number("planned_done", self.planned_done, 0, 1)
         _number("deadline", self.deadline, missing=True)

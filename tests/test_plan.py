@@ -99,6 +99,21 @@ def test_the_schedule_follows_the_clock(corpus_file, tmp_path):
     assert max(a - b for a, b in pairwise(rates)) < 3 * rates[0] / 65  # no jump
 
 
+@pytest.mark.parametrize("steps_a_second", [1.0, 0.5, 0.21])
+def test_what_is_read_last_is_the_end_of_the_text(
+    corpus_file, tmp_path, monkeypatch, steps_a_second
+):
+    """With a time to keep to, and however fast the machine is; what is held out comes next."""
+    monkeypatch.setattr(plan, "_characters_a_second", lambda *_: 1000.0)
+    run = started(corpus_file, tmp_path / "m", time=60.0, hidden_size=8, patience=0)
+    run._seconds = lambda: run.progress.step / (run.summary.steps / 60 * steps_a_second)
+    read, chunk = [], run.streams.chunk
+    run.streams.chunk = lambda k: read.append(k) or chunk(k)
+    list(run)
+    last = run.streams.num_chunks - 1
+    assert read[-1] == last and read.count(last) > 1
+
+
 def test_a_run_that_is_out_of_time_ends(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100)
     run.progress.deadline = 1.0
