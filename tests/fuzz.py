@@ -8,6 +8,7 @@ done but to open the file. Prints a JSON object; for each fault, the number of i
 """
 
 import contextlib
+import copy
 import io
 import json
 import random
@@ -174,7 +175,7 @@ def spoil(value, choose):
     """A JSON value with one place in it changed."""
     path = choose.choice(list(places(value)))
     if not path:
-        return choose.choice(NASTY)
+        return nasty(choose)
     parent = value
     for key in path[:-1]:
         parent = parent[key]
@@ -191,8 +192,12 @@ def spoil(value, choose):
     elif how == 3:
         parent[key] = nest(parent[key], choose.choice([1, 2, 9, 14, 15, 16, 17, 99]))
     else:
-        parent[key] = choose.choice(NASTY)
+        parent[key] = nasty(choose)
     return value
+
+
+def nasty(choose):
+    return copy.deepcopy(choose.choice(NASTY))  # or later mutants would depend on earlier ones
 
 
 def nest(value, depth):
