@@ -19,7 +19,7 @@ import pytest
 
 import charrnn
 from charrnn import checkpoint
-from charrnn.cli import main, outputs
+from charrnn.cli import main, outputs, reported
 from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
@@ -768,6 +768,18 @@ def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_pa
     finally:
         process.kill()
     assert process.returncode == 130 and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("how", ["cause", "context"])
+def test_an_interrupt_that_becomes_an_error_on_its_way_is_still_one(how):
+    with pytest.raises(click.exceptions.Exit) as found, reported():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            if how == "cause":
+                raise SystemError("a result with an exception set") from interrupt
+            raise SystemError("another")  # noqa: B904
+    assert found.value.exit_code == 130
 
 
 def test_an_ignored_hangup_stays_ignored(spawn, corpus_file):

@@ -39,6 +39,8 @@ def reported() -> Iterator[None]:
     except click.ClickException as error:
         raise _printable(error, error) from None
     except Exception as error:
+        if _comes_from_an_interrupt(error):
+            raise click.exceptions.Exit(130) from None
         _flush_or_discard(sys.stdout)
         if os.environ.get("CHARRNN_DEBUG"):
             traceback.print_exc()
@@ -47,6 +49,13 @@ def reported() -> Iterator[None]:
         raise _printable(failure, error) from None
     finally:
         _flush_or_discard(sys.stderr)
+
+
+def _comes_from_an_interrupt(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt led to it: C code may report one as an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _sentence(error: Exception) -> str:
