@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from . import jit
-from .config import ModelConfig, TrainOptions
+from .config import ModelConfig, TrainOptions, field_names
 from .errors import UsageError
 from .kernels.product import padded
 from .memory import require_memory
@@ -19,11 +17,6 @@ from .optim import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 # How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
 # two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
-SETTINGS = {  # of the options, those that an optimizer has as its own
-    "cautious-adam": ("weight_decay",),
-    "adam": ("weight_decay",),
-    "sgd": ("momentum",),
-}
 # Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best
 # ones, the whole ones while some are dropped, and two for what is copied to be written.
 COPIES = 10
@@ -64,29 +57,26 @@ class Learner:
 
         `seed` is that of dropout of either kind, None where there is none.
         """
-        with self._recurrent_dropout(seed):
-            seed = seed if self.model.config.dropout else None
-            loss = self.stack.loss_and_gradients(x, y, seed)
+        rate = self.options.recurrent_dropout
+        if rate:
+            self._pack_dropped(seed, rate)
+        loss = self.stack.loss_and_gradients(x, y, seed if self.model.config.dropout else None)
+        if rate:
+            self.model.drop_recurrent(self.stack.gradients, seed, rate)
         self._steps = len(x)
         self._norm = norm(self.stack.gradients.flat, self.model.team)
         return loss, self._norm
 
-    @contextmanager
-    def _recurrent_dropout(self, seed: int | None) -> Iterator[None]:
-        """Drop weights that lead from step to step, for a whole chunk (Merity et al. 2018).
+    def _pack_dropped(self, seed: int, rate: float) -> None:
+        """Drop weights that lead from step to step, until the next update (Merity et al. 2018).
 
-        The weights are as before afterwards, but packed, until the next update, as they were then.
+        They are dropped from what is packed for the kernels; the weights themselves are whole.
         """
-        rate, model = self.options.recurrent_dropout, self.model
-        if not rate:
-            yield
-            return
+        model = self.model
         self._whole[:] = model.parameters.flat
         model.drop_recurrent(model.parameters, seed, rate)
         model.pack()
         model.parameters.flat[:] = self._whole
-        yield
-        model.drop_recurrent(self.stack.gradients, seed, rate)
 
     def update(self, learning_rate: float) -> None:
         """Clip the gradients, let the optimizer use them, carry the hidden state over."""
@@ -141,11 +131,11 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
 
 
 def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
-    own = SETTINGS.get(options.optimizer, ())
+    cls, flat = OPTIMIZERS[options.optimizer], model.parameters.flat
+    own = cls.defaults().keys() & field_names(TrainOptions)
     settings = {name: getattr(options, name) for name in own}
-    flat = model.parameters.flat
     rates = _rates(model, OUTPUT_RATES.get(options.optimizer, 1.0))
-    return OPTIMIZERS[options.optimizer](flat.size, flat.dtype, model.team, rates, **settings)
+    return cls(flat.size, flat.dtype, model.team, rates, **settings)
 
 
 def _rates(model: Model, output_rate: float) -> list[tuple[int, float]]:

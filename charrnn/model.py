@@ -145,16 +145,20 @@ class Model:
 
     def _allocate_packed(self) -> None:
         """Room for the weights as panels and for the sums of biases."""
-        c, gates = self.config, self.cell.GATES
-        h = padded(c.hidden_size)
-        inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
+        gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
         self.w_ih = [self._panels(gates, d, h) for d in inputs]
         self.w_hh = [self._panels(gates, h, h) for _ in inputs]
-        self.w_out = self._panels(1, h, c.vocab_size)
+        self.w_out = self._panels(1, h, self.config.vocab_size)
         self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
         self.extra = [zeros((len(self.cell.EXTRA), h), self.dtype) for _ in inputs]
         self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
         self._can_learn = False
+
+    @property
+    def _input_sizes(self) -> list[int]:
+        """What each layer is given and multiplies: 0 where it looks up one-hot rows instead."""
+        c = self.config
+        return [c.embedding_size] + [c.hidden_size] * (c.num_layers - 1)
 
     def _panels(self, gates: int, inputs: int, outputs: int) -> np.ndarray:
         depth = padded(inputs) // (1 if self.element == self.dtype else 2)
@@ -164,12 +168,10 @@ class Model:
         """Have the weights as transposed panels, too, now and after each `pack`: for backward."""
         if self._can_learn:
             return
-        c, gates = self.config, self.cell.GATES
-        h = padded(c.hidden_size)
-        inputs = [c.embedding_size] + [h] * (c.num_layers - 1)
+        gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
         self.w_ih_t = [self._panels(gates, h, d) for d in inputs]
         self.w_hh_t = [self._panels(gates, h, h) for _ in inputs]
-        self.w_out_t = self._panels(1, c.vocab_size, h)
+        self.w_out_t = self._panels(1, self.config.vocab_size, h)
         self._packings += self._list_packings(
             pack_transposed, self.w_hh_t, self.w_ih_t, self.w_out_t
         )

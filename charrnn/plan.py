@@ -124,7 +124,7 @@ def _weights(config: ModelConfig) -> int:
 def _dropouts(characters: int, passes: float, config: ModelConfig) -> tuple[float, float]:
     """The more weights there are to learn a text by heart, and passes to do it in, the more."""
     chances = passes / _weights(config) * config.num_parameters() / characters
-    return next(rates for most, *rates in DROPOUTS if chances < most)
+    return next((rate, recurrent) for most, rate, recurrent in DROPOUTS if chances < most)
 
 
 def _characters_a_second(train_ids, config, options, threads) -> float:

@@ -14,6 +14,7 @@ import naive
 import numpy as np
 import pytest
 from llvmlite import ir
+from panels import packed, random
 from runs import result_of, started, stopped_after, trained
 
 from charrnn import jit
@@ -29,7 +30,6 @@ from charrnn.kernels.product import (
     input_product,
     output_product,
     pack,
-    pack_transposed,
     padded,
     product,
     room_for,
@@ -46,21 +46,6 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 def anywhere(monkeypatch):
     """Training in bfloat16 is refused on no processor."""
     monkeypatch.setattr(jit, "BFLOAT16", True)
-
-
-def random(rng, shape):
-    """A random array whose last axis is padded with zeros."""
-    array = zeros((*shape[:-1], padded(shape[-1])), np.float32)
-    array[..., : shape[-1]] = rng.standard_normal(shape)
-    return array
-
-
-def packed(w, gate=0, transposed=False):
-    """The panels of w[:, gate], w (K, G, N), in pairs."""
-    k, n = (padded(w.shape[0]), w.shape[2]) if not transposed else (w.shape[2], padded(w.shape[0]))
-    panels = zeros((n // PANEL, k // 2, PANEL), np.uint32)
-    (pack_transposed if transposed else pack)(w, gate, panels)
-    return panels
 
 
 def close(found, expected):
@@ -121,14 +106,14 @@ def test_product_adds_to_its_target(rows, depth, columns):
     a, w = random(rng, (rows, depth)), random(rng, (depth, 1, columns))
     c = random(rng, (rows, columns))
     expected = c + naive.rounded(a[:, :depth]) @ naive.rounded(w[:, 0])
-    product(a, packed(w), c)
+    product(a, packed(w, pairs=True), c)
     assert close(c, expected)
 
 
 def test_the_loops_agree():
     rng = np.random.default_rng(0)
     a, w, c = random(rng, (3, 20)), random(rng, (20, 1, 16)), zeros((3, 16), np.float32)
-    product(a, packed(w), c)
+    product(a, packed(w, pairs=True), c)
     assert close(c, naive.rounded_product(a[:, :20], w[:, 0]))
 
 
@@ -138,7 +123,7 @@ def test_products_over_time_and_back(batch):
     steps, inputs, hidden, planes = 5, 20, 35, np.array([0, 1, 3])
     x, w = random(rng, (steps, batch, inputs)), random(rng, (inputs, 3, hidden))
     z, bias = zeros((steps, 4, batch, padded(hidden)), np.float32), random(rng, (4, hidden))
-    panels = np.stack([packed(w, g) for g in range(3)])
+    panels = np.stack([packed(w, g, pairs=True) for g in range(3)])
     for row in range(batch):
         input_product(x, panels, planes, bias, z, steps, row, row + 1)
     alone = z.copy()
@@ -149,7 +134,7 @@ def test_products_over_time_and_back(batch):
         assert close(z[:, plane], product_ + bias[plane])
 
     dx = zeros(x.shape, np.float32)
-    transposed = np.stack([packed(w, g, transposed=True) for g in range(3)])
+    transposed = np.stack([packed(w, g, transposed=True, pairs=True) for g in range(3)])
     output_product(z, transposed, planes, dx, steps, 0, batch)
     parts = [naive.rounded(z[:, p]) @ naive.rounded(w[:, g]).T for g, p in enumerate(planes)]
     assert close(dx[..., :inputs], sum(parts))
@@ -221,7 +206,7 @@ def test_the_instruction_does_what_its_portable_version_does(tmp_path):
     a, w, c = random(rng, (7, 300)), random(rng, (300, 1, 48)), random(rng, (7, 48))
     for name, array in ("a", a[:, :300]), ("w", w), ("c", c):
         np.save(tmp_path / f"{name}.npy", array)
-    product(a[:, :300].copy(), packed(w)[:, :150].copy(), c)
+    product(a[:, :300].copy(), packed(w, pairs=True)[:, :150].copy(), c)
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""}
     subprocess.run([sys.executable, "-c", PORTABLE], check=True, env=environment, cwd=tmp_path)
     np.testing.assert_allclose(np.load(tmp_path / "c.npy"), c, rtol=0, atol=3e-5)

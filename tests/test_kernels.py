@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numba import TypingError
+from panels import packed, random
 
 from charrnn.jit import jit
 from charrnn.kernels.activations import exp, sigmoid_, tanh_
@@ -18,8 +19,6 @@ from charrnn.kernels.product import (
     PANEL,
     input_product,
     output_product,
-    pack,
-    pack_transposed,
     padded,
     product,
     room_for,
@@ -36,21 +35,6 @@ DTYPES = {np.float32: 1e-5, np.float64: 1e-13}
 def exp_(x):
     for i in range(x.size):
         x[i] = exp(x[i])
-
-
-def random(rng, shape, dtype, width=None):
-    """A random array whose last axis is padded with zeros."""
-    array = zeros((*shape[:-1], padded(shape[-1])), dtype)
-    array[..., : shape[-1]] = rng.standard_normal(shape)
-    return array
-
-
-def packed(w, gate=0, transposed=False):
-    """The panels of w[:, gate], w (K, G, N)."""
-    k, n = (padded(w.shape[0]), w.shape[2]) if not transposed else (w.shape[2], padded(w.shape[0]))
-    panels = zeros((n // PANEL, k, PANEL), w.dtype)
-    (pack_transposed if transposed else pack)(w, gate, panels)
-    return panels
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -6,6 +6,7 @@ Forward and backward compute the same mask, and it does not depend on the order 
 import numpy as np
 
 from ..jit import entry, jit
+from .product import copy
 
 _A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
@@ -18,8 +19,7 @@ def drop(source, target, seed, rate, steps, first, last):
     """
     for t in range(steps):
         a, b = source[t, first:last].reshape(-1), target[t, first:last].reshape(-1)
-        for i in range(a.size):
-            b[i] = a[i]
+        copy(a, b)
         _mask_(b, _start(source, t, first), seed, rate)
 
 
