@@ -67,7 +67,15 @@ def _cache_folder() -> str | None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError:
         return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+    return folder if os.access(folder, os.W_OK | os.X_OK) and _is_own(folder) else None
+
+
+def _is_own(folder: str) -> bool:
+    """Whether nobody else can write there: what is loaded from it is run."""
+    if not hasattr(os, "getuid"):
+        return True
+    info = os.stat(folder)
+    return info.st_uid == os.getuid() and not info.st_mode & 0o022
 
 
 CACHE_FOLDER = _cache_folder()
@@ -80,7 +88,11 @@ PROVIDERS: dict[str, Callable[[], None]] = {}
 @functools.cache
 def _announce() -> None:
     """Say, once, that there is something to compile: a first run takes longer to start."""
-    often = "once" if CACHE_FOLDER else "each time, since no cache folder can be written"
+    often = (
+        "once"
+        if CACHE_FOLDER
+        else "each time, since no cache folder of this user's own can be written"
+    )
     logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
 
 

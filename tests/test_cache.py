@@ -105,6 +105,19 @@ def test_a_cache_folder_that_is_relative_or_a_file(homeless, tmp_path, monkeypat
     assert Path(jit._cache_folder()).is_relative_to(tmp_path / "good")
 
 
+def test_a_cache_folder_that_others_can_write(homeless, tmp_path, monkeypatch):
+    """What lies there is run: it must be nobody else's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = Path(jit._cache_folder())
+    for mode in 0o770, 0o702:
+        folder.chmod(mode)
+        assert jit._cache_folder() is None
+    folder.chmod(0o700)
+    assert jit._cache_folder() == str(folder)
+    monkeypatch.setattr("os.getuid", lambda: folder.stat().st_uid + 1)
+    assert jit._cache_folder() is None
+
+
 # --- processes
 
 
