@@ -17,6 +17,7 @@ import numpy as np
 from .config import ModelConfig, TrainOptions
 from .corpus import Ids, Streams, fit
 from .learner import Learner
+from .optim import OPTIMIZERS
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
 TRIAL_SECONDS = 1.2
@@ -30,13 +31,23 @@ LEAST_VAL_CHARS = 10_000  # of that part
 # More units must make more, as the square root of their number.
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
-# For a product of passes and weights a character below: dropout, recurrent dropout.
-DROPOUTS = (
-    (1.2, 0.0, 0.0),
-    (4.0, 0.1, 0.0),
-    (15.0, 0.1, 0.15),
-    (150.0, 0.1, 0.35),
-    (math.inf, 0.2, 0.5),
+
+
+class Regularisation(NamedTuple):
+    """What keeps a model from learning by heart."""
+
+    dropout: float
+    recurrent_dropout: float
+    shrinking: float  # weights that nothing pulls shrink to e^-shrinking over the run
+
+
+# For a product of passes and weights a character below:
+REGULARISATIONS = (
+    (1.2, Regularisation(0.0, 0.0, 0.0)),
+    (4.0, Regularisation(0.1, 0.0, 0.6)),
+    (15.0, Regularisation(0.1, 0.1, 0.6)),
+    (150.0, Regularisation(0.1, 0.25, 0.9)),
+    (math.inf, Regularisation(0.2, 0.5, 0.8)),
 )
 
 
@@ -56,7 +67,7 @@ def fit_to_time(
     given: Collection[str],
     began: float,
 ) -> Plan:
-    """Fit the steps, and of hidden_size and dropout what is not `given`, to `options.time`.
+    """Fit the steps, and what is not `given` of size and regularisation, to `options.time`.
 
     `num_val` characters are held out; where to read them all ten times would take too much of the
     time, validations read a part. `began` is when the time started to run, as
@@ -67,11 +78,11 @@ def fit_to_time(
     passes = options.time * power / len(train_ids)  # of a model of one weight
     if "hidden_size" not in given:
         config = replace(config, hidden_size=_size(len(train_ids), passes, config))
-    dropout, recurrent_dropout = _dropouts(len(train_ids), passes, config)
+    against = _regularisation(len(train_ids), passes, config)
     if "dropout" not in given:
-        config = replace(config, dropout=dropout)
+        config = replace(config, dropout=against.dropout)
     if "recurrent_dropout" not in given:
-        options = replace(options, recurrent_dropout=recurrent_dropout)
+        options = replace(options, recurrent_dropout=against.recurrent_dropout)
     rate = _characters_a_second(train_ids, config, options, threads)
     streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
@@ -81,10 +92,12 @@ def fit_to_time(
     val_chars = min(num_val, int(looks))
     epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
     steps = max(1, int(epochs * streams.num_chunks))
+    if "weight_decay" not in given:
+        options = replace(options, weight_decay=_weight_decay(against.shrinking, steps, options))
     why = (
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
         f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}, "
-        f"recurrent dropout {options.recurrent_dropout:g}"
+        f"recurrent dropout {options.recurrent_dropout:g}, weight decay {options.weight_decay:g}"
     )
     options = replace(options, steps=steps, val_chars=max(val_chars, 1))
     return Plan(config, options, seconds, why)
@@ -121,10 +134,18 @@ def _weights(config: ModelConfig) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
 
 
-def _dropouts(characters: int, passes: float, config: ModelConfig) -> tuple[float, float]:
+def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regularisation:
     """The more weights there are to learn a text by heart, and passes to do it in, the more."""
     chances = passes / _weights(config) * config.num_parameters() / characters
-    return next((rate, recurrent) for most, rate, recurrent in DROPOUTS if chances < most)
+    return next(against for most, against in REGULARISATIONS if chances < most)
+
+
+def _weight_decay(shrinking: float, steps: int, options: TrainOptions) -> float:
+    """What shrinks weights so far in so many steps, whose mean learning rate is half the first."""
+    if "weight_decay" not in OPTIMIZERS[options.optimizer].defaults():
+        return options.weight_decay
+    steps = max(steps, 100)  # no single one may shrink them much
+    return float(f"{2 * shrinking / (options.learning_rate * steps):.1g}")
 
 
 def _characters_a_second(train_ids, config, options, threads) -> float:

@@ -1,6 +1,7 @@
 """What is fitted to a text and a time: by rules that are checked, at a speed that is measured."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,8 +14,19 @@ from charrnn.config import ModelConfig, TrainOptions
 from charrnn.corpus import split
 from charrnn.evaluate import mean_loss
 
+RECIPE = TrainOptions(learning_rate=0.01)
 
-def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), num_val=0, **config):
+
+def fitted(
+    monkeypatch,
+    characters,
+    seconds,
+    rate_of_128,
+    given=(),
+    num_val=0,
+    options=RECIPE,
+    **config,
+):
     """The plan on a machine of a given speed, whose clock does not move."""
     weights = plan._weights(ModelConfig(65, hidden_size=128))
 
@@ -24,7 +36,7 @@ def fitted(monkeypatch, characters, seconds, rate_of_128, given=(), num_val=0, *
     monkeypatch.setattr(plan, "_characters_a_second", speed)
     monkeypatch.setattr(plan.time, "monotonic", lambda: 0.0)
     ids = np.zeros(characters, np.uint8)
-    options = TrainOptions(time=seconds)
+    options = replace(options, time=seconds)
     return plan.fit_to_time(ids, num_val, ModelConfig(65, **config), options, 1, given, 0.0)
 
 
@@ -41,6 +53,24 @@ def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
     assert small.config.hidden_size < large.config.hidden_size
     assert small.config.dropout == 0.2 and large.config.dropout == 0
     assert small.options.recurrent_dropout > 0 == large.options.recurrent_dropout
+    assert small.options.weight_decay > 0 == large.options.weight_decay
+
+
+@pytest.mark.parametrize("learning_rate", [0.01, 0.001])
+@pytest.mark.parametrize("seconds", [60, 600])
+def test_weights_that_nothing_pulls_shrink_by_about_half(monkeypatch, seconds, learning_rate):
+    """Whatever the rate and the number of steps: by what is left after the product of all."""
+    options = TrainOptions(learning_rate=learning_rate)
+    chosen = fitted(monkeypatch, 10**5, seconds, 80_000, options=options, hidden_size=128)
+    steps = chosen.options.steps
+    rates = learning_rate * (1 - np.arange(steps) / steps)
+    left = np.prod(1 - chosen.options.weight_decay * rates)
+    assert 0.3 < left < 0.65
+
+
+def test_no_weight_decay_for_what_has_none(monkeypatch):
+    options = TrainOptions(optimizer="sgd", learning_rate=0.5)
+    assert fitted(monkeypatch, 5_000, 180, 80_000, options=options).options.weight_decay == 0
 
 
 def test_a_huge_text_is_read_in_part(monkeypatch):
@@ -51,10 +81,10 @@ def test_a_huge_text_is_read_in_part(monkeypatch):
 
 def test_what_is_given_stays(monkeypatch):
     sizes = {"hidden_size": 96, "dropout": 0.25}
-    given = [*sizes, "recurrent_dropout"]
+    given = [*sizes, "recurrent_dropout", "weight_decay"]
     chosen = fitted(monkeypatch, 10**5, 60, 80_000, given=given, **sizes)
     assert (chosen.config.hidden_size, chosen.config.dropout) == (96, 0.25)
-    assert chosen.options.recurrent_dropout == 0
+    assert chosen.options.recurrent_dropout == chosen.options.weight_decay == 0
 
 
 def test_no_other_size_than_the_given_is_tried(monkeypatch):
@@ -66,7 +96,7 @@ def test_no_other_size_than_the_given_is_tried(monkeypatch):
         return 1e4
 
     monkeypatch.setattr(plan, "_characters_a_second", speed)
-    ids, options = np.zeros(3000, np.uint8), TrainOptions(time=60.0)
+    ids, options = np.zeros(3000, np.uint8), replace(RECIPE, time=60.0)
     config = ModelConfig(65, hidden_size=8)
     plan.fit_to_time(ids, 0, config, options, 1, ["hidden_size"], time.monotonic())
     assert set(tried) == {8}
