@@ -43,7 +43,8 @@ class Regularisation(NamedTuple):
 
 # For a product of passes and weights a character below:
 REGULARISATIONS = (
-    (1.2, Regularisation(0.0, 0.0, 0.0)),
+    (0.6, Regularisation(0.0, 0.0, 0.0)),
+    (1.2, Regularisation(0.0, 0.0, 0.5)),
     (4.0, Regularisation(0.1, 0.0, 0.6)),
     (15.0, Regularisation(0.1, 0.1, 0.6)),
     (150.0, Regularisation(0.1, 0.25, 0.9)),

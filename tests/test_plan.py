@@ -49,7 +49,7 @@ def test_more_time_gives_a_larger_model(monkeypatch):
 
 
 def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
-    small, large = (fitted(monkeypatch, n, 180, 80_000) for n in (5_000, 2_000_000))
+    small, large = (fitted(monkeypatch, n, 180, 80_000) for n in (5_000, 20_000_000))
     assert small.config.hidden_size < large.config.hidden_size
     assert small.config.dropout == 0.2 and large.config.dropout == 0
     assert small.options.recurrent_dropout > 0 == large.options.recurrent_dropout
