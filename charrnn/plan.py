@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ LEAST_VAL_CHARS = 10_000  # of that part
 # More units must make more, as the square root of their number.
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
+
+Settings = TypeVar("Settings", ModelConfig, TrainOptions)
 
 
 class Regularisation(NamedTuple):
@@ -74,34 +76,38 @@ def fit_to_time(
     time, validations read a part. `began` is when the time started to run, as
     time.monotonic() tells it.
     """
-    base = config if "hidden_size" in given else replace(config, hidden_size=128)
+    base = _unless(given, config, hidden_size=128)
     power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
     passes = options.time * power / len(train_ids)  # of a model of one weight
-    if "hidden_size" not in given:
-        config = replace(config, hidden_size=_size(len(train_ids), passes, config))
+    config = _unless(given, config, hidden_size=_size(len(train_ids), passes, config))
     against = _regularisation(len(train_ids), passes, config)
-    if "dropout" not in given:
-        config = replace(config, dropout=against.dropout)
-    if "recurrent_dropout" not in given:
-        options = replace(options, recurrent_dropout=against.recurrent_dropout)
+    config = _unless(given, config, dropout=against.dropout)
+    options = _unless(given, options, recurrent_dropout=against.recurrent_dropout)
     rate = _characters_a_second(train_ids, config, options, threads)
-    streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
     num_val = min(num_val, options.val_chars)
     seconds -= num_val / (rate * VALIDATION_RATE)  # the best weights are measured on all of it
     looks = max(LEAST_VAL_CHARS, VALIDATING / 10 * seconds * rate * VALIDATION_RATE)
     val_chars = min(num_val, int(looks))
+    streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
     steps = max(1, int(epochs * streams.num_chunks))
-    if "weight_decay" not in given:
-        options = replace(options, weight_decay=_weight_decay(against.shrinking, steps, options))
-    why = (
+    options = replace(options, steps=steps, val_chars=max(val_chars, 1))
+    options = _unless(given, options, weight_decay=_weight_decay(against.shrinking, options))
+    return Plan(config, options, seconds, _why(config, options, rate))
+
+
+def _unless(given: Collection[str], settings: Settings, **chosen: Any) -> Settings:
+    """The settings with what is chosen for them, but for what was given."""
+    return replace(settings, **{k: value for k, value in chosen.items() if k not in given})
+
+
+def _why(config: ModelConfig, options: TrainOptions, rate: float) -> str:
+    return (
         f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
         f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}, "
         f"recurrent dropout {options.recurrent_dropout:g}, weight decay {options.weight_decay:g}"
     )
-    options = replace(options, steps=steps, val_chars=max(val_chars, 1))
-    return Plan(config, options, seconds, why)
 
 
 def _size(characters: int, passes: float, config: ModelConfig) -> int:
@@ -141,12 +147,13 @@ def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regu
     return next(against for most, against in REGULARISATIONS if chances < most)
 
 
-def _weight_decay(shrinking: float, steps: int, options: TrainOptions) -> float:
-    """What shrinks weights so far in so many steps, whose mean learning rate is half the first."""
+def _weight_decay(shrinking: float, options: TrainOptions) -> float:
+    """What shrinks weights so far in all steps, whose mean learning rate is half the first."""
     if "weight_decay" not in OPTIMIZERS[options.optimizer].defaults():
         return options.weight_decay
-    steps = max(steps, 100)  # no single one may shrink them much
-    return float(f"{2 * shrinking / (options.learning_rate * steps):.1g}")
+    steps = max(options.steps, 100)  # no single one may shrink them much
+    rates = max(options.learning_rate * steps / 2, 1e-9)  # of less nothing comes
+    return float(f"{shrinking / rates:.1g}")
 
 
 def _characters_a_second(train_ids, config, options, threads) -> float:
