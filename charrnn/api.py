@@ -307,6 +307,10 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise UsageError("give one of --time, --epochs and --steps.")
     ModelConfig(1, **{k: v for k, v in settings.items() if k in field_names(ModelConfig)})
     TrainOptions(**{k: v for k, v in settings.items() if k in field_names(TrainOptions)})
+    if settings.get("precision", TrainOptions.precision) != TrainOptions.precision:
+        from .learner import require_precision
+
+        require_precision(settings["precision"])
 
 
 def _check_output(output: FilePath, texts: list[FilePath]) -> None:

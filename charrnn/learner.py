@@ -38,7 +38,7 @@ class Learner:
         batch_size: int,
         seq_length: int,
     ) -> None:
-        _require_precision(options.precision)
+        require_precision(options.precision)
         _require_memory(config, batch_size, seq_length)
         self.options = options
         self.model = Model(config, rng, threads=threads, precision=options.precision)
@@ -108,7 +108,7 @@ class Learner:
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
 
 
-def _require_precision(precision: str) -> None:
+def require_precision(precision: str) -> None:
     """Raises UsageError for bfloat16 without the instruction: emulated, it would be slower."""
     if precision == "bfloat16" and not jit.BFLOAT16:
         raise UsageError(

@@ -18,7 +18,7 @@ from panels import packed, random
 from runs import result_of, started, stopped_after, trained
 
 from charrnn import jit
-from charrnn.api import read_model
+from charrnn.api import read_model, start
 from charrnn.cells import CELLS
 from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
@@ -294,6 +294,14 @@ def test_a_run_is_refused_where_it_would_be_emulated(invoke, corpus_file, tmp_pa
             "it (AVX-512 BF16); train in float32, the default, or on a processor that has one.\n"
         )
         assert list(tmp_path.iterdir()) == []
+
+
+def test_it_is_refused_before_the_text_is_read(corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(jit, "BFLOAT16", False)
+    read = []
+    with pytest.raises(UsageError, match="no instruction"):
+        start(corpus_file, tmp_path / "m", precision="bfloat16", progress=lambda *_: read.append(1))
+    assert not read
 
 
 @pytest.mark.usefixtures("anywhere")
