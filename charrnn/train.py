@@ -328,7 +328,7 @@ class Run:
         if self._saves.age >= self._save_every:
             self._require_finite()
             self._saves.all(self._state())
-        return replace(report, notice=self._news())
+        return replace(report, notice=self.news())
 
     def _update(self) -> float:
         """One step of truncated BPTT and of the optimizer; returns its learning rate."""
@@ -490,8 +490,8 @@ class Run:
         self._saves.keep(Best(tensors, training))
         self._has_best = True
 
-    def _news(self) -> str | None:
-        """What is to be told, in sentences, if anything."""
+    def news(self) -> str | None:
+        """What is to be told and was not yet, in sentences, if anything."""
         news = [*self._notices, *filter(None, [self._saves.news()])]
         self._notices.clear()
         return " ".join(sentence[0].upper() + sentence[1:] for sentence in news) or None

@@ -21,6 +21,7 @@ import charrnn
 from charrnn import checkpoint
 from charrnn.cli import main, outputs, reported
 from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
+from charrnn.train import Run
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
 OPTIONS = {
@@ -668,6 +669,20 @@ def test_train_reads_stdin_and_bytes(invoke):
 def test_sample_every_shows_samples_on_stderr(invoke, corpus_file):
     result = invoke("train", corpus_file, *TINY, "--steps", "4", "--sample-every", "2")
     assert result.stderr.count("---\n") == 4 and result.stdout == ""
+
+
+def test_what_goes_wrong_at_the_very_last_step_is_told(invoke, corpus_file, monkeypatch):
+    validate = Run._validate
+
+    def fails_at_the_end(run):
+        validate(run)
+        if run.progress.step == run.progress.total_steps:
+            raise run._diverged(run.progress.step, "validation loss nan")
+
+    monkeypatch.setattr(Run, "_validate", fails_at_the_end)
+    result = invoke("train", corpus_file, *TINY, "--steps", "10", "--quiet")
+    assert result.exit_code == 0
+    assert "blown up at step 10 (validation loss nan)" in result.stderr
 
 
 def test_train_never_replaces_a_run_unasked(invoke, corpus_file, working_folder):

@@ -191,6 +191,8 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
                 show_notice(report.notice)
             if sample_every and report.step % sample_every == 0 and not quiet:
                 show_text(run.sample(SAMPLE_LENGTH))
+        if news := run.news():  # of the very last step
+            show_notice(news)
     if not run.finished:
         step = report.step if report else run.summary.resumed_step
         say(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
