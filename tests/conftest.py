@@ -11,8 +11,11 @@ from click.testing import CliRunner
 import charrnn
 from charrnn.cli import main
 
-# A shell starts what it runs in the background with SIGINT ignored; the tests send it.
+# What is ignored here stays so in all processes that the tests start, and send signals to: a shell
+# has SIGINT ignored by what it runs in the background, nohup SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
 
 LINES = [
     "MARA: The tide is late, and so is he.\n",

@@ -87,9 +87,9 @@ def test_a_long_text_is_measured_in_little_memory(text_of, tiny_model, command):
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["eval", "score"])
 def test_100_mb_are_measured_in_little_memory(text_of, tiny_model, command):
-    """Or what of them can be read in two minutes."""
+    """Or what of them can be read in a minute."""
     short, long = (
-        measured(command, text_of(size), "-m", tiny_model, seconds=120)["peak"]
+        measured(command, text_of(size), "-m", tiny_model, seconds=60)["peak"]
         for size in (MB, 100 * MB)
     )
     assert long < short + 40 * MB
@@ -100,7 +100,7 @@ def test_a_text_of_2_gb_in_a_process_of_1_gb(text_of, tmp_path, tiny_model):
     long = text_of(2 * GB)
     measured("train", long, "-o", tmp_path / "m", "--steps", 3, "--hidden-size", 64, limit=GB)
     for command in ("eval", "score"):
-        peak = measured(command, long, "-m", tiny_model, limit=GB, seconds=60)["peak"]
+        peak = measured(command, long, "-m", tiny_model, limit=GB, seconds=30)["peak"]
         assert peak < 300 * MB
 
 
