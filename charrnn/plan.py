@@ -43,13 +43,13 @@ class Regularisation(NamedTuple):
     shrinking: float  # weights that nothing pulls shrink to e^-shrinking over the run
 
 
-# For a product of passes and weights a character below:
+# For a product of passes and weights a character below (what is looked up is not counted):
 REGULARISATIONS = (
-    (0.6, Regularisation(0.0, 0.0, 0.0)),
-    (1.2, Regularisation(0.0, 0.0, 0.5)),
+    (0.5, Regularisation(0.0, 0.0, 0.0)),
+    (1.4, Regularisation(0.0, 0.0, 0.5)),
     (4.0, Regularisation(0.1, 0.0, 0.6)),
     (15.0, Regularisation(0.1, 0.1, 0.6)),
-    (150.0, Regularisation(0.1, 0.25, 0.9)),
+    (130.0, Regularisation(0.1, 0.25, 0.9)),
     (math.inf, Regularisation(0.2, 0.5, 0.8)),
 )
 
@@ -80,7 +80,7 @@ def fit_to_time(
     power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
     passes = options.time * power / len(train_ids)  # of a model of one weight
     config = _unless(given, config, hidden_size=_size(len(train_ids), passes, config))
-    against = _regularisation(len(train_ids), passes, config)
+    against = _regularisation(len(train_ids), passes)
     config = _unless(given, config, dropout=against.dropout)
     options = _unless(given, options, recurrent_dropout=against.recurrent_dropout)
     rate = _characters_a_second(train_ids, config, options, threads)
@@ -116,7 +116,7 @@ def _size(characters: int, passes: float, config: ModelConfig) -> int:
     chosen = SIZES[0]
     for size in SIZES:
         tried = replace(config, hidden_size=size)
-        too_many = tried.num_parameters() > WEIGHTS_A_CHARACTER * characters
+        too_many = _weights(tried) > WEIGHTS_A_CHARACTER * characters
         if too_many or passes / _weights(tried) < wanted * math.sqrt(size / 256):
             break
         chosen = size
@@ -141,9 +141,12 @@ def _weights(config: ModelConfig) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
 
 
-def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regularisation:
-    """The more weights there are to learn a text by heart, and passes to do it in, the more."""
-    chances = passes / _weights(config) * config.num_parameters() / characters
+def _regularisation(characters: int, passes: float) -> Regularisation:
+    """The more weights there are to learn a text by heart, and passes to do it in, the more.
+
+    A model of one weight makes so many passes; the product is the same for any.
+    """
+    chances = passes / characters
     return next(against for most, against in REGULARISATIONS if chances < most)
 
 
