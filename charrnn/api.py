@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checkpoint import ModelFile, load_model
-from .config import ModelConfig, TrainOptions, field_names, number, tensor_shapes, whole
+from .config import (
+    ModelConfig,
+    TrainOptions,
+    field_names,
+    fields_of,
+    number,
+    tensor_shapes,
+    whole,
+)
 from .ending import Ending
 from .errors import UsageError
 from .files import FilePath, claim, run_files, shown
@@ -305,12 +313,12 @@ def _check_settings(settings: dict[str, Any]) -> None:
         raise UsageError(f"there is no such setting: {names}.")
     if sum(settings.get(name) is not None for name in ("time", "epochs", "steps")) > 1:
         raise UsageError("give one of --time, --epochs and --steps.")
-    ModelConfig(1, **{k: v for k, v in settings.items() if k in field_names(ModelConfig)})
-    TrainOptions(**{k: v for k, v in settings.items() if k in field_names(TrainOptions)})
-    if settings.get("precision", TrainOptions.precision) != TrainOptions.precision:
+    ModelConfig(1, **fields_of(ModelConfig, settings))
+    options = TrainOptions(**fields_of(TrainOptions, settings))
+    if options.precision != TrainOptions.precision:
         from .learner import require_precision
 
-        require_precision(settings["precision"])
+        require_precision(options.precision)
 
 
 def _check_output(output: FilePath, texts: list[FilePath]) -> None:

@@ -145,6 +145,11 @@ def field_names(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls))
 
 
+def fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that are fields of this class."""
+    return {name: value for name, value in settings.items() if name in field_names(cls)}
+
+
 def choice(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")

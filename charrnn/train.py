@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Arrays, damaged, load_model
-from .config import LEARNING_RATES, ModelConfig, TrainOptions, field_names, tensor_shapes
+from .config import LEARNING_RATES, ModelConfig, TrainOptions, fields_of, tensor_shapes
 from .corpus import Corpus, Streams, fit, split
 from .errors import CharRNNError, UsageError
 from .evaluate import Validation
@@ -127,8 +127,8 @@ def start_run(
 
 def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: float) -> Plan:
     """The settings of a new run; what they leave open is fitted to the time it may take."""
-    config = ModelConfig(len(corpus.vocabulary), **_fields_of(ModelConfig, settings))
-    options = TrainOptions(**_fields_of(TrainOptions, settings))
+    config = ModelConfig(len(corpus.vocabulary), **fields_of(ModelConfig, settings))
+    options = TrainOptions(**fields_of(TrainOptions, settings))
     if options.learning_rate is None:
         options = replace(options, learning_rate=LEARNING_RATES[options.optimizer])
     if options.epochs or options.steps:
@@ -136,10 +136,6 @@ def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: floa
     options = replace(options, time=options.time or DEFAULT_TIME)
     train_ids, val_ids = split(corpus.ids, options.val_fraction)
     return fit_to_time(train_ids, len(val_ids), config, options, threads, settings.keys(), began)
-
-
-def _fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name in field_names(cls)}
 
 
 def _require_the_same(
