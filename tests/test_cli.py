@@ -19,7 +19,7 @@ import pytest
 
 import charrnn
 from charrnn import checkpoint
-from charrnn.cli import main, outputs, reported
+from charrnn.cli import main, outputs, progress, reported
 from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 from charrnn.train import Run
 
@@ -606,6 +606,31 @@ def test_nothing_fails_for_the_want_of_a_character(spawn, tmp_path, encoding):
         _, err = process.communicate()
         assert process.returncode == (1 if "Ω" in arguments else 0), err
         assert b"Traceback" not in err and b"fault" not in err
+
+
+LONG_COMMANDS = {
+    "eval": ["eval"],
+    "score": ["score", "--html", "page.html"],
+    "novelty": ["novelty", "--corpus", "corpus"],
+}
+
+
+@pytest.mark.parametrize("name", LONG_COMMANDS)
+@pytest.mark.parametrize("long", [0, 1000])
+def test_what_takes_long_is_followed_by_a_bar(
+    invoke, model_file, corpus_file, working_folder, monkeypatch, name, long
+):
+    (working_folder / "corpus").write_bytes(corpus_file.read_bytes())
+    model = ["-m", model_file] if name != "novelty" else []
+    arguments = [*LONG_COMMANDS[name], *model, corpus_file]
+    in_a_pipe = invoke(*arguments)
+    monkeypatch.setattr(progress, "_on_terminal", lambda: True)
+    monkeypatch.setattr(progress, "LONG", long)
+    on_a_terminal = invoke(*arguments)
+    assert (in_a_pipe.exit_code, on_a_terminal.exit_code) == (0, 0)
+    assert in_a_pipe.stderr == "" and on_a_terminal.stdout == in_a_pipe.stdout
+    assert ("\r" in on_a_terminal.stderr) == (long == 0)
+    assert on_a_terminal.stderr.split("\r")[-1].strip() == ""  # and then it goes
 
 
 # --- train

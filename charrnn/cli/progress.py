@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..baseline import Baselines
     from ..train import Report, Summary
 
+LONG = 1  # seconds that reading, measuring or writing must take to be shown
+
 
 def describe(summary: Summary) -> None:
     """Say what there is to learn from, what will be trained and which files it writes."""
@@ -80,7 +82,7 @@ def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
         unit="B",
         unit_scale=True,
         leave=False,
-        delay=1,
+        delay=LONG,
         **_size(),
         file=sys.stderr,
     )
@@ -97,7 +99,7 @@ def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
 def writing(output: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
     """Gives what is to be called with every number of characters written to a file, or None.
 
-    A bar is shown after a second, if text goes to a file: a pipe's reader may use the terminal.
+    A bar is shown after a while, if text goes to a file: a pipe's reader may use the terminal.
     """
     if output == "-" and not _is_file(sys.stdout):
         yield None
@@ -113,7 +115,7 @@ def measuring(total: int | None) -> Iterator[Callable[[int], object] | None]:
         yield None
         return
     with tqdm(
-        total=total, unit=" characters", unit_scale=True, leave=False, delay=1, **_size(),
+        total=total, unit=" characters", unit_scale=True, leave=False, delay=LONG, **_size(),
         file=sys.stderr,
     ) as bar:  # fmt: skip
         yield bar.update
