@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -65,10 +66,48 @@ def import_numba() -> None:
 def sample(seconds: float) -> dict[str, float]:
     """500 characters of LSTM 2x128, the compiled code kept, against importing Numba."""
     with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "m"
-        python("-m", "charrnn", "train", TEXT, "-o", model, "--steps", 1)
-        command = ("-m", "charrnn", "sample", "-m", model, "--length", 500)
+        command = ("-m", "charrnn", "sample", "-m", _model(folder), "--length", 500)
         return in_turn(lambda: python(*command), import_numba, seconds)
+
+
+def score(seconds: float) -> dict[str, float]:
+    """`score` of 1 MB with LSTM 2x128 against `eval` of the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "text"
+        text.write_bytes(_lines(MB))
+        how = ("-m", _model(folder), text)
+        return in_turn(
+            lambda: python("-m", "charrnn", "score", *how),
+            lambda: python("-m", "charrnn", "eval", *how),
+            seconds,
+        )
+
+
+def _model(folder: str) -> Path:
+    """One of LSTM 2x128, all that training needs compiled."""
+    model = Path(folder) / "m"
+    python("-m", "charrnn", "train", TEXT, "-o", model, "--steps", 1)
+    return model
+
+
+def _lines(size: int, seed: int = 0) -> bytes:
+    """So many bytes of lines of TEXT, in any order."""
+    lines = TEXT.read_bytes().splitlines(keepends=True)
+    chosen = random.Random(seed).choices(lines, k=size // 10)
+    return b"".join(chosen)[:size]
+
+
+def novelty(seconds: float) -> dict[str, float]:
+    """100 KB against 10 MB: time, and memory above that of a corpus of next to nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        text, corpus, little = (Path(folder) / name for name in ("text", "corpus", "little"))
+        text.write_bytes(_lines(100_000, seed=1))
+        corpus.write_bytes(_lines(10 * MB))
+        little.write_bytes(_lines(100))
+        peaks = [_peak("novelty", text, "--corpus", known) for known in (corpus, little)]
+        command = ("-m", "charrnn", "novelty", text, "--corpus", corpus)
+        taken = seconds_of(lambda: python(*command))
+    return {"s": taken, "bytes_a_character": (peaks[0] - peaks[1]) / 10}
 
 
 def first_run(seconds: float) -> dict[str, float]:
@@ -94,17 +133,20 @@ def _until_first_step() -> float:
     return taken
 
 
-def _peak(text: Path, folder: str, *how: object) -> float:
-    """Megabytes in memory at most while the command trains, of all kinds but the disk's cache."""
-    command = (MEASURED, 0, 0, "train", text, "-o", f"{folder}/m", "--overwrite", *how)
-    return json.loads(python(*command).splitlines()[-1])["peak"] / MB
+def _peak(*arguments: object) -> float:
+    """Megabytes in memory at most while the command runs, of all kinds but the disk's cache."""
+    return json.loads(python(MEASURED, 0, 0, *arguments).splitlines()[-1])["peak"] / MB
+
+
+def _peak_of_training(text: Path, folder: str, *how: object) -> float:
+    return _peak("train", text, "-o", f"{folder}/m", "--overwrite", *how)
 
 
 def memory(seconds: float) -> dict[str, float]:
     """Training LSTM 2x512 B50 T100, with its validations and saves, against PyTorch without."""
     how = ("--hidden-size", 512, "--batch-size", 50, "--seq-length", 100, "--threads", 2)
     with tempfile.TemporaryDirectory() as folder:
-        result = {"mb": _peak(TEXT, folder, "--steps", 5, *how)}
+        result = {"mb": _peak_of_training(TEXT, folder, "--steps", 5, *how)}
     if importlib.util.find_spec("torch"):
         torch = python(HERE / "torch_run.py", VOCABULARY, 2, 512, 50, 100, 2, 5)
         result["other_mb"] = int(torch) / MB
@@ -120,13 +162,15 @@ def memory_of_long_text(seconds: float) -> dict[str, float]:
         for size in (MB, GB):
             with open(text, "wb") as file:
                 file.writelines(block for _ in range(size // MB))
-            peaks.append(_peak(text, folder, "--steps", 3))
+            peaks.append(_peak_of_training(text, folder, "--steps", 3))
     return {"mb_of_1_mb": peaks[0], "mb_of_1_gb": peaks[1], "above_mb": peaks[1] - peaks[0]}
 
 
 PARTS = {
     "help": help_,
     "sample-500": sample,
+    "score-1mb": score,
+    "novelty-10mb": novelty,
     "first-run": first_run,
     "memory-2x512": memory,
     "memory-1gb": memory_of_long_text,
