@@ -31,6 +31,8 @@ LEAST_VAL_CHARS = 10_000  # of that part
 # More units must make more, as the square root of their number.
 PASSES_WANTED = 2.7
 WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
+MOST_PASSES = 200  # over a text; however long the time, from more nothing is learned but the text
+LEAST_CHUNKS = 16  # updates in a pass, for which there may be fewer streams
 
 Settings = TypeVar("Settings", ModelConfig, TrainOptions)
 
@@ -50,7 +52,9 @@ REGULARISATIONS = (
     (4.0, Regularisation(0.1, 0.0, 0.6)),
     (15.0, Regularisation(0.1, 0.1, 0.6)),
     (130.0, Regularisation(0.1, 0.25, 0.9)),
-    (math.inf, Regularisation(0.2, 0.5, 0.8)),
+    (1000.0, Regularisation(0.2, 0.5, 0.8)),
+    (4000.0, Regularisation(0.4, 0.6, 0.6)),
+    (math.inf, Regularisation(0.5, 0.8, 0.4)),
 )
 
 
@@ -70,17 +74,18 @@ def fit_to_time(
     given: Collection[str],
     began: float,
 ) -> Plan:
-    """Fit the steps, and what is not `given` of size and regularisation, to `options.time`.
+    """Fit the steps, and what is not `given` of sizes and regularisation, to `options.time`.
 
     `num_val` characters are held out; where to read them all ten times would take too much of the
     time, validations read a part. `began` is when the time started to run, as
     time.monotonic() tells it.
     """
+    options = _unless(given, options, batch_size=_batch_size(len(train_ids), options))
     base = _unless(given, config, hidden_size=128)
     power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
     passes = options.time * power / len(train_ids)  # of a model of one weight
     config = _unless(given, config, hidden_size=_size(len(train_ids), passes, config))
-    against = _regularisation(len(train_ids), passes)
+    against = _regularisation(len(train_ids), passes, config)
     config = _unless(given, config, dropout=against.dropout)
     options = _unless(given, options, recurrent_dropout=against.recurrent_dropout)
     rate = _characters_a_second(train_ids, config, options, threads)
@@ -91,10 +96,10 @@ def fit_to_time(
     val_chars = min(num_val, int(looks))
     streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
     epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
-    steps = max(1, int(epochs * streams.num_chunks))
+    steps = max(1, int(min(epochs, MOST_PASSES) * streams.num_chunks))
     options = replace(options, steps=steps, val_chars=max(val_chars, 1))
     options = _unless(given, options, weight_decay=_weight_decay(against.shrinking, options))
-    return Plan(config, options, seconds, _why(config, options, rate))
+    return Plan(config, options, seconds, _why(config, options, rate, epochs))
 
 
 def _unless(given: Collection[str], settings: Settings, **chosen: Any) -> Settings:
@@ -102,12 +107,21 @@ def _unless(given: Collection[str], settings: Settings, **chosen: Any) -> Settin
     return replace(settings, **{k: value for k, value in chosen.items() if k not in given})
 
 
-def _why(config: ModelConfig, options: TrainOptions, rate: float) -> str:
+def _why(config: ModelConfig, options: TrainOptions, rate: float, epochs: float) -> str:
+    asked = format_duration(options.time)
+    enough = f"{MOST_PASSES} epochs, not {asked}, as the text is short,"
     return (
-        f"planned for {format_duration(options.time)} at {_rounded(rate):,} characters a second: "
-        f"{config.num_layers} x {config.hidden_size} units, dropout {config.dropout:g}, "
+        f"planned for {asked if epochs < MOST_PASSES else enough} "
+        f"at {_rounded(rate):,} characters a second: {config.num_layers} x {config.hidden_size} "
+        f"units, batch size {options.batch_size}, dropout {config.dropout:g}, "
         f"recurrent dropout {options.recurrent_dropout:g}, weight decay {options.weight_decay:g}"
     )
+
+
+def _batch_size(characters: int, options: TrainOptions) -> int:
+    """Fewer streams for a short text: its few passes must make updates enough."""
+    streams = -(-characters // (LEAST_CHUNKS * options.seq_length))
+    return min(max(1, streams), options.batch_size)
 
 
 def _size(characters: int, passes: float, config: ModelConfig) -> int:
@@ -141,12 +155,12 @@ def _weights(config: ModelConfig) -> int:
     return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
 
 
-def _regularisation(characters: int, passes: float) -> Regularisation:
+def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regularisation:
     """The more weights there are to learn a text by heart, and passes to do it in, the more.
 
     A model of one weight makes so many passes; the product is the same for any.
     """
-    chances = passes / characters
+    chances = min(passes, MOST_PASSES * _weights(config)) / characters
     return next(against for most, against in REGULARISATIONS if chances < most)
 
 

@@ -25,7 +25,7 @@ from .jit import usable_cores
 from .learner import Learner
 from .model import Model, Parameters
 from .optim import SCHEDULES
-from .plan import Plan, fit_to_time
+from .plan import MOST_PASSES, Plan, fit_to_time
 from .sample import generate
 from .saving import Best, Saves
 from .state import Progress, State, blamed_on, read_state
@@ -427,6 +427,7 @@ class Run:
         steps, took = at.step - step_then, seconds - then
         self._timed_since = at.step, seconds
         total = at.step + max(0, int((at.deadline - seconds) * steps / took))
+        total = max(at.step, min(total, MOST_PASSES * self.streams.num_chunks))
         if abs(total - at.total_steps) > OFF_PLAN * at.total_steps:
             at.plan(total)
         self._end_with_a_pass()

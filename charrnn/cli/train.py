@@ -89,14 +89,21 @@ def setting(name: str, help: str, **more: Any):
 @setting("num_layers", "Layers, one upon the other.")
 @setting("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
 @setting(
-    "dropout", "Share of the units switched off at random, between layers and before the output."
+    "dropout",
+    "Share of the units switched off at random, between layers and before the output.",
+    show_default="0, or fitted to --time",
 )
 @setting(
     "recurrent_dropout",
     "Share of the weights from one step to the next switched off at random.",
+    show_default="0, or fitted to --time",
 )
 @setting("seq_length", "Characters through which the error is followed back.")
-@setting("batch_size", "Places in the text that are read side by side.")
+@setting(
+    "batch_size",
+    "Places in the text that are read side by side.",
+    show_default="16, or with --time fewer for a short text",
+)
 @setting(
     "time",
     "How long to train: 90s, 10m, 2h. Sizes that are not given are fitted to it.",
@@ -114,7 +121,11 @@ def setting(name: str, help: str, **more: Any):
 )
 @setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
 @setting("momentum", "Momentum of sgd.")
-@setting("weight_decay", "Decoupled weight decay of adam and cautious-adam.")
+@setting(
+    "weight_decay",
+    "Decoupled weight decay of adam and cautious-adam.",
+    show_default="0, or fitted to --time",
+)
 @setting("lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float)
 @setting("lr_decay_after", "... from this epoch on.", type=float)
 @setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
