@@ -126,7 +126,7 @@ def _batch_size(characters: int, options: TrainOptions) -> int:
 
 def _size(characters: int, passes: float, config: ModelConfig) -> int:
     """The largest size that can make the passes it needs and has not too many weights."""
-    wanted = PASSES_WANTED * (1e6 / characters) ** (0.5 if characters < 1e6 else 1.0)
+    wanted = PASSES_WANTED * (1e6 / characters) ** (0.75 if characters < 1e6 else 1.0)
     chosen = SIZES[0]
     for size in SIZES:
         tried = replace(config, hidden_size=size)
