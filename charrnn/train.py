@@ -36,6 +36,7 @@ DIVERGED = 3.0  # times the first loss, beyond which a run has blown up (char-rn
 MAX_RECOVERIES = 5  # from blowing up, each with half the learning rate of the one before
 OFF_PLAN = 0.01  # share of its steps by which a plan may be wrong about the time
 TIMED_AGAIN = 0.04  # share of the time after which the plan is looked at again
+OVERTIME = 1.02  # times the time, after which a run ends wherever its plan is
 VALIDATION_ROWS = 50  # streams the held-out text is cut into
 
 
@@ -312,6 +313,8 @@ class Run:
         """One update of the weights, with what comes after some of them."""
         learning_rate = self._update()
         at = self.progress
+        if at.deadline is not None and self._seconds() > OVERTIME * at.deadline:
+            at.plan(at.step)  # the machine has become slow since the plan was looked at
         validate = at.step % self._validate_every == 0 or at.step == at.total_steps
         if validate:
             self._validate()

@@ -172,7 +172,19 @@ def test_a_run_that_is_out_of_time_ends(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100)
     run.progress.deadline = 1.0
     run._seconds = lambda: 1.0 * run.progress.step
-    assert len(list(run)) == 10 and run.finished  # at its first validation
+    assert len(list(run)) == 2 and run.finished
+    assert list(started(corpus_file, tmp_path / "m", resume=True)) == []
+
+
+def test_a_machine_that_stalls_at_last_ends_in_time(corpus_file, tmp_path):
+    """Between two looks at the clock: the last is at step 80."""
+    run = started(corpus_file, tmp_path / "m", steps=100, patience=0)
+    run.progress.deadline = 10.0
+    run._seconds = lambda: 0.1 * run.progress.step + 0.5 * max(0, run.progress.step - 82)
+    reports = list(run)
+    assert run.finished and 10 < run._seconds() < 10.2 + 0.6
+    assert reports[-1].step == reports[-1].total_steps < 90
+    assert reports[-1].val_loss is not None
     assert list(started(corpus_file, tmp_path / "m", resume=True)) == []
 
 
