@@ -30,7 +30,7 @@ LEAST_VAL_CHARS = 10_000  # of that part
 # taken; of a larger text they must read as many characters, of a smaller one somewhat fewer.
 # More units must make more, as the square root of their number.
 PASSES_WANTED = 2.7
-WEIGHTS_A_CHARACTER = 10.0  # of the text: more are only learned by heart
+WEIGHTS_A_CHARACTER = 8.0  # of the text: more are only learned by heart
 MOST_PASSES = 200  # over a text; however long the time, from more nothing is learned but the text
 LEAST_CHUNKS = 16  # updates in a pass, for which there may be fewer streams
 
