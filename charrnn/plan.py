@@ -52,7 +52,7 @@ REGULARISATIONS = (
     (4.0, Regularisation(0.1, 0.0, 0.6)),
     (15.0, Regularisation(0.1, 0.1, 0.6)),
     (35.0, Regularisation(0.1, 0.25, 0.9)),
-    (65.0, Regularisation(0.2, 0.35, 0.8)),
+    (100.0, Regularisation(0.2, 0.35, 0.8)),
     (1000.0, Regularisation(0.2, 0.5, 0.8)),
     (4000.0, Regularisation(0.4, 0.6, 0.6)),
     (math.inf, Regularisation(0.5, 0.8, 0.4)),
