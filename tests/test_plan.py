@@ -12,7 +12,7 @@ from runs import log_of, started, stopped_after
 import charrnn
 from charrnn import plan
 from charrnn.config import ModelConfig, TrainOptions
-from charrnn.corpus import fit, split
+from charrnn.corpus import Streams, fit, split
 from charrnn.evaluate import mean_loss
 
 RECIPE = TrainOptions(learning_rate=0.01)
@@ -52,7 +52,7 @@ def test_more_time_gives_a_larger_model(monkeypatch):
 def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
     small, large = (fitted(monkeypatch, n, 180, 80_000) for n in (5_000, 20_000_000))
     assert small.config.hidden_size < large.config.hidden_size
-    assert small.config.dropout > 0.2 and large.config.dropout == 0
+    assert small.config.dropout == 0.4 and large.config.dropout == 0
     assert small.options.batch_size < large.options.batch_size == RECIPE.batch_size
     assert small.options.recurrent_dropout > 0.5 > 0 == large.options.recurrent_dropout
     assert small.options.weight_decay > 0 == large.options.weight_decay
@@ -61,9 +61,8 @@ def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
 @pytest.mark.parametrize("seconds, capped", [(1, False), (600, True), (6000, True)])
 def test_a_short_text_is_not_read_for_ever(monkeypatch, seconds, capped):
     chosen = fitted(monkeypatch, 5_000, seconds, 80_000)
-    rows, steps = fit(5_000, chosen.options.batch_size, 64)
-    chunks = -(-(4_999 // rows) // steps)
-    assert (chosen.options.steps == 200 * chunks) == capped
+    streams = Streams(np.zeros(5_000), *fit(5_000, chosen.options.batch_size, 64))
+    assert (chosen.options.steps == 200 * streams.num_chunks) == capped
     assert ("planned for 200 epochs, not" in chosen.why) == capped
 
 

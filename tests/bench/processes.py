@@ -156,7 +156,7 @@ def memory(seconds: float) -> dict[str, float]:
 
 def memory_of_long_text(seconds: float) -> dict[str, float]:
     """Training on 1 GB of text against training on 1 MB."""
-    block = (TEXT.read_bytes() * 10)[:MB]
+    block = _lines(MB)
     with tempfile.TemporaryDirectory() as folder:
         text, peaks = Path(folder) / "text", []
         for size in (MB, GB):
