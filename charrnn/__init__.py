@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .errors import CharRNNError, UsageError
@@ -26,19 +24,8 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class _Package(ModuleType):
-    """The package, with the names of api.py fetched when first used: Numba is slow to import.
-
-    They are properties because `train` is the name of a module here, too. Importing that module
-    would bind its name in the package and so hide the function; a property cannot be hidden.
-    """
-
-    LanguageModel = property(lambda self: import_module("charrnn.api").LanguageModel)
-    load = property(lambda self: import_module("charrnn.api").load)
-    train = property(
-        lambda self: import_module("charrnn.api").train,
-        lambda self, module: None,
-    )
-
-
-sys.modules[__name__].__class__ = _Package
+def __getattr__(name: str) -> object:
+    """Import api.py when one of its names is first used: Numba takes long to import."""
+    if name in ("LanguageModel", "load", "train"):
+        return getattr(import_module("charrnn.api"), name)
+    raise AttributeError(f"module 'charrnn' has no attribute {name!r}")

@@ -19,28 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoint import ModelFile, load_model
-from .config import (
-    ModelConfig,
-    TrainOptions,
-    field_names,
-    fields_of,
-    number,
-    tensor_shapes,
-    whole,
-)
-from .ending import Ending
-from .errors import UsageError
-from .files import FilePath, claim, run_files, shown
-from .state import read_state
-from .vocab import Vocabulary, named
+from .config import ModelConfig, TrainOptions, field_names, fields_of, number, tensor_shapes, whole
+from .errors import FilePath, UsageError, shown
+from .generation.stopping import Ending
+from .storage.checkpoint import ModelFile, load_model
+from .storage.run_files import claim, run_files
+from .text.vocabulary import Vocabulary, named
+from .training.state import read_state
 
 # Numba is slow to import, so the modules that need it are imported where they are used:
 # a missing file or a wrong option is told at once.
 if TYPE_CHECKING:
-    from .corpus import Corpus
-    from .model import Model
-    from .train import Report, Run
+    from .network.model import Model
+    from .text.corpus import Corpus
+    from .training.report import Report
+    from .training.run import Run
 
 
 class LanguageModel:
@@ -130,7 +123,7 @@ class LanguageModel:
         return self._texts(prime_ids, count, seed, ending, **how)
 
     def _texts(self, prime_ids, count, seed, ending, **how) -> Iterator[Iterator[bytes]]:
-        from .writing import Writing
+        from .generation.batch import Writing
 
         symbols = self.vocabulary.symbols
         for pieces in Writing(self.model, prime_ids, count, seed, ending, symbols, **how):
@@ -158,7 +151,7 @@ class LanguageModel:
         if length is lines is None and not ending.stops:
             raise UsageError("a beam search needs an end: give --length, --lines or --stop.")
         prime_ids = self._prime_ids(prime)
-        from .beam import beam_search
+        from .generation.beam_search import beam_search
 
         symbols = self.vocabulary.symbols
         text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed)
@@ -210,7 +203,7 @@ class LanguageModel:
 
         Raises UnknownCharacters, and CharRNNError for fewer than two characters.
         """
-        from .evaluate import mean_loss
+        from .evaluation.loss import mean_loss
 
         return mean_loss(self.model, self.vocabulary.encode(text))
 
@@ -218,8 +211,8 @@ class LanguageModel:
 def load(path: FilePath = "model.safetensors", threads: int | None = None) -> LanguageModel:
     """The model in the file `path`. Raises CharRNNError for anything but a whole, sound model."""
     file = read_model(path)
-    from .jit import usable_cores
-    from .model import Model
+    from .network.jit import usable_cores
+    from .network.model import Model
 
     model = Model(ModelConfig(**file.config), threads=threads or usable_cores())
     model.load_state_dict(file.tensors)
@@ -273,7 +266,7 @@ def start(
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used, before anything is written.
     """
-    from .corpus import read_corpus, require_learnable
+    from .text.corpus import read_corpus, require_learnable
 
     _check_settings(settings)
     paths = [paths] if isinstance(paths, FilePath) else list(paths)
@@ -298,7 +291,7 @@ def start(
     require_learnable(corpus)
     if on_corpus is not None:
         on_corpus(corpus, settings.get("val_fraction", options.val_fraction))
-    from .train import start_run
+    from .training.start import start_run
 
     return start_run(
         corpus, settings, output, resume=resume, overwrite=overwrite, threads=threads, began=began
@@ -316,7 +309,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
     ModelConfig(1, **fields_of(ModelConfig, settings))
     options = TrainOptions(**fields_of(TrainOptions, settings))
     if options.precision != TrainOptions.precision:
-        from .learner import require_precision
+        from .training.trainer import require_precision
 
         require_precision(options.precision)
 

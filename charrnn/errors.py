@@ -1,5 +1,13 @@
 """Errors that are written for the user: one sentence that says what failed and what to do."""
 
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+FilePath = str | bytes | os.PathLike
+
 
 class CharRNNError(Exception):
     """The work failed. The message is shown as it stands; the exit code is 1."""
@@ -17,3 +25,21 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
+
+
+@contextlib.contextmanager
+def explained(failure: str) -> Iterator[None]:
+    """Turn an error of the system into a CharRNNError: `failure`, and why."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
+        raise CharRNNError(f"{failure}: {reason(error)}.") from error
+
+
+def reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def shown(path: FilePath) -> str:
+    """A file's name as it can be shown in a message."""
+    return printable(os.fsdecode(path))

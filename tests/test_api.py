@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import charrnn
-from charrnn import api, evaluate, writing
+from charrnn import api
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.sample import generate
-from charrnn.train import start_run
-from charrnn.vocab import UnknownCharacters
+from charrnn.evaluation import loss as evaluate
+from charrnn.generation import batch as writing
+from charrnn.generation.sampler import generate
+from charrnn.text.vocabulary import UnknownCharacters
+from charrnn.training.start import start_run
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def model(model_file):
 
 
 def test_the_functions_are_there_whatever_has_been_imported():
-    # Importing the module charrnn.train must not hide the function.
+    # Importing a module of the package must not hide the function.
     assert charrnn.train is api.train and charrnn.load is api.load
     assert charrnn.LanguageModel is api.LanguageModel
     assert callable(start_run)

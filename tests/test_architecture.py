@@ -1,45 +1,49 @@
-"""The rooms of the house: which module may import which, who prints, who knows Numba."""
+"""The order of the packages: which may import which, who prints, who knows Numba."""
 
 import ast
-import subprocess
-import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers.loaded_modules import RUN, modules_after
 
 import charrnn
 
 ROOT = Path(charrnn.__file__).parent
-FLOORS = (  # imports point from a later line to an earlier one, or stay inside a folder
+LAYERS = (  # imports point from a later layer to an earlier one, or stay inside a package
     {"errors"},
-    {"config", "files", "memory"},
-    {"jit"},
-    {"kernels"},
-    {"cells", "ending", "stored", "vocab"},
-    {"model", "optim", "corpus", "checkpoint", "curves"},
-    {"baseline", "companion", "evaluate", "features", "learner", "novelty", "sample", "state"},
-    {"beam", "inspection", "plan", "saving", "writing"},
-    {"train"},
+    {"config", "text"},
+    {"network", "storage"},
+    {"evaluation", "generation"},
+    {"export", "training"},
     {"api"},
+    {"__init__"},
     {"cli"},
-    {"__main__", "__init__"},
+    {"__main__"},
 )
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 FILES = sorted(ROOT.rglob("*.py"))
-NUMBA_ROOMS = {"jit", "kernels", "cells", "optim"}
+TERMINAL_LIBRARIES = {"click", "prompt_toolkit", "tqdm"}
+LLVM_MODULES = {"network/jit", "network/numba_internals", "network/kernels"}
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def name_of(path):
-    return str(path.relative_to(ROOT))
+def module_of(path):
+    """charrnn.text for text/__init__.py, charrnn.text.corpus for text/corpus.py."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("charrnn", *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
-def room_of(path):
-    """errors for errors.py, cells for cells/lstm.py."""
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def package_of(module):
+    """text for charrnn.text.corpus, api for charrnn.api, __init__ for charrnn itself."""
+    return (*module.split("."), "__init__")[1]
 
 
-def imports_of(path):
-    """The full names of the modules that `path` imports, with the names taken from them."""
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported_names(path):
+    """The full names that `path` imports, those for type checking included."""
     package = ("charrnn", *path.relative_to(ROOT).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -50,72 +54,52 @@ def imports_of(path):
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(path):
-    """The rooms of charrnn that `path` imports."""
-    for name in imports_of(path):
-        package, _, rest = name.partition(".")
-        if package == "charrnn":
-            yield rest.partition(".")[0] or "__init__"
+def imported_modules(path):
+    """The modules of charrnn that `path` imports."""
+    for name in imported_names(path):
+        if name.partition(".")[0] == "charrnn":
+            yield name if name in MODULES else name.rpartition(".")[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_every_module_has_its_floor(path):
-    assert room_of(path) in FLOOR
+def libraries(path):
+    return {name.partition(".")[0] for name in imported_names(path)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_point_downwards(path):
-    room = room_of(path)
-    for other in rooms_imported(path):
-        # the version, from the package itself
-        if other not in FLOOR:
-            assert room == "cli" and other == "__version__"
-        elif other != room or room not in {"kernels", "cells", "cli"}:
-            assert FLOOR[other] < FLOOR[room], f"{room} must not import {other}"
+@every_file
+def test_imports_point_to_earlier_layers(path):
+    package = package_of(module_of(path))
+    for module in imported_modules(path):
+        other = package_of(module)
+        assert other == package or LAYER[other] < LAYER[package], f"{package} imports {module}"
 
 
-def test_cells_do_not_import_each_other():
-    for path in ROOT.glob("cells/*.py"):
-        if path.name != "__init__.py":
-            assert "cells" not in set(rooms_imported(path)), path
+def test_no_modules_import_each_other():
+    graph = {module: set(imported_modules(path)) - {module} for module, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_module_hides_a_function_of_the_package():
+    assert not {path.stem for path in FILES} & {"load", "sample", "train"}
+
+
+@every_file
 def test_only_the_command_line_prints_or_knows_a_terminal(path):
-    if room_of(path) == "cli":
+    if package_of(module_of(path)) in ("cli", "__main__"):
         return
-    libraries = {name.partition(".")[0] for name in imports_of(path)}
-    assert not libraries & {"click", "prompt_toolkit", "tqdm"}
+    assert not libraries(path) & TERMINAL_LIBRARIES
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         assert not (isinstance(node, ast.Name) and node.id == "print"), path
         assert not (isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr"}), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_numba_stays_in_its_rooms(path):
-    if room_of(path) not in NUMBA_ROOMS:
-        libraries = {name.partition(".")[0] for name in imports_of(path)}
-        assert not libraries & {"numba", "llvmlite"}
-        assert "charrnn.jit.jit" not in set(imports_of(path))
-
-
-def modules_after(code, *arguments):
-    """The names of the modules that are loaded at the end of `code` in a new interpreter."""
-    code += "\nimport sys; sys.stderr.write('\\nMODULES ' + ' '.join(sys.modules))"
-    result = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
-    )
-    return set(result.stderr.rpartition("MODULES ")[2].split())
-
-
-RUN = """
-import sys
-from charrnn.cli import main
-try:
-    main(sys.argv[1:])
-except SystemExit as end:
-    assert end.code == {code}, end.code
-"""
+@every_file
+def test_numba_is_imported_in_the_network_alone(path):
+    where = path.relative_to(ROOT).with_suffix("").as_posix()
+    if not where.startswith("network/"):
+        assert not libraries(path) & {"numba", "llvmlite"}
+        assert "charrnn.network.jit.jit" not in set(imported_names(path))
+    elif not where.startswith(tuple(LLVM_MODULES)):
+        assert "llvmlite" not in libraries(path)
 
 
 def test_importing_charrnn_is_light():

@@ -14,10 +14,19 @@ import click
 
 from .. import __version__
 from ..errors import CharRNNError, UsageError, printable
-from . import completion, info, inspect, manual, novelty, plot, sample, score, train, write
-from . import eval as eval_
-from .common import Notices
-from .nearest import with_hint
+from .commands import completion_command as completion
+from .commands import eval_command as eval_
+from .commands import info_command as info
+from .commands import inspect_command as inspect
+from .commands import manual_command as manual
+from .commands import novelty_command as novelty
+from .commands import plot_command as plot
+from .commands import sample_command as sample
+from .commands import score_command as score
+from .commands import train_command as train
+from .commands import write_command as write
+from .did_you_mean import with_hint
+from .options import Notices
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import BinaryIO
 
 from ..errors import CharRNNError, UsageError
-from ..files import write_atomically
+from ..storage.atomic import write_atomically
 
 FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
 NUMBER = "{n}"  # in the name of an output: a file a text

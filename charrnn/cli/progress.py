@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tqdm import tqdm
 
 from ..errors import printable
-from .common import loss_in_words, say
+from .options import loss_in_words, say
 
 if TYPE_CHECKING:
-    from ..baseline import Baselines
-    from ..train import Report, Summary
+    from ..evaluation.baselines import Baselines
+    from ..training.report import Report, Summary
 
 LONG = 1  # seconds that reading, measuring or writing must take to be shown
 

@@ -20,12 +20,12 @@ import processes
 
 from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, TrainOptions
-from charrnn.jit import BFLOAT16, usable_cores
-from charrnn.kernels.product import pack, product, zeros
-from charrnn.learner import Learner
-from charrnn.model import Model
-from charrnn.sample import generate
-from charrnn.vocab import Vocabulary
+from charrnn.generation.sampler import generate
+from charrnn.network.jit import BFLOAT16, usable_cores
+from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.model import Model
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.trainer import Learner
 
 try:
     import torch

@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 TEXT = HERE.parents[1] / "data" / "harbour.txt"
-MEASURED = HERE.parent / "measured.py"
+MEASURED = HERE.parent / "helpers" / "measured.py"
 VOCABULARY = 72  # of TEXT
 MB, GB = 10**6, 10**9
 

@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from charrnn.config import TrainOptions
-from charrnn.corpus import read_corpus, split
+from charrnn.text.corpus import read_corpus, split
 
 WINDOW = 256
 CHARRNN = [sys.executable, "-m", "charrnn"]

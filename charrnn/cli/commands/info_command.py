@@ -1,0 +1,74 @@
+"""`charrnn info`: what a model file is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...errors import printable
+from ..options import FILE, MODEL, json_option, loss_in_words, print_json, print_table
+
+if TYPE_CHECKING:
+    from ...storage.checkpoint import ModelFile
+
+
+@click.command("info")
+@click.argument("model", default=MODEL, type=FILE)
+@json_option
+def command(model: str, json: bool) -> None:
+    """Describe a model file.
+
+    Its network, the characters it knows, how it was trained and with what loss.
+
+    \b
+    Example:
+      charrnn info novels.safetensors
+    """
+    from ...api import read_model
+
+    file = read_model(model)
+    num_parameters = sum(tensor.size for tensor in file.tensors.values())
+    if json:
+        print_json(
+            {
+                "format_version": file.format_version,
+                "config": file.config,
+                "parameters": num_parameters,
+                "vocabulary": file.vocabulary.characters,
+                "training": file.training,
+            }
+        )
+    else:
+        print_table(_rows(model, file, num_parameters))
+
+
+def _rows(path: str, file: ModelFile, num_parameters: int) -> list[tuple[str, str]]:
+    c = file.config
+    vocabulary = file.vocabulary
+    known = "bytes" if vocabulary.is_bytes else f"characters: {printable(vocabulary.characters)}"
+    return [
+        ("file", f"{printable(path)} (format version {file.format_version})"),
+        ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
+        ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
+        ("dropout", f"{c['dropout']:g}"),
+        ("parameters", f"{num_parameters:,}"),
+        ("vocabulary", f"{len(vocabulary):,} {known}"),
+        *_history(file.training),
+    ]
+
+
+def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the model was trained, as far as the file tells: whoever wrote it, it may be anything."""
+    numbers = {k: v for k, v in training.items() if type(v) in (int, float)}
+    rows = []
+    if numbers.keys() >= {"steps", "total_steps", "epochs"}:
+        steps = f"{numbers['steps']:,} of {numbers['total_steps']:,} steps"
+        rows.append(("trained", f"{steps}, {numbers['epochs']:.4g} epochs"))
+    for name, key in ("training loss", "train_loss"), ("held-out loss", "val_loss"):
+        if key in numbers:
+            rows.append((name, loss_in_words(numbers[key])))
+    options = training.get("options")
+    options = options.items() if isinstance(options, dict) else ()
+    shown = ((k.replace("_", " "), str(v)) for k, v in options if v is not None)
+    return rows + [(printable(name), printable(value)) for name, value in shown]

@@ -1,0 +1,275 @@
+"""`charrnn train`: learn a text, show how it goes, stop when told to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from ...config import (
+    CELL_NAMES,
+    LEARNING_RATES,
+    OPTIMIZER_NAMES,
+    PRECISIONS,
+    SCHEDULE_NAMES,
+    ModelConfig,
+    TrainOptions,
+    whole,
+)
+from ...errors import UsageError
+from ..options import FILE, MODEL, checked, loss_in_words, say, threads_option
+
+if TYPE_CHECKING:
+    from ...evaluation.baselines import Baselines
+    from ...text.corpus import Corpus
+    from ...training.report import Report
+    from ...training.run import Run
+
+# What ends a run, which is saved first, and the word for it.
+SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
+if hasattr(signal, "SIGHUP"):
+    SIGNALS[signal.SIGHUP] = "Hung up"
+SAMPLE_LENGTH = 200
+
+SETTINGS = {field.name: (ModelConfig, field.default) for field in fields(ModelConfig)}
+SETTINGS |= {field.name: (TrainOptions, field.default) for field in fields(TrainOptions)}
+
+
+class Duration(click.ParamType):
+    """Seconds, from 90, 90s, 10m, 1.5h."""
+
+    name = "duration"
+    UNITS = {"s": 1, "m": 60, "h": 3600}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = value.strip().lower()
+        unit = text[-1:] if text[-1:] in self.UNITS else ""
+        try:
+            return float(text.removesuffix(unit)) * self.UNITS.get(unit, 1)
+        except ValueError:
+            self.fail(f"{value!r} is not a time: give seconds, or 90s, 10m, 2h.", param, ctx)
+
+
+def setting(name: str, help: str, **more: Any):
+    """The option for a field of ModelConfig or TrainOptions, which know its default and limits."""
+    cls, default = SETTINGS[name]
+    required = {"vocab_size": 1} if cls is ModelConfig else {}
+    more.setdefault("type", type(default))
+    return click.option(
+        "--" + name.replace("_", "-"),
+        default=default,
+        callback=checked(lambda name, value: cls(**required, **{name: value})),
+        help=help,
+        **more,
+    )
+
+
+@click.command("train")
+@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    default=MODEL,
+    help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
+)
+@setting("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
+@setting("hidden_size", "Units in each layer.", show_default="128, or fitted to --time")
+@setting("num_layers", "Layers, one upon the other.")
+@setting("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
+@setting(
+    "dropout",
+    "Share of the units switched off at random, between layers and before the output.",
+    show_default="0, or fitted to --time",
+)
+@setting(
+    "recurrent_dropout",
+    "Share of the weights from one step to the next switched off at random.",
+    show_default="0, or fitted to --time",
+)
+@setting("seq_length", "Characters through which the error is followed back.")
+@setting(
+    "batch_size",
+    "Places in the text that are read side by side.",
+    show_default="16, or with --time fewer for a short text",
+)
+@setting(
+    "time",
+    "How long to train: 90s, 10m, 2h. Sizes that are not given are fitted to it.",
+    type=Duration(),
+    show_default="3m, unless --epochs or --steps is given",
+)
+@setting("epochs", "Times to read the text, instead of --time.", type=float)
+@setting("steps", "Updates to make, instead of --time.", type=int)
+@setting("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
+@setting(
+    "learning_rate",
+    "The size of an update, at first.",
+    type=float,
+    show_default=", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()),
+)
+@setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
+@setting("momentum", "Momentum of sgd.")
+@setting(
+    "weight_decay",
+    "Decoupled weight decay of adam and cautious-adam.",
+    show_default="0, or fitted to --time",
+)
+@setting("lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float)
+@setting("lr_decay_after", "... from this epoch on.", type=float)
+@setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
+@setting("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
+@setting("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
+@setting("val_chars", "Characters of it that each look reads, at most.")
+@setting(
+    "patience",
+    "Stop after so many looks at what is held out that were all worse than the best, while the "
+    "rest is learned by heart; 0: never.",
+)
+@click.option(
+    "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
+)
+@click.option("--encoding", default="utf-8", help="How the text is encoded.")
+@setting(
+    "precision",
+    "What is multiplied; all else is float32. bfloat16 needs a processor with AVX-512 BF16.",
+    type=click.Choice(PRECISIONS),
+)
+@setting("seed", "The same seed gives the same weights.")
+@threads_option
+@click.option("--resume", is_flag=True, help="Go on with the run that --output holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
+@click.option(
+    "--sample-every",
+    type=int,
+    callback=checked(whole, least=0),
+    metavar="STEPS",
+    default=0,
+    help="Show a short sample on stderr every so many updates; 0: never.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
+@click.pass_context
+def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **settings) -> None:
+    """Train a model on text files.
+
+    Several files are joined in the order given; `-` is stdin. Ctrl-C saves the run, and --resume
+    continues it exactly; options it was started with need not be given again. An existing run is
+    never replaced unasked.
+
+    \b
+    Example:
+      charrnn train corpus.txt
+      charrnn train *.txt -o novels.safetensors --hidden-size 256 --dropout 0.2
+      charrnn train corpus.txt --resume
+    """
+    if resume and overwrite:
+        raise UsageError("give --resume or --overwrite, not both.")
+    given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
+    if given.get("bytes") and "encoding" in given:
+        raise UsageError("give --bytes or --encoding, not both.")
+    if "bytes" in given:
+        given["as_bytes"] = given.pop("bytes")
+    if quiet:
+        logging.getLogger("charrnn").setLevel(logging.WARNING)
+    from ...api import start
+    from ..progress import describe, following, reading, show_baselines, show_notice, show_text
+
+    others: list[Baselines | None] = []
+    given |= {"resume": resume, "overwrite": overwrite}
+    if not quiet:
+        given["on_corpus"] = lambda text, fraction: others.append(_baselines(text, fraction))
+    with reading(quiet) as progress:
+        run = start(corpus, output, progress=progress, **given)
+    if not quiet:
+        describe(run.summary)
+        show_baselines(others[0])
+    report = None
+    with _stopped_by_signals(run) as received, following(run.summary, quiet) as follow:
+        for report in run:
+            follow(report)
+            if report.notice:
+                show_notice(report.notice)
+            if sample_every and report.step % sample_every == 0 and not quiet:
+                show_text(run.sample(SAMPLE_LENGTH))
+        if news := run.news():  # of the very last step
+            show_notice(news)
+    if not run.finished:
+        step = report.step if report else run.summary.resumed_step
+        say(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
+        say(f"  {_to_resume(ctx)}")
+        ctx.exit(128 + received[0])
+    if not quiet:
+        _conclude(run, report, output, others[0])
+
+
+def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
+    from ...evaluation.baselines import baselines
+    from ...text.corpus import split
+
+    return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
+
+
+def _conclude(run: Run, report: Report | None, output: str, others: Baselines | None) -> None:
+    if report is None:
+        say("note    the run was finished before; nothing was left to do")
+    elif report.best_val_loss is not None:
+        loss = run.held_out_loss or report.best_val_loss
+        say(f"best    {loss_in_words(loss)} on the text held out")
+        if others:
+            say(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
+            say(f"xz      {loss_in_words(others.xz)}")
+    say(f"done    charrnn sample -m {_quoted(output)}")
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+@contextmanager
+def _stopped_by_signals(run: Run) -> Iterator[list[int]]:
+    """Let signals end the run once it has saved; gives the list of those that came.
+
+    A second Ctrl-C ends everything at once. A signal that was ignored stays so (nohup).
+    """
+    received: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        run.stop()
+        if signal.SIGINT in before:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {k: handler for k, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _to_resume(ctx: click.Context) -> str:
+    """The command that continues this run: what was typed, with --resume."""
+    words = [word for word in ctx.obj[1:] if word not in ("--resume", "--overwrite")]
+    return " ".join(map(_quoted, [*ctx.command_path.split(), "--resume", *words]))
+
+
+def _quoted(word: str) -> str:
+    """`word` as a shell takes it, safe to print and to paste."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(rf"\x{byte:02x}" for byte in os.fsencode(word)) + "'"

@@ -1,0 +1,83 @@
+"""Long short-term memory whose gates see the cell (Gers & Schmidhuber 2000, "Recurrent nets that
+time and count").
+
+i = σ(W_ii x + b_ii + W_hi h + b_hi + w_ci c)
+f = σ(W_if x + b_if + W_hf h + b_hf + w_cf c)
+g = tanh(W_ig x + b_ig + W_hg h + b_hg)
+c' = f c + i g
+o = σ(W_io x + b_io + W_ho h + b_ho + w_co c')
+h' = o tanh(c')
+
+h, c (H,) the states of the step before; w_ci, w_cf, w_co (H,) multiply element by element; else as
+the LSTM without peepholes, in gate order (i, f, g, o), sizes and forget bias.
+"""
+
+import numpy as np
+
+from ..jit import entry, jit
+from ..kernels.activations import sigmoid_, tanh, tanh_
+from ..kernels.matmul import product
+
+GATES, PLANES, STATES, KEPT = 4, 4, 2, 0
+INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
+OPERANDS = (-1, -1, -1, -1)
+EXTRA = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
+BIAS = (0.0, 1.0, 0.0, 0.0)
+SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
+
+
+@entry
+def forward(z, s, kept, W, extra, steps, first, last):
+    for t in range(steps):
+        for gate in range(4):
+            product(s[0, t, first:last], W[gate], z[t, gate, first:last])
+        for b in range(first, last):
+            _states(
+                z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
+                s[0, t + 1, b], extra[0], extra[1], extra[2],
+            )  # fmt: skip
+
+
+@jit
+def _states(i, f, g, o, c_prev, c, h, w_ci, w_cf, w_co):
+    for j in range(c.size):
+        i[j] += w_ci[j] * c_prev[j]
+    for j in range(c.size):
+        f[j] += w_cf[j] * c_prev[j]
+    sigmoid_(i)
+    sigmoid_(f)
+    tanh_(g)
+    for j in range(c.size):
+        c[j] = f[j] * c_prev[j] + i[j] * g[j]
+    for j in range(c.size):
+        o[j] += w_co[j] * c[j]
+    sigmoid_(o)
+    for j in range(c.size):
+        h[j] = o[j] * tanh(c[j])
+
+
+@entry
+def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+    for t in range(steps - 1, -1, -1):
+        for b in range(first, last):
+            _states_backward(
+                z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
+                dh[t + 1, b], carry[b], extra[0], extra[1], extra[2],
+            )  # fmt: skip
+        for gate in range(4):
+            product(z[t, gate, first:last], W_T[gate], dh[t, first:last])
+
+
+@jit
+def _states_backward(i, f, g, o, c_prev, c, dh, dc, w_ci, w_cf, w_co):
+    """i, f, g, o become the gradients of their pre-activations, dc that of c_prev."""
+    one = i.dtype.type(1)
+    for j in range(i.size):
+        tanh_c = tanh(c[j])
+        do = dh[j] * tanh_c * o[j] * (one - o[j])
+        d = dc[j] + dh[j] * o[j] * (one - tanh_c * tanh_c) + do * w_co[j]
+        di = d * g[j] * i[j] * (one - i[j])
+        df = d * c_prev[j] * f[j] * (one - f[j])
+        dg = d * i[j] * (one - g[j] * g[j])
+        dc[j] = d * f[j] + di * w_ci[j] + df * w_cf[j]
+        i[j], f[j], g[j], o[j] = di, df, dg, do

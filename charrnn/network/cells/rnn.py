@@ -1,0 +1,47 @@
+"""The plain recurrent cell (Elman 1990, "Finding structure in time"), with tanh.
+
+h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
+
+x_t (D,) input, h_t (H,) hidden state. W_ih (H, D), W_hh (H, H), biases (H,).
+"""
+
+import numpy as np
+
+from ..jit import entry, jit
+from ..kernels.activations import tanh
+from ..kernels.matmul import product
+
+GATES, PLANES, STATES, KEPT = 1, 1, 1, 0
+INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
+OPERANDS = (-1,)
+EXTRA: dict = {}
+BIAS = (0.0,)
+SIGMOIDS: dict = {}
+
+
+@entry
+def forward(z, s, kept, W, extra, steps, first, last):
+    for t in range(steps):
+        product(s[0, t, first:last], W[0], z[t, 0, first:last])
+        _output(z[t, 0, first:last].reshape(-1), s[0, t + 1, first:last].reshape(-1))
+
+
+@jit
+def _output(z, h):
+    for i in range(z.size):
+        h[i] = tanh(z[i])
+
+
+@entry
+def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+    for t in range(steps - 1, -1, -1):
+        dz, h = z[t, 0, first:last], s[0, t + 1, first:last]
+        _output_backward(h.reshape(-1), dh[t + 1, first:last].reshape(-1), dz.reshape(-1))
+        product(dz, W_T[0], dh[t, first:last])
+
+
+@jit
+def _output_backward(h, dh, dz):
+    one = h.dtype.type(1)
+    for i in range(h.size):
+        dz[i] = dh[i] * (one - h[i] * h[i])

@@ -1,0 +1,60 @@
+"""Dropout whose mask is a function of a seed and the place, so that it need not be kept.
+
+Forward and backward compute the same mask, and it does not depend on the order of the work.
+"""
+
+import numpy as np
+
+from ..jit import entry, jit
+from .matmul import copy
+
+_A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
+
+
+@entry
+def drop(source, target, seed, rate, steps, first, last):
+    """target[t, rows] = source[t, rows] * mask / (1 - rate), mask 0 at `rate` of the places.
+
+    source, target (T, B, H); seed uint32.
+    """
+    for t in range(steps):
+        a, b = source[t, first:last].reshape(-1), target[t, first:last].reshape(-1)
+        copy(a, b)
+        _mask_(b, _start(source, t, first), seed, rate)
+
+
+@entry
+def drop_(array, seed, rate, steps, first, last):
+    """The same in place, for which `drop` would be slow: it cannot see that its arrays are one."""
+    for t in range(steps):
+        _mask_(array[t, first:last].reshape(-1), _start(array, t, first), seed, rate)
+
+
+def mixed(seed: int, number: int) -> int:
+    """A seed of its own for each of several masks."""
+    return (seed + number * 0x9E3779B9) % 2**32
+
+
+@jit
+def _start(array, t, first):
+    return np.uint32((t * array.shape[1] + first) * array.shape[2])
+
+
+@jit
+def _mask_(a, start, seed, rate):
+    scale = a.dtype.type(1 / (1 - rate))
+    none = a.dtype.type(0)
+    limit = np.uint32(rate * 4294967296.0)
+    for i in range(a.size):
+        u = _hash(_hash(np.uint32(start + np.uint32(i))) ^ np.uint32(seed))
+        a[i] *= scale if u >= limit else none
+
+
+@jit
+def _hash(u):
+    """32 well-mixed bits of 32 (Wellons 2018, hash prospector, "lowbias32")."""
+    u = np.uint32(u ^ (u >> np.uint32(16)))
+    u = np.uint32(u * _A)
+    u = np.uint32(u ^ (u >> np.uint32(15)))
+    u = np.uint32(u * _B)
+    return np.uint32(u ^ (u >> np.uint32(16)))

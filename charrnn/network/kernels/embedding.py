@@ -1,0 +1,60 @@
+"""The first layer: a one-hot input times a matrix is a look-up of its rows; so is an embedding."""
+
+from ..jit import entry, jit
+from .matmul import copy, fill
+
+
+@entry
+def look_up(table, x, planes, bias, z, steps, first, last):
+    """z[t, p, b] = bias[p], and where p = planes[g] also + table[x[t, b], g]. table (V, G, N)."""
+    for t in range(steps):
+        fill(bias, z[t], first, last)
+        for g in range(table.shape[1]):
+            for b in range(first, last):
+                _add(table[x[t, b], g], z[t, planes[g], b])
+
+
+@entry
+def embed(table, x, out, steps, first, last):
+    """out[t, b] = table[x[t, b]]. table (V, E), out (T, B, E)."""
+    for t in range(steps):
+        for b in range(first, last):
+            copy(table[x[t, b]], out[t, b])
+
+
+@entry
+def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
+    """The gradient of `look_up`: rows of dz added to the rows that were looked up, in order.
+
+    `first:last` are the columns of this call, counted through the gates: (g * N + n).
+    dtable (V, G, N), db (G, N).
+    """
+    width = dz.shape[3]
+    for g in range(dtable.shape[1]):
+        low, high = max(first - g * width, 0), min(last - g * width, width)
+        if low >= high:
+            continue
+        db[g, low:high] = 0
+        for v in range(dtable.shape[0]):
+            dtable[v, g, low:high] = 0
+        for t in range(steps):
+            for b in range(x.shape[1]):
+                source = dz[t, planes[g], b, low:high]
+                _add(source, dtable[x[t, b], g, low:high])
+                _add(source, db[g, low:high])
+
+
+@entry
+def embed_gradient(x, dout, dtable, steps, first, last):
+    """dtable[v, columns] = the sum of dout[t, b, columns] where x[t, b] = v."""
+    for v in range(dtable.shape[0]):
+        dtable[v, first:last] = 0
+    for t in range(steps):
+        for b in range(x.shape[1]):
+            _add(dout[t, b, first:last], dtable[x[t, b], first:last])
+
+
+@jit
+def _add(source, target):
+    for i in range(target.size):
+        target[i] += source[i]

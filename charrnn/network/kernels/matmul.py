@@ -1,0 +1,209 @@
+"""Matrix products on the tile: packing, through time, and for the weight gradients.
+
+Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero. Panels may hold
+pairs of bfloat16 (`pairs`): they are then half as deep as is written here, and what they multiply
+is rounded before it.
+"""
+
+import numpy as np
+
+from ..jit import entry, jit
+from .bfloat16 import TWO_ONES, is_pairs, operand
+from .gemm import DEPTH, multiply
+from .microkernel import PANEL, copy_rows, transpose_rows
+
+TOGETHER = 4  # panels of a weight gradient packed before they are used
+
+
+def padded(size: int) -> int:
+    """`size` rounded up to whole panels."""
+    return -(-size // PANEL) * PANEL
+
+
+def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """np.zeros, aligned to a cache line: a vector load across two lines costs two."""
+    count = int(np.prod(shape, dtype=np.int64))
+    room = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+@entry
+def pack(w, gate, panels):
+    """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
+    row, start = w.shape[1] * w.shape[2], gate * w.shape[2]
+    for p in range(panels.shape[0]):
+        to = p * panels.shape[1] * PANEL
+        copy_rows(w, start + p * PANEL, row, panels, to, PANEL, w.shape[0])
+
+
+@entry
+def pack_transposed(w, gate, panels):
+    """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
+    row, depth = w.shape[1] * w.shape[2], panels.shape[1]
+    whole = 0 if depth % PANEL else w.shape[0] // PANEL  # (few pairs do not fill a vector)
+    for p in range(whole):
+        start = p * PANEL * row + gate * w.shape[2]
+        source, at, apart = operand(w, start, row, PANEL, panels)
+        transpose_rows(source, at, apart, panels, p * depth * PANEL, depth)
+    for n in range(whole * PANEL, w.shape[0]):
+        source, _, _ = operand(w[n, gate], 0, 0, 1, panels)
+        for k in range(depth):
+            panels[n // PANEL, k, n % PANEL] = source[k]
+
+
+@entry
+def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
+    """bias[p] = all that is added to plane p of z. b_ih, b_hh (G, H), bias (P, H)."""
+    bias[:] = 0
+    for g in range(input_planes.size):
+        for i in range(bias.shape[1]):
+            bias[input_planes[g], i] += b_ih[g, i]
+    for g in range(hidden_planes.size):
+        for i in range(bias.shape[1]):
+            bias[hidden_planes[g], i] += b_hh[g, i]
+
+
+@jit
+def copy(source, target):
+    """target = source, both flat."""
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@jit
+def product(a, b, c):
+    """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
+    strided_product(a, 0, a.shape[1], a.shape[0], b, c, 0, c.shape[1])
+
+
+@jit
+def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
+    """The same with rows of a and c that start at elements `a_at` and `c_at` of their arrays, and
+    are `a_row` and `c_row` elements apart."""
+    depth = b.shape[1]
+    x, x_at, x_row = operand(a, a_at, a_row, rows, b)
+    multiply(x, x_at, x_row, 1, b, depth * PANEL, c, c_at, c_row, depth, rows, b.shape[0])
+
+
+@jit
+def products(a, b, c, steps, first, last):
+    """c[t, first:last] += a[t, first:last] @ b at every step. a (T, B, K), c (T, B, N).
+
+    A single row is wide through time at once: its steps are the rows of one product, with the same
+    sums in the same order.
+    """
+    if last - first == 1:
+        a_row, c_row = a.shape[1] * a.shape[2], c.shape[1] * c.shape[2]
+        strided_product(a, first * a.shape[2], a_row, steps, b, c, first * c.shape[2], c_row)
+        return
+    for t in range(steps):
+        product(a[t, first:last], b, c[t, first:last])
+
+
+@jit
+def fill(bias, z, first, last):
+    """z[p, rows] = bias[p]: what the products are then added to. z (P, B, N), bias (P, N)."""
+    for p in range(z.shape[0]):
+        for b in range(first, last):
+            copy(bias[p], z[p, b])
+
+
+@entry
+def input_product(x, w, planes, bias, z, steps, first, last):
+    """z[t, p, rows] = bias[p], and where p = planes[g] also + x[t, rows] @ w[g]; rows first:last.
+
+    x (T, B, D), w (G, N / 16, D, 16), z (T, P, B, N), bias (P, N). A single row is wide through
+    time at once: its steps are the rows of one product, with the same sums in the same order.
+    """
+    if last - first == 1:
+        for t in range(steps):
+            fill(bias, z[t], first, last)
+        x_row, z_row = x.shape[1] * x.shape[2], z.shape[1] * z.shape[2] * z.shape[3]
+        for g in range(w.shape[0]):
+            z_at = (planes[g] * z.shape[2] + first) * z.shape[3]
+            strided_product(x, first * x.shape[2], x_row, steps, w[g], z, z_at, z_row)
+        return
+    for t in range(steps):
+        fill(bias, z[t], first, last)
+        for g in range(w.shape[0]):
+            product(x[t, first:last], w[g], z[t, planes[g], first:last])
+
+
+@entry
+def output_product(dz, w, planes, dx, steps, first, last):
+    """dx[t, rows] += the sum over gates g of dz[t, planes[g], rows] @ w[g]: backward of the above.
+
+    dz (T, P, B, N), w (G, D / 16, N, 16) packed transposed, dx (T, B, D).
+    """
+    if last - first == 1:
+        x_row, z_row = dx.shape[1] * dx.shape[2], dz.shape[1] * dz.shape[2] * dz.shape[3]
+        for g in range(w.shape[0]):
+            z_at = (planes[g] * dz.shape[2] + first) * dz.shape[3]
+            strided_product(dz, z_at, z_row, steps, w[g], dx, first * dx.shape[2], x_row)
+        return
+    for t in range(steps):
+        for g in range(w.shape[0]):
+            product(dz[t, planes[g], first:last], w[g], dx[t, first:last])
+
+
+@entry
+def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
+    """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
+
+    x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N); `first:last` are the
+    panels of this call, counted through all of `planes`; `room` (room_for(D'),) is scratch, of
+    pairs where the products are to be of pairs.
+    Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
+    """
+    batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // PANEL, dw.shape[0]
+    strips = room[TOGETHER * DEPTH * PANEL :]
+    strips[-1] = TWO_ONES if is_pairs(room) else 1
+    gathered = room.view(dz.dtype)
+    for p in range(first, last):
+        column = p % panels * PANEL
+        for d in range(inputs):
+            dw[d, gate + p // panels, column : column + PANEL] = 0
+        db[gate + p // panels, column : column + PANEL] = 0
+    for k in range(0, steps * batch, DEPTH):
+        depth = min(DEPTH, steps * batch - k)
+        turns = (depth + 1) // 2 if is_pairs(room) else depth
+        for i in range(0, width, PANEL):
+            copy_rows(x, k * width + i, width, strips, i * DEPTH, PANEL, depth)
+        p = first
+        while p < last:
+            g, column = p // panels, p % panels * PANEL
+            count = min(TOGETHER, last - p, panels - p % panels)
+            for i in range(count):
+                to = i * DEPTH * PANEL
+                _gather(dz, planes[g], column + i * PANEL, k, depth, gathered, to)
+                if is_pairs(room):
+                    copy_rows(gathered, to, PANEL, room, to, PANEL, depth)
+            at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
+            for i in range(0, inputs, PANEL):
+                multiply(
+                    strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw, at + i * row,
+                    row, turns, min(PANEL, inputs - i), count,
+                )  # fmt: skip
+            # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
+            one = strips.size - 1
+            multiply(strips, one, 0, 0, room, DEPTH * PANEL, db, at, 0, turns, 1, count)
+            p += count
+
+
+def room_for(width: int) -> int:
+    """Elements of scratch that `weight_gradient` needs for D' = width."""
+    return (TOGETHER * PANEL + width) * DEPTH + 1
+
+
+@jit
+def _gather(dz, plane, column, start, count, packed, to):
+    """Copy 16 columns of dz[:, plane], rows start to start + count of (T * B), into a panel."""
+    batch, width = dz.shape[2], dz.shape[3]
+    done = 0
+    while done < count:
+        t, b = (start + done) // batch, (start + done) % batch
+        rows = min(batch - b, count - done)
+        at = ((t * dz.shape[1] + plane) * batch + b) * width + column
+        copy_rows(dz, at, width, packed, to + done * PANEL, PANEL, rows)
+        done += rows

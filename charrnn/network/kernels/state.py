@@ -1,0 +1,32 @@
+"""Vectors as long as a state: carried on, and the gradients of weights that multiply one."""
+
+from ..jit import entry, jit
+from .matmul import copy
+
+
+@entry
+def carry(s, first, last):
+    """s[:, 0] = s[:, 1] for the rows first:last. s (STATES, T + 1, B, H)."""
+    for i in range(s.shape[0]):
+        for b in range(first, last):
+            copy(s[i, 1, b], s[i, 0, b])
+
+
+@entry
+def vector_gradient(dz, plane, state, shift, dw, steps, first, last):
+    """dw[0, columns] = the sum over steps and rows of dz[t, plane] * state[t + shift].
+
+    dz (T, P, B, H), state (T + 1, B, H), dw (1, H); `first:last` are the columns of this call.
+    """
+    dw[0, first:last] = 0
+    for t in range(steps):
+        for b in range(dz.shape[2]):
+            _add_product(
+                dz[t, plane, b, first:last], state[t + shift, b, first:last], dw[0, first:last]
+            )
+
+
+@jit
+def _add_product(a, b, total):
+    for i in range(total.size):
+        total[i] += a[i] * b[i]

@@ -1,0 +1,817 @@
+"""The command line: what it says, writes and returns, for good input and bad."""
+
+import io
+import json
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import numpy as np
+import pytest
+from helpers.commands import on_terminal, options_of, sentence_of
+
+import charrnn
+from charrnn.cli import main, outputs, progress, reported
+from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
+from charrnn.storage import checkpoint
+from charrnn.training.run import Run
+
+TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
+OPTIONS = {
+    "train": "output cell hidden-size num-layers embedding-size dropout recurrent-dropout "
+    "seq-length batch-size time epochs steps optimizer learning-rate schedule momentum "
+    "weight-decay lr-decay lr-decay-after clip-value clip-norm val-fraction val-chars patience "
+    "bytes encoding precision seed threads resume overwrite sample-every quiet",
+    "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
+    "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
+    "eval": "model json unknown corpus window encoding threads",
+    "info": "json",
+    "score": "model lines color html json unknown encoding",
+    "inspect": "model unit html embedding json unknown encoding",
+    "novelty": "corpus json encoding",
+    "write": "model length temperature prime seed",
+    "plot": "output x ascii",
+    "completion": "",
+    "manual": "",
+}
+
+
+# --- Help, options, environment
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_are_those_of_the_design(command):
+    assert [p.opts[-1].removeprefix("--") for p in options_of(command)] == OPTIONS[command].split()
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_has_help_that_is_shown(invoke, command):
+    text = invoke(command, "-h").stdout
+    for option in options_of(command):
+        assert option.help, option
+        assert option.opts[-1] in text
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_every_option_can_be_set_in_the_environment(command):
+    context = click.Context(main, info_name="charrnn", **main.context_settings)
+    context = click.Context(main.commands[command], parent=context, info_name=command)
+    for option in options_of(command):
+        name = option.opts[-1].removeprefix("--").upper().replace("-", "_")
+        variable = f"CHARRNN_{command.upper()}_{name}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(variable, "7")
+            assert option.resolve_envvar_value(context) == "7", variable
+
+
+def test_defaults_are_those_of_the_dataclasses():
+    defaults = {p.name: p.default for p in options_of("train")}
+    for cls in ModelConfig, TrainOptions:
+        for field in cls.__dataclass_fields__.values():
+            if field.name not in ("vocab_size", "epochs", "steps"):
+                assert defaults[field.name] == field.default
+
+
+def test_the_environment_sets_options(invoke, model_file):
+    env = {"CHARRNN_SAMPLE_LENGTH": "7", "CHARRNN_SAMPLE_MODEL": str(model_file)}
+    assert len(invoke("sample", env=env).stdout) == 7
+    assert len(invoke("sample", "--length", "3", env=env).stdout) == 3
+
+
+def test_version_and_help(invoke):
+    assert invoke("--version").stdout == f"charrnn {charrnn.__version__}\n"
+    assert invoke("-h").stdout == invoke("--help").stdout
+    assert re.search(r"\n  train +\w", invoke("-h").stdout)
+
+
+def test_python_m_charrnn(spawn):
+    out, err = spawn("--version").communicate()
+    assert (out, err) == (f"python -m charrnn {charrnn.__version__}\n".encode(), b"")
+
+
+def test_a_mistyped_option_is_suggested(invoke):
+    assert "--learning-rate" in sentence_of(invoke("train", "x", "--learnin-rate", "1"), 2)
+
+
+# --- Wrong usage: exit code 2
+
+
+@pytest.mark.parametrize(
+    "option, values",
+    {
+        "hidden-size": "0 -1 x 1.5",
+        "num-layers": "0 -1",
+        "embedding-size": "-1 x",
+        "dropout": "1 -0.1 nan inf",
+        "recurrent-dropout": "1 -0.1 nan inf",
+        "seq-length": "0 -1",
+        "batch-size": "0 -1",
+        "epochs": "0 -1 nan inf",
+        "steps": "0 -1 x",
+        "learning-rate": "0 -1 nan inf x",
+        "momentum": "1 -1 nan",
+        "weight-decay": "-1 nan inf",
+        "lr-decay": "0 1.1 nan",
+        "lr-decay-after": "-1 nan",
+        "clip-value": "-1 nan inf",
+        "clip-norm": "-1 nan inf",
+        "val-fraction": "1 -0.1 nan",
+        "val-chars": "0 x",
+        "patience": "-1 x",
+        "seed": "-1 x",
+        "threads": "0 -1",
+        "sample-every": "-1 x",
+        "cell": "x LSTM",
+        "optimizer": "x",
+        "schedule": "x",
+        "precision": "x bf16",
+    }.items(),
+)
+def test_train_refuses_impossible_values(invoke, corpus_file, working_folder, option, values):
+    for value in values.split():
+        message = sentence_of(invoke("train", corpus_file, f"--{option}", value), 2)
+        assert f"--{option}" in message and value in message
+    assert list(working_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "option, values",
+    {
+        "length": "-1 x 1.5",
+        "temperature": "-0.1 nan inf -inf x",
+        "top-k": "-1 x",
+        "top-p": "2 0 -1 nan 1.01",
+        "seed": "-1 x",
+        "num-samples": "0 -1",
+        "unknown": "x",
+        "threads": "0",
+    }.items(),
+)
+def test_sample_refuses_impossible_values(invoke, model_file, option, values):
+    for value in values.split():
+        message = sentence_of(invoke("sample", "-m", model_file, f"--{option}", value), 2)
+        assert f"--{option}" in message and value in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train {text} --resume --overwrite",
+        "train {text} --bytes --encoding latin-1",
+        "sample -m {model} --prime a --prime-file b",
+        "sample -m {model} -o {model}",
+        "train",
+        "eval",
+    ],
+)
+def test_options_that_exclude_each_other(invoke, corpus_file, model_file, arguments):
+    before = model_file.read_bytes()
+    sentence_of(invoke(*arguments.format(text=corpus_file, model=model_file).split()), 2)
+    assert model_file.read_bytes() == before
+
+
+# --- Bad input: one sentence, nothing written
+
+
+BAD_TEXTS = {
+    "missing": (None, "missing"),
+    "empty": (b"", "empty"),
+    "one character": (b"a" * 1000, "'a'"),
+    "a single character": (b"a", "a"),
+    "latin-1": (b"abcd " * 20 + "Grüße".encode("latin-1"), "102"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+def test_train_on_a_bad_text(invoke, working_folder, tmp_path, name):
+    data, expected = BAD_TEXTS[name]
+    path = tmp_path / "missing"
+    if data is not None:
+        path = tmp_path / "text.txt"
+        path.write_bytes(data)
+    assert expected in sentence_of(invoke("train", path, *TINY, "--val-fraction", "0.5"), 1)
+    assert list(working_folder.iterdir()) == []
+
+
+def test_train_on_bytes_that_are_no_utf8_says_what_helps(invoke, tmp_path):
+    (tmp_path / "text").write_bytes(b"\xff\xfe\xfd")
+    message = sentence_of(invoke("train", tmp_path / "text"), 1)
+    assert "--encoding" in message and "--bytes" in message
+
+
+def test_train_on_a_folder(invoke, tmp_path):
+    assert str(tmp_path) in sentence_of(invoke("train", tmp_path), 1)
+
+
+def test_train_with_an_unknown_encoding(invoke, corpus_file):
+    result = invoke("train", corpus_file, "--encoding", "klingon")
+    assert "klingon" in sentence_of(result, result.exit_code)
+    assert result.exit_code in (1, 2)
+
+
+@pytest.mark.parametrize("output", ["no/such/folder/model", "file/model", "folder", ""])
+def test_train_finds_an_impossible_output_before_it_reads(invoke, working_folder, output):
+    (working_folder / "file").write_text("")
+    (working_folder / "folder").mkdir()
+    # The text is bad, too: the message must be about the output.
+    result = invoke("train", "missing.txt", "-o", output)
+    assert "cannot write" in sentence_of(result, 1)
+    assert {p.name for p in working_folder.iterdir()} == {"file", "folder"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_train_finds_that_a_folder_is_not_writable(invoke, working_folder, corpus_file):
+    (working_folder / "folder").mkdir(mode=0o500)
+    assert "cannot write" in sentence_of(invoke("train", corpus_file, "-o", "folder/model"), 1)
+
+
+def test_train_never_replaces_its_own_text(invoke, text, working_folder):
+    path = working_folder / "corpus.safetensors"
+    path.write_text(text)
+    sentence_of(invoke("train", path, "-o", path, "--overwrite", *TINY), 2)
+    assert path.read_text() == text
+
+
+def damaged_models(model_file):
+    data = model_file.read_bytes()
+    flipped = bytearray(data)
+    flipped[-5] ^= 4
+    return {
+        "empty": b"",
+        "truncated": data[:-9],
+        "header only": data[:12],
+        "text": b"This is not a model, but a text about models.",
+        "flipped bit": bytes(flipped),
+    }
+
+
+COMMANDS = {"sample": ["sample", "-m"], "eval": ["eval", "missing.txt", "-m"], "info": ["info"]}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("kind", ["empty", "truncated", "header only", "text", "flipped bit"])
+def test_a_damaged_model(invoke, model_file, working_folder, command, kind):
+    (working_folder / "bad").write_bytes(damaged_models(model_file)[kind])
+    assert sentence_of(invoke(*COMMANDS[command], "bad"), 1).startswith("bad: ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_model_says_how_to_make_one(invoke, command):
+    message = sentence_of(invoke(*COMMANDS[command], "nothing.safetensors"), 1)
+    assert "nothing.safetensors" in message and "charrnn train" in message
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_model_of_a_newer_format(invoke, model_file, working_folder, monkeypatch, command):
+    file = checkpoint.load_model(model_file, tensor_shapes)
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
+    monkeypatch.undo()
+    monkeypatch.chdir(working_folder)
+    assert "version 2" in sentence_of(invoke(*COMMANDS[command], "new"), 1)
+
+
+def test_escapes_in_names_do_not_reach_the_terminal(spawn):
+    evil = b"\x1b[31m\xff"
+    for arguments in (
+        ["eval", "x", "-m", evil],
+        [b"--" + evil],
+        ["info", evil],
+        ["train", "x", "-o", evil + b"/x"],
+    ):
+        process = spawn(*arguments)
+        _, err = process.communicate()
+        assert process.returncode in (1, 2)
+        assert b"\x1b" not in err and b"\xff" not in err
+        assert rb"\x1b[31m" in err and b"Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "error, message, code",
+    [
+        (MemoryError("3 TB"), "there is not enough memory: 3 TB.", 1),
+        (OSError(28, "No space left on device", "a\nb"), r"a\nb: No space left on device.", 1),
+        (OSError(28, "No space left on device"), "No space left on device.", 1),
+        (charrnn.CharRNNError("that is so."), "that is so.", 1),
+        (charrnn.UsageError("that is so."), "that is so.", 2),
+        (ZeroDivisionError("oh"), "ZeroDivisionError('oh')", 1),
+    ],
+)
+def test_errors_become_sentences(invoke, monkeypatch, error, message, code):
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr("charrnn.api.read_model", fail)
+    assert message in sentence_of(invoke("info"), code)
+    debugged = invoke("info", env={"CHARRNN_DEBUG": "1"})
+    assert debugged.exit_code == code and "Traceback" in debugged.stderr
+
+
+# --- sample
+
+
+def test_sample_writes_what_the_library_writes(invoke, model_file):
+    result = invoke("sample", "-m", model_file, "--seed", 3, "--length", 50)
+    assert result.stdout == charrnn.load(model_file).sample(50, seed=3)
+    assert len(result.stdout) == 50 and result.stderr == ""
+
+
+def test_sample_writes_500_characters_unless_told(invoke, model_file):
+    assert len(invoke("sample", "-m", model_file).stdout) == 500
+
+
+def test_without_a_seed_every_text_is_another(invoke, model_file):
+    assert invoke("sample", "-m", model_file).stdout != invoke("sample", "-m", model_file).stdout
+
+
+def test_text_i_of_seed_s_is_the_first_of_seed_s_plus_i(invoke, model_file):
+    common = ["sample", "-m", model_file, "--length", "40", "--prime", "TOM:"]
+    texts = invoke(*common, "--seed", "5", "-n", "3", "--separator", "|").stdout.split("|")
+    assert texts == [invoke(*common, "--seed", str(s)).stdout for s in (5, 6, 7)] + [""]
+
+
+def test_many_lines_for_other_tools(invoke, model_file):
+    text = invoke("sample", "-m", model_file, "-n", "5", "--stop", "\n").stdout
+    assert text.count("\n") == 5 and text.endswith("\n")
+
+
+def test_temperature_0_writes_the_likeliest(invoke, model_file):
+    texts = {invoke("sample", "-m", model_file, "--temperature", "0").stdout for _ in range(2)}
+    greedy = {invoke("sample", "-m", model_file, "--top-k", "1").stdout}
+    assert len(texts) == 1 and texts == greedy
+
+
+def test_the_prime_is_echoed_and_matters(invoke, model_file):
+    def text(*options):
+        return invoke("sample", "-m", model_file, "--length", "60", "--seed", "1", *options).stdout
+
+    primed = text("--prime", "MARA: The tide")
+    assert primed.startswith("MARA: The tide") and len(primed) == 14 + 60
+    assert primed[14:] != text()
+    assert text("--prime", "") == text() == text("--prime", "\n")[1:]
+
+
+def test_the_prime_from_a_file_and_from_stdin(invoke, model_file, working_folder):
+    (working_folder / "prime").write_bytes("\ufeffTOM: Then\n".encode())
+    options = ["sample", "-m", model_file, "--seed", "1"]
+    expected = invoke(*options, "--prime", "TOM: Then\n").stdout
+    assert expected.startswith("TOM: Then\n")
+    assert invoke(*options, "--prime-file", "prime").stdout == expected
+    assert invoke(*options, "--prime-file", "-", input=b"TOM: Then\n").stdout == expected
+
+
+def test_a_bad_prime_file(invoke, model_file, working_folder):
+    (working_folder / "prime").write_bytes(b"abc\xff")
+    options = ["sample", "-m", model_file, "--prime-file"]
+    assert "byte at 3" in sentence_of(invoke(*options, "prime"), 1)
+    assert "missing" in sentence_of(invoke(*options, "missing"), 1)
+    assert str(working_folder) in sentence_of(invoke(*options, working_folder), 1)
+
+
+def test_unknown_characters_of_a_prime(invoke, model_file, working_folder):
+    options = ["sample", "-m", model_file, "--seed", "1", "-o", "out", "--prime", "TOM\x1b: ünd"]
+    message = sentence_of(invoke(*options), 1)
+    assert "'ü'" in message and r"'\x1b'" in message and "--unknown skip" in message
+    assert not (working_folder / "out").exists()
+    skipped = invoke(*options, "--unknown", "skip")
+    assert skipped.exit_code == 0 and "'ü'" in skipped.stderr and r"'\x1b'" in skipped.stderr
+    expected = invoke("sample", "-m", model_file, "--seed", "1", "--prime", "TOM: nd").stdout
+    assert (working_folder / "out").read_text() == expected
+
+
+def test_stop_ends_the_text_before_it(invoke, model_file):
+    def text(*options):
+        return invoke("sample", "-m", model_file, "--seed", "2", "--prime", "T", *options).stdout
+
+    whole = text()
+    stop = whole[100:103]
+    assert text("--stop", stop) == "T" + whole[1:].partition(stop)[0]
+    assert text("--stop", "T" + whole[1:4]) == whole  # the prime does not count
+    sentence_of(invoke("sample", "-m", model_file, "--stop", ""), 2)
+
+
+def test_output_to_a_file(invoke, model_file, working_folder):
+    result = invoke("sample", "-m", model_file, "--seed", "1", "-o", "out")
+    assert result.stdout == result.stderr == ""
+    expected = invoke("sample", "-m", model_file, "--seed", "1").stdout
+    assert (working_folder / "out").read_text() == expected
+    assert "folder/out" in sentence_of(invoke("sample", "-m", model_file, "-o", "folder/out"), 1)
+
+
+class Recorder(io.BytesIO):
+    """What was written, as it stood at each flush."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def flush(self):
+        self.shown.append(self.getvalue())
+
+
+def test_text_is_shown_as_it_comes(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("charrnn.cli.outputs.time.monotonic", lambda: clock[0])
+
+    def pieces():
+        for i in range(10):
+            yield b"%d" % i
+            clock[0] += 0.02
+
+    out = Recorder()
+    outputs.write_pieces(pieces(), out)
+    assert out.shown == [b"0", b"0123", b"0123456", b"0123456789", b"0123456789"]
+
+
+def test_a_stream_of_bytes_never_shows_half_a_character(bytes_model_file):
+    model = charrnn.load(bytes_model_file)
+    [pieces] = model.texts(1, 3000, seed=1)
+    pieces = list(pieces)
+    whole = b"".join(pieces)
+    assert not whole.isascii()
+    assert "".join(p.decode("utf-8", "replace") for p in pieces) == whole.decode("utf-8", "replace")
+
+
+def test_a_reader_who_leaves_early_ends_it_in_silence(spawn, model_file):
+    process = spawn("sample", "-m", model_file, "--length", "0")
+    assert len(process.stdout.read(10)) == 10
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert process.stderr.read() == b""
+
+
+def test_a_reader_who_was_never_there(spawn, model_file):
+    for arguments in ["sample", "-m", model_file], ["info", model_file], ["--help"]:
+        read, write = os.pipe()
+        os.close(read)
+        process = spawn(*arguments, stdout=write)
+        os.close(write)
+        assert (process.communicate()[1], process.returncode) == (b"", 0)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error(spawn, model_file):
+    with open("/dev/full", "wb") as full:
+        process = spawn("sample", "-m", model_file, stdout=full)
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert b"No space left" in err and err.count(b"\n") == 1
+
+
+def test_a_closed_stdout_is_an_error(model_file):
+    command = f"{shlex.quote(sys.executable)} -m charrnn sample -m {shlex.quote(str(model_file))}"
+    result = subprocess.run(["sh", "-c", f"{command} >&-"], capture_output=True, text=True)
+    assert result.returncode == 1 and "closed" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupted_sample(spawn, model_file):
+    process = spawn("sample", "-m", model_file, "--length", "100000000")
+    process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_a_newline_is_added_on_a_terminal_only(model_file, invoke):
+    text = charrnn.load(model_file).sample(500, seed=1)
+    line = text.index("\n") + 1
+    for length in line - 1, line:
+        arguments = ["sample", "-m", model_file, "--seed", "1", "--length", str(length)]
+        assert invoke(*arguments).stdout == text[:length]
+        assert on_terminal(*arguments) == (0, text[: line - 1].encode() + b"\r\n")
+
+
+# --- eval and info
+
+
+def test_eval_agrees_with_the_library(invoke, model_file, corpus_file, text):
+    result = invoke("eval", "-m", model_file, "--json", corpus_file)
+    values = json.loads(result.stdout)
+    nats = charrnn.load(model_file).loss(text)
+    assert values == {
+        "nats_per_character": pytest.approx(nats, rel=1e-12),
+        "bits_per_character": pytest.approx(nats / math.log(2), rel=1e-12),
+        "perplexity": pytest.approx(math.exp(nats), rel=1e-12),
+        "characters": len(text),
+    }
+    table = invoke("eval", "-m", model_file, corpus_file).stdout
+    assert f"{nats:.4f}" in table and f"{nats / math.log(2):.4f}" in table
+
+
+def test_eval_reads_stdin_and_several_files(invoke, model_file, corpus_file, text):
+    options = ["eval", "-m", model_file, "--json"]
+    piped = invoke(*options, "-", input=text.encode())
+    assert piped.stdout == invoke(*options, corpus_file).stdout
+    twice = invoke(*options, corpus_file, corpus_file)
+    assert json.loads(twice.stdout)["characters"] == 2 * len(text)
+
+
+def test_eval_of_unknown_characters(invoke, model_file, text):
+    options = ["eval", "-m", model_file, "--json", "-"]
+    assert "'ü'" in sentence_of(invoke(*options, input=f"ü{text}ü".encode()), 1)
+    skipped = invoke(*options, "--unknown", "skip", input=f"ü{text}ü".encode())
+    assert "'ü'" in skipped.stderr
+    assert skipped.stdout == invoke(*options, input=text.encode()).stdout
+
+
+def test_eval_of_too_little(invoke, model_file):
+    sentence_of(invoke("eval", "-m", model_file, "-", input=b"M"), 1)
+    sentence_of(invoke("eval", "-m", model_file, "-", input=b""), 1)
+
+
+def test_info(invoke, model_file):
+    values = json.loads(invoke("info", model_file, "--json").stdout)
+    model = charrnn.load(model_file)
+    assert values["config"] == vars(model.config)
+    assert values["vocabulary"] == model.vocabulary.characters
+    assert values["training"]["total_steps"] == 30
+    assert values["parameters"] == model.config.num_parameters()
+    table = invoke("info", model_file).stdout
+    for expected in "lstm", f"{values['parameters']:,}", "of 30 steps", "bits", "24 characters":
+        assert expected in table
+
+
+def test_info_shows_no_raw_control_characters(invoke, tmp_path):
+    (tmp_path / "text").write_bytes(b"a\x00b\x1b[31m\r\n" * 100)
+    invoke("train", tmp_path / "text", *TINY, "--steps", "1", "-o", "model")
+    table = invoke("info", "model").stdout
+    assert r"\x1b" in table and r"\x00" in table
+    assert "\x1b" not in table and "\x00" not in table
+
+
+@pytest.mark.parametrize("encoding", [None, "latin-1"])
+def test_nothing_fails_for_the_want_of_a_character(spawn, tmp_path, encoding):
+    (tmp_path / "text").write_text("Grüße aus 東京\n" * 50, encoding="utf-8")
+    narrow = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    if encoding:
+        narrow["PYTHONIOENCODING"] = encoding
+    for arguments in (
+        ["train", tmp_path / "text", *TINY, "--steps", "2", "--sample-every", "1", "-o", "ü"],
+        ["info", "ü"],
+        ["sample", "-m", "ü", "--prime", "Ω"],
+    ):
+        process = spawn(*arguments, env=narrow)
+        _, err = process.communicate()
+        assert process.returncode == (1 if "Ω" in arguments else 0), err
+        assert b"Traceback" not in err and b"fault" not in err
+
+
+LONG_COMMANDS = {
+    "eval": ["eval"],
+    "score": ["score", "--html", "page.html"],
+    "novelty": ["novelty", "--corpus", "corpus"],
+}
+
+
+@pytest.mark.parametrize("name", LONG_COMMANDS)
+@pytest.mark.parametrize("long", [0, 1000])
+def test_what_takes_long_is_followed_by_a_bar(
+    invoke, model_file, corpus_file, working_folder, monkeypatch, name, long
+):
+    (working_folder / "corpus").write_bytes(corpus_file.read_bytes())
+    model = ["-m", model_file] if name != "novelty" else []
+    arguments = [*LONG_COMMANDS[name], *model, corpus_file]
+    in_a_pipe = invoke(*arguments)
+    monkeypatch.setattr(progress, "_on_terminal", lambda: True)
+    monkeypatch.setattr(progress, "LONG", long)
+    on_a_terminal = invoke(*arguments)
+    assert (in_a_pipe.exit_code, on_a_terminal.exit_code) == (0, 0)
+    assert in_a_pipe.stderr == "" and on_a_terminal.stdout == in_a_pipe.stdout
+    assert ("\r" in on_a_terminal.stderr) == (long == 0)
+    assert on_a_terminal.stderr.split("\r")[-1].strip() == ""  # and then it goes
+
+
+# --- train
+
+
+def test_train_says_what_it_has_and_keeps_stdout_clean(invoke, corpus_file, working_folder, text):
+    result = invoke("train", corpus_file, *TINY, "--steps", "40")
+    assert result.exit_code == 0 and result.stdout == ""
+    held_out = len(text) // 10
+    for expected in (
+        f"{len(text):,} characters",
+        f"{len(set(text))} different",
+        f"{len(text) - held_out:,} to learn from, {held_out:,} held out",
+        "40 of 4 x 10",
+        "model.safetensors, model.state.safetensors, model.log.jsonl",
+        "charrnn sample -m model.safetensors",
+    ):
+        assert expected in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("step ")]
+    assert 10 <= len(lines) <= 21 and lines[-1].startswith("step 40/40, ")
+    assert re.search(r"train \d\.\d+, val \d\.\d+, [\d,]+ chars/s, 00:00 left", lines[-1])
+    assert "\r" not in result.stderr
+    files = {"model.safetensors", "model.state.safetensors", "model.log.jsonl"}
+    assert {p.name for p in working_folder.iterdir()} == files
+
+
+def test_train_quietly(invoke, corpus_file):
+    result = invoke("train", corpus_file, *TINY, "--steps", "3", "-q", "--sample-every", "1")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_every_cell_can_be_chosen(invoke, corpus_file, cell):
+    assert invoke("train", corpus_file, *TINY, "--steps", "2", "--cell", cell).exit_code == 0
+    assert cell in invoke("info").stdout
+    assert len(invoke("sample").stdout) == 500
+
+
+def test_train_uses_what_it_is_told(invoke, corpus_file):
+    options = {"embedding_size": 5, "dropout": 0.25, "optimizer": "sgd", "learning_rate": 0.5}
+    words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
+    assert invoke("train", corpus_file, *TINY, "--steps", "2", *words).exit_code == 0
+    info = json.loads(invoke("info", "--json").stdout)
+    assert options.items() <= (info["config"] | info["training"]["options"]).items()
+
+
+def test_train_shrinks_to_fit_and_says_so(invoke, tmp_path):
+    (tmp_path / "text").write_bytes(b"to be or not to be\n" * 10)
+    result = invoke("train", tmp_path / "text", "--hidden-size", "8", "--steps", "2")
+    assert result.exit_code == 0 and "the text is short" in result.stderr
+
+
+def test_train_reads_stdin_and_bytes(invoke):
+    data = bytes(np.random.default_rng(0).integers(0, 256, 2000, np.uint8))
+    result = invoke("train", "-", "--bytes", *TINY, "--steps", "2", input=data)
+    assert result.exit_code == 0, result.stderr
+    assert "256 bytes" in invoke("info").stdout
+    assert len(invoke("sample", "--length", "900", "--prime", "Ω").stdout_bytes) <= 902
+
+
+def test_sample_every_shows_samples_on_stderr(invoke, corpus_file):
+    result = invoke("train", corpus_file, *TINY, "--steps", "4", "--sample-every", "2")
+    assert result.stderr.count("---\n") == 4 and result.stdout == ""
+
+
+def test_what_goes_wrong_at_the_very_last_step_is_told(invoke, corpus_file, monkeypatch):
+    validate = Run._validate
+
+    def fails_at_the_end(run):
+        validate(run)
+        if run.progress.step == run.progress.total_steps:
+            raise run._diverged(run.progress.step, "validation loss nan")
+
+    monkeypatch.setattr(Run, "_validate", fails_at_the_end)
+    result = invoke("train", corpus_file, *TINY, "--steps", "10", "--quiet")
+    assert result.exit_code == 0
+    assert "blown up at step 10 (validation loss nan)" in result.stderr
+
+
+def test_train_never_replaces_a_run_unasked(invoke, corpus_file, working_folder):
+    options = ["train", corpus_file, *TINY, "--steps", "3", "-q"]
+    assert invoke(*options).exit_code == 0
+    before = {p.name: p.read_bytes() for p in working_folder.iterdir()}
+    message = sentence_of(invoke(*options, "--seed", "9"), 2)
+    assert "--resume" in message and "--overwrite" in message
+    assert {p.name: p.read_bytes() for p in working_folder.iterdir()} == before
+    assert invoke(*options, "--seed", "9", "--overwrite").exit_code == 0
+    assert (working_folder / "model.safetensors").read_bytes() != before["model.safetensors"]
+
+
+def test_a_learning_rate_that_blows_up(invoke, corpus_file, working_folder):
+    options = ["--optimizer", "sgd", "--learning-rate", "1e30", "--clip-norm", "0"]
+    result = invoke("train", corpus_file, *TINY, "--steps", "50", *options)
+    assert result.exit_code == 1 and "Traceback" not in result.stderr
+    assert "--learning-rate" in result.stderr.splitlines()[-1]
+
+
+def test_resume_takes_the_options_of_the_run(invoke, corpus_file):
+    options = ["train", corpus_file, *TINY, "--steps", "10", "--learning-rate", "0.01"]
+    assert invoke(*options).exit_code == 0
+    resumed = invoke("train", corpus_file, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert "1 x 8 units" in resumed.stderr and "after step 10" in resumed.stderr
+    assert "nothing was left to do" in resumed.stderr
+    assert invoke(*options, "--resume").exit_code == 0
+    message = sentence_of(invoke("train", corpus_file, "--resume", "--learning-rate", "0.02"), 2)
+    assert "learning rate" in message and "0.01" in message
+
+
+def test_resume_refuses_another_text_and_no_run(invoke, corpus_file, tmp_path, text):
+    (tmp_path / "other").write_text(text[::-1])
+    assert "no run" in sentence_of(invoke("train", corpus_file, "--resume"), 1)
+    assert invoke("train", corpus_file, *TINY, "--steps", "2").exit_code == 0
+    sentence_of(invoke("train", tmp_path / "other", "--resume"), 2)
+
+
+def test_resume_reads_the_text_as_the_run_did(invoke, corpus_file):
+    for how in ["--bytes"], ["--encoding", "latin-1"]:
+        options = ["train", corpus_file, *TINY, "--steps", "2", "--overwrite", *how]
+        assert invoke(*options).exit_code == 0
+        assert invoke("train", corpus_file, "--resume").exit_code == 0
+
+
+# --- Signals
+
+
+def started(spawn, corpus_file, *options, **how):
+    """A training process that has made its first steps."""
+    arguments = ["train", corpus_file, *TINY, "--steps", "200000", *options]
+    process = spawn(*arguments, **how)
+    for line in process.stderr:
+        if line.startswith(b"step "):
+            return process
+    pytest.fail("training did not start")
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_saves_and_says_how_to_go_on(spawn, corpus_file, working_folder, number, code):
+    process = started(spawn, corpus_file, "-o", "a run.safetensors")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    command = shlex.split(err.decode().splitlines()[-1])
+    assert command[:4] == ["python", "-m", "charrnn", "train"] and "--resume" in command
+    assert (working_folder / "a run.safetensors").exists()
+    # The command is the one to type: it goes on, from where it stopped, until stopped again.
+    step = int(re.search(r"after step ([\d,]+)", err.decode())[1].replace(",", ""))
+    again = spawn(*command[3:])
+    lines = iter(again.stderr.readline, b"")
+    assert any(f"going on after step {step:,}".encode() in line for line in lines)
+    again.send_signal(number)
+
+
+def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_path):
+    # A run that does not heed stop() stands for one that is busy for long.
+    code = (
+        "import sys, charrnn.training.run, charrnn.cli;"
+        "charrnn.training.run; sys.modules['charrnn.training.run'].Run.stop = lambda self: None;"
+        "charrnn.cli.main(sys.argv[1:])"
+    )
+    arguments = ["train", corpus_file, *TINY, "--steps", "200000"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stderr=subprocess.PIPE
+    )
+    try:
+        while not process.stderr.readline().startswith(b"step "):
+            pass
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and b"Traceback" not in err
+
+
+@pytest.mark.parametrize("how", ["cause", "context"])
+def test_an_interrupt_that_becomes_an_error_on_its_way_is_still_one(how):
+    with pytest.raises(click.exceptions.Exit) as found, reported():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            if how == "cause":
+                raise SystemError("a result with an exception set") from interrupt
+            raise SystemError("another")  # noqa: B904
+    assert found.value.exit_code == 130
+
+
+def test_an_ignored_hangup_stays_ignored(spawn, corpus_file):
+    def ignore():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    process = started(spawn, corpus_file, preexec_fn=ignore)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+
+
+def test_a_run_outlives_whoever_read_its_progress(spawn, corpus_file, working_folder):
+    arguments = ["train", corpus_file, *TINY, "--steps", "2000"]
+    process = spawn(*arguments)
+    process.stderr.readline()
+    process.stderr.close()
+    assert process.wait(30) == 0
+    assert (working_folder / "model.safetensors").exists()
+
+
+def test_a_terminal_shows_a_bar_and_ctrl_c_stops_it(corpus_file):
+    arguments = ["train", corpus_file, *TINY, "--steps", "20000", "--sample-every", "100"]
+    code, shown = on_terminal(*arguments, answers=[(b"---", b""), (b"val ", b"\x03")])
+    assert code == 130
+    assert b"\r" in shown and b"chars/s" in shown and b"left" in shown and b"epoch" in shown
+    assert b"--resume" in shown.splitlines()[-1]
+
+
+def test_the_hint_can_be_pasted_whatever_the_name(spawn, corpus_file, working_folder):
+    evil = "a\x1b[31m 'b\udcff"
+    process = started(spawn, corpus_file, "-o", evil, "--overwrite")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    hint = err.splitlines()[-1]
+    assert hint.isascii() and b"\x1b" not in hint and b"--overwrite" not in hint
+    echoed = subprocess.run(
+        ["bash", "-c", b"printf '%s\\0' " + hint], capture_output=True, check=True
+    ).stdout.split(b"\0")
+    assert os.fsencode(evil) in echoed and b"--resume" in echoed

@@ -1,0 +1,601 @@
+"""`charrnn inspect`: units against naive forwards and made ones, features, gates, what is shown."""
+
+import re
+import tracemalloc
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import naive
+from helpers.commands import objects, on_terminal, options_of, sentence_of, unpainted
+from helpers.html_pages import EVIL, Page
+from helpers.loaded_modules import RUN, modules_after
+
+import charrnn
+from charrnn.cli.commands import inspect_command as inspect
+from charrnn.cli.render import activations as units
+from charrnn.cli.render import color as shades
+from charrnn.cli.render import embedding as plane
+from charrnn.config import CELL_NAMES, ModelConfig
+from charrnn.evaluation import activations as inspection
+from charrnn.evaluation.activations import Unit
+from charrnn.evaluation.text_features import features
+from charrnn.network.model import Model
+from charrnn.storage.checkpoint import save_model
+from charrnn.text.vocabulary import Vocabulary
+
+GATES = {
+    "rnn": [],
+    "lstm": ["input", "forget", "output"],
+    "lstm-peephole": ["input", "forget", "output"],
+    "gru": ["reset", "update"],
+    "gru-original": ["reset", "update"],
+}
+
+
+# --- Features
+
+
+def marks(name, text):
+    """A feature as one character a character: a digit, or # where it is true and . where not."""
+    found = features(text)[name]
+    assert len(found) == len(text)
+    if found.dtype == bool:
+        return "".join("#" if v else "." for v in found)
+    return "".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    "name, text, expected",
+    [
+        ("inside double quotes", 'a "b c" d "e" f', "..####....##..."),
+        ("inside double quotes", '"a\nb" "c\n\nd" e', "####..###..###"),
+        ("inside double quotes", "\u201ca \u201cb\u201d \u00abc\u00bb \u201d", "#####..##..."),
+        ("inside single quotes", "a 'b c' don't 'it's' x", "..####........#####..."),
+        ("inside single quotes", "'tis the dog's x", "................"),
+        ("inside single quotes", "'a\nb' \u2018c d\u2019s e\u2019", "......########."),
+        ("inside ( )", "a(b(c)d)e)(f", ".######...##"),
+        ("inside ( )", "(a\nb\n\nc)", "#####..."),
+        ("inside [ ]", "[a](b)[", "##....#"),
+        ("inside < >", "<a>b<c\nd>", "##..##..."),
+        ("depth of { }", "}{a{\n\n}b}}{", "01122211001"),
+        ("position in the line", "abc\n\nde", "1230012"),
+        ("line ends within 5", "abcdefgh\nab\n", "...#####.##."),
+        ("line ends within 5", "abc", "..."),
+        ("indentation", "  a b\n\tc\n \nd  ", "12222011010000"),
+        ("lines since an empty one", "a\nb\n\nc\nd\n\n\n", "01120011200"),
+        ("position in the word", "ab1-c \u00e9t", "12301012"),
+        ("letter", "aB1 \u6771_", "##..#."),
+        ("upper case", "aB\u00c9\u6771", ".##."),
+        ("word in capitals", "A AB c\nDE", "..##...##"),
+        ("digit", "a1\u0663", ".##"),
+        ("space", "a \t\n\u3000", ".##.#"),
+        ("newline", "a\n\n", ".##"),
+        ("punctuation", "a.+\u3002 ", ".###."),
+        ("space next", "a b\n ", "#..#."),
+        ("newline next", "a\n\nb", "##.."),
+        ("upper case next", "aBCd", "##.."),
+    ],
+)
+def test_features(name, text, expected):
+    assert marks(name, text) == expected
+
+
+def test_features_of_odd_texts():
+    names = set(features("a"))
+    for text in "\n", "'", '"', "{" * 50, "\udcff\udce6", "\U0001f600", EVIL, "a" * 3:
+        found = features(text)
+        assert set(found) == names
+        assert all(a.shape == (len(text),) for a in found.values())
+
+
+def test_features_take_time_that_grows_with_the_text_alone():
+    for text in "'a" * 100_000, "(" * 200_000, '"' * 200_000, " '" * 100_000:
+        features(text)
+
+
+# --- States and gates against the naive forward
+
+
+def model_of(cell, V=11, H=5, L=2, seed=1):
+    """A model with large random weights and the parameters of its naive twin."""
+    config = ModelConfig(V, cell, H, L)
+    params = naive.random_params(config, np.random.default_rng(seed), 2.0)
+    model = Model(config)
+    model.load_state_dict({name: a.astype(np.float32) for name, a in params.items()})
+    return model, params
+
+
+def random_model(path, characters, cell, H):
+    """The file of such a model."""
+    model, _ = model_of(cell, len(characters), H)
+    save_model(path, model.state_dict(), asdict(model.config), Vocabulary(characters), {})
+
+
+def naive_states(model, params, ids):
+    """(n, L, S, H) after each id."""
+    state, found = model.zero_state(1), []
+    for i in ids:
+        _, state = naive.forward(params, model.config, np.array([[i]]), state)
+        found.append(state[:, :, 0])
+    return np.array(found)
+
+
+def naive_gates(model, params, ids):
+    """(n, L, gates, H) after each id: the equations once more."""
+    states = naive_states(model, params, ids)
+    before = np.concatenate([np.zeros_like(states[:1]), states[:-1]])
+    cell = model.config.cell
+    found = np.zeros((len(ids), model.config.num_layers, len(GATES[cell]), states.shape[-1]))
+    for t, i in enumerate(ids):
+        x = naive.input_vector(params, model.config, i)
+        for k in range(model.config.num_layers):
+            w, h = naive.layer_weights(params, k), before[t, k, 0]
+            parts = w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh
+            parts = np.split(parts, naive.GATES[cell])
+            if cell == "lstm-peephole":
+                parts[0] += w.weight_ci * before[t, k, 1]
+                parts[1] += w.weight_cf * before[t, k, 1]
+                parts[3] += w.weight_co * states[t, k, 1]
+            planes = (0, 1, 3) if "lstm" in cell else (0, 1)[: len(GATES[cell])]
+            for g, plane_ in enumerate(planes):
+                found[t, k, g] = naive.sigmoid(parts[plane_])
+            x = states[t, k, 0]
+    return found
+
+
+IDS = np.random.default_rng(7).integers(0, 11, 120)
+
+
+@pytest.fixture
+def short_steps(monkeypatch):
+    """Chunks of a length that divides neither the text nor its half."""
+    monkeypatch.setattr(inspection, "STEPS", 50)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_states_and_gates_are_the_naive_ones(cell, short_steps):
+    model, params = model_of(cell)
+    assert list(model.cell.SIGMOIDS) == GATES[cell]
+    states, gates = map(np.concatenate, zip(*inspection.watch(model, IDS), strict=True))
+    expected = naive_states(model, params, IDS)
+    np.testing.assert_allclose(states, expected, atol=2e-3)
+    np.testing.assert_allclose(gates, naive_gates(model, params, IDS), atol=2e-3)
+    for unit in Unit(0, 0, 4), Unit(1, model.cell.STATES - 1, 2):
+        found = inspection.values(model, IDS, unit)
+        np.testing.assert_array_equal(found, states[:, unit.layer, unit.state, unit.number])
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
+    model, params = model_of(cell)
+    rng = np.random.default_rng(3)
+    states = naive_states(model, params, IDS)
+    n, middle = len(IDS), len(IDS) // 2
+    counted = rng.random(n) < 0.8
+    columns = states.reshape(n, -1)
+    flag, number = columns[:, 3], columns[:, 7] / columns[:, 7].std()
+    given = {
+        "flag": flag + rng.normal(0, 0.3 * flag.std(), n) > flag.mean(),
+        "number": np.rint(-5 * number + 3 * rng.random(n)),
+        "noise": rng.random(n) < 0.5,
+        "turns": (flag > flag.mean()) ^ (np.arange(n) >= middle),
+        "in one half": np.arange(n) < 20,
+        "never": np.zeros(n, bool),
+    }
+    found = inspection.survey(model, IDS, given, counted)
+    first, second = counted.copy(), counted.copy()
+    first[middle:] = second[:middle] = False
+    followed = set()
+    for name in "flag", "number":
+        r = [np.corrcoef(given[name][first], u[first])[0, 1] for u in columns.T]
+        best = int(np.argmax(np.abs(r)))
+        confirmed = np.corrcoef(given[name][second], columns[second, best])[0, 1]
+        follower = next(f for f in found.followers if f.feature == name)
+        assert follower.chosen == pytest.approx(r[best], abs=1e-3)
+        assert follower.correlation == pytest.approx(confirmed, abs=1e-3)
+        where = np.ravel_multi_index(
+            (follower.unit.layer, follower.unit.state, follower.unit.number), states.shape[1:]
+        )
+        assert where == best
+        followed.add(name)
+    assert {f.feature for f in found.followers} == followed and found.unfollowed == [
+        "noise",
+        "turns",
+    ]
+    strengths = [abs(f.correlation) for f in found.followers]
+    assert strengths == sorted(strengths, reverse=True)
+    gates = naive_gates(model, params, IDS)
+    np.testing.assert_allclose(found.low, (gates < 0.1).mean(axis=0), atol=2 / n)
+    np.testing.assert_allclose(found.high, (gates > 0.9).mean(axis=0), atol=2 / n)
+    assert found.low.shape == (2, len(GATES[cell]), 5)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3])
+def test_moments_are_corrcoef(offset):
+    rng = np.random.default_rng(0)
+    f, u = rng.random((500, 2)), rng.normal(size=(500, 3)) + offset
+    u[:, 1] += 3 * f[:, 0]
+    u[:, 2] = 0.25 + offset
+    moments = inspection.Moments()
+    for part in slice(0, 0), slice(0, 7), slice(7, 500):
+        moments.add(f[part], u[part])
+    found = moments.correlations()
+    expected = np.corrcoef(f.T, u[:, :2].T)[:2, 2:]
+    np.testing.assert_allclose(found[:, :2], expected, atol=1e-6)
+    assert np.isnan(found[:, 2]).all()
+
+
+# --- Units that were made to follow something
+
+
+CHARACTERS = 'abc "\n'
+WISHED = {  # (gate, unit): what each character adds to it
+    ("i", 0): {None: 20, "\n": -20},  # unit 1 adds a tenth a character until the line ends
+    ("f", 0): {None: 20, "\n": -20},
+    ("g", 0): {None: 0.1},
+    ("i", 1): {None: -20, '"': 20},  # unit 2 becomes what it was not at a quotation mark
+    ("f", 1): {None: 20, '"': -20},
+    ("g", 1): {'"': 5},
+    ("o", 1): {None: 20},
+}
+
+
+@pytest.fixture(scope="session")
+def made_model_file(tmp_path_factory):
+    """An LSTM whose c counts in unit 1, and whose unit 2 is open within quotes."""
+    config = ModelConfig(len(CHARACTERS), "lstm", 12, 1)
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(size=shape) for name, shape in config.tensor_shapes().items()}
+    w_ih = tensors["rnn.weight_ih_l0"].reshape(4, 12, -1)
+    w_hh = tensors["rnn.weight_hh_l0"].reshape(4, 12, -1)
+    w_hh[:, :2] = w_ih[:, :2] = 0
+    for name in "rnn.bias_ih_l0", "rnn.bias_hh_l0":
+        tensors[name].reshape(4, 12)[:, :2] = 0
+    for (gate, unit), wishes in WISHED.items():
+        for k, c in enumerate(CHARACTERS):
+            w_ih["ifgo".index(gate), unit, k] = wishes.get(c, wishes.get(None, 0))
+    w_hh["ifgo".index("g"), 1, 1] = -20
+    path = tmp_path_factory.mktemp("made") / "made.safetensors"
+    save_model(path, tensors, asdict(config), Vocabulary(CHARACTERS), {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def quotes():
+    """Lines of random length, with quotes here and there, each closed before an empty line."""
+    rng = np.random.default_rng(5)
+    lines = ["".join(rng.choice(list("abc "), rng.integers(1, 30))) for _ in range(60)]
+    return "\n".join(line + rng.choice(["", '"', ' "a b" ']) for line in lines) + "\n"
+
+
+def test_the_units_that_count_and_open_at_quotes_are_found_first(invoke, made_model_file, quotes):
+    result = invoke("inspect", "-m", made_model_file, "-", input=quotes)
+    assert (result.exit_code, result.stderr) == (0, "")
+    head, *rows = result.stdout.split("\n\n")[0].splitlines()
+    assert head.split() == ["correlation", "unit", "follows"]
+    rows = {row[23:]: row.split()[:2] for row in rows}
+    assert rows["position in the line"] == ["1.000", "1.1c"]
+    assert rows["inside double quotes"][1][:3] == "1.2"
+    assert float(rows["inside double quotes"][0]) > 0.99
+    assert set(list(rows)[:2]) == {"position in the line", "inside double quotes"}
+    assert not {"digit", "upper case", "inside ( )"} & set(", ".join(rows).split(", "))
+
+
+def test_the_unit_that_counts_is_shown_counting(invoke, made_model_file, quotes):
+    found = objects(
+        invoke("inspect", "-m", made_model_file, "--unit", "1.1c", "--json", "-", input=quotes)
+    )
+    assert [f["text"] for f in found] == quotes.splitlines()
+    assert [f["line"] for f in found] == list(range(1, len(found) + 1))
+    for f in found:
+        tenths = np.tanh(0.1) * np.append(np.arange(1, len(f["text"]) + 1), 0)
+        np.testing.assert_allclose(f["values"], tenths, atol=1e-3)
+
+
+# --- What is shown
+
+
+def test_json_says_what_the_table_says(invoke, made_model_file, quotes):
+    arguments = "inspect", "-m", made_model_file, "-"
+    table = invoke(*arguments, input=quotes).stdout
+    (found,) = objects(invoke(*arguments, "--json", input=quotes))
+    assert found["characters"] == len(quotes)
+    for f in found["followers"]:
+        assert f"{f['correlation']:>11.3f}  {f['unit']:<8}  {f['feature']}\n" in table
+    if found["unfollowed"]:
+        assert f"          -  none      {', '.join(found['unfollowed'])}\n" in table
+    for g in found["gates"]:
+        shares = f"{g['under']:>9.1%}  {g['over']:>8.1%}"
+        assert f"{g['layer']:>5}  {g['gate']:<8}  {shares}\n" in table
+        assert np.mean(g["units_under"]) == pytest.approx(g["under"], abs=1e-5)
+        assert np.mean(g["units_over"]) == pytest.approx(g["over"], abs=1e-5)
+    assert [g["gate"] for g in found["gates"]] == GATES["lstm"]
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_every_cell(invoke, text, cell):
+    Path("text").write_text(text)
+    random_model("model", "".join(sorted(set(text))), cell, 6)
+    table = invoke("inspect", "-m", "model", "text").stdout
+    found = table.split("\n\n")[1].splitlines()
+    if cell == "rnn":
+        assert found == ["gates     rnn has none"]
+    else:
+        assert [row.split()[:2] for row in found[1:]] == [[k, g] for k in "12" for g in GATES[cell]]
+    assert bool(re.search(r"\d\.\d+[hc]  ", table)) == ("lstm" in cell)
+    result = invoke("inspect", "-m", "model", "--unit", "2.6c", "text")
+    if "lstm" in cell:
+        assert result.stdout.startswith("unit 2.6c: 0 is ")
+    else:
+        assert cell in sentence_of(result, 1) and "--unit 2.6" in sentence_of(result, 1)
+    assert invoke("inspect", "-m", "model", "--unit", "2.6", "text").exit_code == 0
+
+
+def test_digits_stand_under_their_characters(invoke, made_model_file):
+    text = 'a b"c\n\n' + "abc" * 7 + "\n"
+    env = {"COLUMNS": "10"}
+    shown = invoke(
+        "inspect", "-m", made_model_file, "--unit", "1.1c", "-", input=text, env=env
+    ).stdout
+    low, high = (f"{v * np.tanh(0.1):.3f}" for v in (0, 21))
+    expected = ['a b"c', "01122", "", "", "abcabcabca", "0112233344", "bcabcabcab", "5566677889"]
+    expected = "\n".join([f"unit 1.1c: 0 is {low}, 9 is {high}", "", *expected, "c", "9", ""])
+    # 10 of 21 is 4.29 of 9 and so on: rounded tenths, from the values themselves.
+    values = np.arange(1, 22) * 9 / 21
+    assert "".join(f"{v:.0f}" for v in values) == "".join(
+        expected.splitlines()[k] for k in (7, 9, 11)
+    )
+    assert shown == expected
+
+
+def test_digits_of_wide_and_escaped_characters():
+    shown = list(units._folded(["\u6771", "\\x1b", "e", "\u0301", "x"], [1, 2, 3, 4, 5], 6))
+    assert shown == [("\u6771\\x1b", "1 2"), ("e\u0301x", "35")]
+    assert list(units._folded([], [], 6)) == [("", "")]
+    assert list(units._folded(["\\x1b"], [7], 2)) == [("\\x1b", "7")]
+
+
+def test_colors_are_for_terminals_that_want_them(invoke, made_model_file, quotes, monkeypatch):
+    arguments = "inspect", "-m", made_model_file, "--unit", "1.1c", "text"
+    Path("text").write_text(quotes)
+    plain = invoke(*arguments).stdout
+    forced = invoke(*arguments, env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b" not in plain and "\x1b[38;5;16;48;5;203m" in forced
+    head, _, body = unpainted(forced).partition("\n\n")
+    assert body == quotes and head.startswith("unit 1.1c:  -")
+    assert invoke(*arguments, env={"FORCE_COLOR": "1", "NO_COLOR": "1"}).stdout == plain
+    assert on_terminal(*arguments)[1].decode().replace("\r\n", "\n") == forced
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in on_terminal(*arguments)[1].decode()
+
+
+def test_shades_are_of_the_characters_they_stand_on(invoke, made_model_file):
+    text, env = "abcabcabcab", {"FORCE_COLOR": "1"}
+    options = "inspect", "-m", made_model_file, "--unit", "1.1c", "-"
+    shown = invoke(*options, input=text, env=env).stdout
+    levels = np.rint(5 * np.arange(1, 12) / 11).astype(int).tolist()
+    assert shown.split("\n\n")[1] == shades.painted(list(text), levels) + "\n"
+
+
+@pytest.mark.parametrize(
+    "found, levels",
+    [([0.0, 0, 0], [0, 0, 0]), ([-1.0, 0.05, 0.11, 1], [-5, 0, 1, 5]), ([2.0, -4], [2, -5])],
+)
+def test_signed_levels(found, levels):
+    assert shades.signed_levels(np.array(found)) == levels
+
+
+def test_the_page(invoke, made_model_file, quotes):
+    arguments = "inspect", "-m", made_model_file, "--unit", "1.1c", "-"
+    result = invoke(*arguments, "--html", "page.html", input=quotes)
+    assert (result.exit_code, result.output) == (0, "")
+    content = Path("page.html").read_text("utf-8")
+    assert invoke(*arguments, "--html", "-", input=quotes).stdout == content
+    page = Page(content)
+    assert "".join(shown for _, shown in page.characters) == quotes
+    values = [v for f in objects(invoke(*arguments, "--json", input=quotes)) for v in f["values"]]
+    levels = shades.signed_levels(np.array(values))
+    for (attributes, _), value, level in zip(page.characters, values, levels, strict=True):
+        assert float(attributes["data-t"]) == pytest.approx(value, abs=1e-4)
+        assert (f"s{level}" in attributes.get("class", "")) == (level > 0)
+    assert "http:" not in content and "https:" not in content and "url(" not in content
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--html", "-"]])
+def test_nothing_of_the_text_is_raw(invoke, evil_model_file, more):  # noqa: F811
+    options = ["inspect", "-m", evil_model_file, "--unit", "1.2", "-", *more]
+    for env in {}, {"FORCE_COLOR": "1"}:
+        shown = unpainted(invoke(*options, input=EVIL * 3, env=env).stdout)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
+
+
+# --- The characters in the plane
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 1), (1, 4), (2, 2)])
+def test_the_plane_is_the_svd(shape):
+    vectors = np.random.default_rng(1).normal(size=shape)
+    points, variance = inspection.plane(vectors)
+    centred = vectors - vectors.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    expected = np.zeros((shape[0], 2))
+    expected[:, : min(2, len(s))] = (u * s)[:, :2]
+    np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-6)
+    share = (s**2 / (s**2).sum())[:2] if shape[0] > 1 else np.zeros(1)
+    np.testing.assert_allclose(variance[: len(share)], share, atol=1e-9)
+    far = np.abs(points).argmax(axis=0)
+    assert (points[far, [0, 1]] >= 0).all()
+
+
+def test_neighbours_are_the_most_similar():
+    vectors = np.random.default_rng(1).normal(size=(9, 4))
+    vectors[4] = vectors[2] * 1.5 - 0.5 * vectors.mean(axis=0)
+    ids, cosines = inspection.neighbours(vectors, 3)
+    centred = vectors - vectors.mean(axis=0)
+    for k, v in enumerate(centred):
+        by = [
+            (-(v @ w) / np.linalg.norm(v) / np.linalg.norm(w), j)
+            for j, w in enumerate(centred)
+            if j != k
+        ]
+        assert ids[k].tolist() == [j for _, j in sorted(by)[:3]]
+        np.testing.assert_allclose(cosines[k], [-c for c, _ in sorted(by)[:3]])
+    assert inspection.neighbours(vectors[:2], 3)[0].tolist() == [[1], [0]]
+    assert inspection.neighbours(vectors[:1], 3)[0].shape == (1, 0)
+
+
+def test_similar_characters_stand_together(invoke):
+    config = ModelConfig(7, "gru", 4, 1)
+    tensors = {name: np.zeros(shape) for name, shape in config.tensor_shapes().items()}
+    tensors["output.weight"][:] = [
+        *([1, 0, 0, 0], [0.9, 0.05, 0, 0], [-1, 0.6, 0, 0], [-0.9, 0.6, 0, 0]),
+        *([0, -0.6, 0, 0], [0, -0.6, 0, 0], [0, -0.6, 0, 0]),
+    ]
+    save_model("model", tensors, asdict(config), Vocabulary("ab\u6771d \n\x1b"), {})
+    env = {"COLUMNS": "40"}
+    shown = invoke("inspect", "-m", "model", "--embedding", env=env).stdout
+    chart, _, table = re.split(r"\n\n(axes .*)\n\n", shown)
+    rows = chart.split("\n")
+    assert len(rows) == 12 and max(map(len, rows)) <= 40
+    places = {c: (k, row.index(c)) for k, row in enumerate(rows) for c in row if c != " "}
+    assert set(places) == set("ab\u6771d\u2423\u21b5")
+    near = lambda p, q: abs(p[0] - q[0]) * 2 + abs(p[1] - q[1]) < 6  # noqa: E731
+    pairs = {c + d for c in places for d in places if c < d and near(places[c], places[d])}
+    assert pairs == {"ab", "d\u6771", "\u21b5\u2423"}
+    first = {row.split()[0]: row.split()[2] for row in table.splitlines()[1:]}
+    assert first["a"] == "b" and first["b"] == "a" and first["\u6771"] == "d"
+    assert first["\\x1b"] in "\u2423\u21b5" and "\x1b" not in shown
+    (found,) = objects(invoke("inspect", "-m", "model", "--embedding", "--json"))
+    assert [c["character"] for c in found["characters"]] == list("ab\u6771d \n\x1b")
+    assert found["characters"][0]["nearest"][0] == "b"
+    assert sum(found["variance"]) == pytest.approx(1)
+
+
+def test_a_crowd_is_moved_a_little_or_left_out():
+    names = [chr(ord("a") + k % 26) for k in range(300)]
+    rows = list(plane._chart(names, np.zeros((300, 2)), 40))
+    assert sum(len(row.replace(" ", "")) for row in rows) == 10  # a quarter of an ellipse
+    assert rows[-1][0] == "a" and not any(rows[:9])
+
+
+def test_the_plane_of_bytes(invoke, bytes_model_file):
+    shown = invoke("inspect", "-m", bytes_model_file, "--embedding").stdout
+    assert r"\xe6" in shown and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
+    (found,) = objects(invoke("inspect", "-m", bytes_model_file, "--embedding", "--json"))
+    assert [c["character"] for c in found["characters"]] == list(range(256))
+
+
+# --- Bytes, unknown characters, sizes, usage
+
+
+def test_bytes(invoke, bytes_model_file):
+    data = "Gr\u00fc\u00dfe aus \u6771\u4eac\n".encode() * 3 + b"a\xffb\xe6\x9d\n\xe6"
+    options = ["inspect", "-m", bytes_model_file, "-"]
+    found = objects(invoke(*options, "--unit", "1.4", "--json", input=data))
+    text = data.decode("utf-8", "surrogateescape")
+    assert [f["text"] for f in found] == text.split("\n")
+    model = charrnn.load(bytes_model_file).model
+    whole = inspection.values(model, np.frombuffer(data, np.uint8), Unit(0, 0, 3))
+    ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in text]) - 1
+    flat = [v for f in found for v in f["values"]]
+    np.testing.assert_allclose(flat, whole[ends], atol=1e-5)
+
+
+def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_file):
+    text = "Gr\u00fc\u00dfe aus \u6771\u4eac\n\u00e7a va?\n" * 9
+    data = text.encode()
+    (found,) = objects(invoke("inspect", "-m", bytes_model_file, "--json", "-", input=data))
+    assert found["characters"] == len(text)
+    ends = np.cumsum([len(c.encode()) for c in text]) - 1
+    second = ends >= len(data) // 2
+    model = charrnn.load(bytes_model_file).model
+    assert len(found["followers"]) > 3
+    for f in found["followers"]:
+        number, state = int(f["unit"][2:-1]) - 1, "hc".index(f["unit"][-1])
+        whole = inspection.values(model, np.frombuffer(data, np.uint8), Unit(0, state, number))
+        feature = features(text)[f["feature"]]
+        expected = np.corrcoef(feature[second], whole[ends][second])[0, 1]
+        assert f["correlation"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_memory_is_that_of_the_unit_not_of_all():
+    model, _ = model_of("lstm", H=200)
+    ids = np.zeros(50 * inspection.STEPS, np.uint8)
+    survey_of = {"a": np.arange(len(ids)) % 7}, np.ones(len(ids), bool)
+    for run in (
+        lambda: inspection.values(model, ids, Unit(0, 0, 0)),
+        lambda: inspection.survey(model, ids, *survey_of),
+    ):
+        tracemalloc.start()
+        run()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 10 * inspection.STEPS * 2 * 2 * 200 * 8  # states, in float64, of 10 chunks
+
+
+def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
+    monkeypatch.setattr(inspect, "MOST", 300)
+    for more in [], ["--unit", "1.2"]:
+        options = ["inspect", "-m", made_model_file, *more, "-"]
+        result, beginning = (invoke(*options, input=t) for t in (quotes, quotes[:300]))
+        assert result.stdout == beginning.stdout and beginning.stderr == ""
+        assert f"first 300 of {len(quotes):,} characters" in result.stderr
+
+
+@pytest.mark.parametrize("data", ["a", "ab", "\n", "abcabcabc", '"' * 50, "\n" * 9, "a b" * 200])
+def test_odd_texts(invoke, made_model_file, data):
+    options = ["inspect", "-m", made_model_file, "-"]
+    for more in [], ["--json"], ["--unit", "1.3"], ["--unit", "1.3c", "--html", "-"]:
+        result = invoke(*options, *more, input=data)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert "layer  gate" in invoke(*options, input=data).stdout
+
+
+def test_chance_is_no_follower():
+    """A short text and many units: some follow each feature, until they are seen again."""
+    model, _ = model_of("lstm", V=4, H=256)
+    ids = np.random.default_rng(2).integers(0, 4, 400)
+    noise = {str(k): np.random.default_rng(k).random(400) < 0.5 for k in range(20)}
+    found = inspection.survey(model, ids, noise, np.ones(400, bool))
+    assert found.followers == [] and found.unfollowed == list(noise)
+
+
+def test_bad_input(invoke, made_model_file, bytes_model_file):
+    options = ["inspect", "-m", made_model_file, "-"]
+    assert "no text" in sentence_of(invoke(*options, input=""), 1)
+    assert "'x'" in sentence_of(invoke(*options, input="abxc"), 1)
+    skipped = invoke(*options, "--unknown", "skip", input="abxc" * 9)
+    assert skipped.stdout == invoke(*options, input="abc" * 9).stdout and "'x'" in skipped.stderr
+    assert "--encoding" in sentence_of(invoke(*options, input=b"\xff\xfe\xfd"), 1)
+    assert "charrnn train" in sentence_of(invoke("inspect", "-", input="a"), 1)
+    for unit in "1", "1.0", "0.1", "1.2x", "-1.2", "1.2 ", "\u0661.1", "":
+        assert "--unit" in sentence_of(invoke(*options, "--unit", unit, input="a"), 2)
+    for unit in "1.13", "2.1", "1.999999999", "2.1c":
+        message = sentence_of(invoke(*options, "--unit", unit, input="a"), 1)
+        assert f"no unit {unit}:" in message and "units 1 to 12" in message
+    assert "give a text" in sentence_of(invoke("inspect", "-m", made_model_file), 2)
+
+
+def test_wrong_usage(invoke, made_model_file, quotes):
+    Path("text").write_text(quotes)
+    one, unit = ["inspect", "-m", made_model_file], ["--unit", "1.1"]
+    for more in ["text"], unit, ["--html", "page"]:
+        assert "--embedding" in sentence_of(invoke(*one, "--embedding", *more), 2)
+    assert "--html" in sentence_of(invoke(*one, "text", "--html", "page"), 2)
+    assert "--html" in sentence_of(invoke(*one, *unit, "--json", "text", "--html", "page"), 2)
+    before = made_model_file.read_bytes()
+    for page in "text", made_model_file:
+        assert "--html" in sentence_of(invoke(*one, *unit, "text", "--html", page), 2)
+    assert made_model_file.read_bytes() == before and Path("text").read_text() == quotes
+    sentence_of(invoke(*one, *unit, "text", "--html", "no/page"), 1)
+
+
+def test_options_have_help_and_numba_waits(invoke):
+    shown = invoke("inspect", "-h").stdout
+    for option in options_of("inspect"):
+        assert option.help and option.opts[-1] in shown
+    assert not {"numba", "numpy"} & modules_after(RUN.format(code=0), "inspect", "--help")
+    assert "numba" not in modules_after(RUN.format(code=1), "inspect", "-m", "missing", "missing")
+    assert "numba" not in modules_after(RUN.format(code=2), "inspect", "--unit", "x", "missing")

@@ -1,0 +1,277 @@
+"""What helps to find one's way: the manual page, completion in real shells, hints in errors."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+
+from charrnn.cli import main
+from charrnn.cli.commands.manual_command import _code, _names, _text
+
+
+def tool(name, *arguments, **options):
+    """(stdout, stderr) of a program that the system may lack."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    done = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=60, **options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def page(invoke):
+    result = invoke("manual")
+    assert result.exit_code == 0 and result.stderr == ""
+    return result.stdout
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- The manual page
+
+
+def test_the_page_is_sound_roff(page):
+    assert page.isascii() and "\x08" not in page
+    assert tool("groff", "-ww", "-man", "-Tascii", "-z", input=page) == ("", "")
+
+
+def test_mandoc_finds_no_fault(page):
+    if shutil.which("mandoc") is None:
+        pytest.skip("mandoc is not installed")
+    lint = ["mandoc", "-T", "lint", "-W", "warning"]
+    found = subprocess.run(lint, input=page, capture_output=True, text=True).stdout.splitlines()
+    assert [line for line in found if "missing date" not in line] == []
+
+
+def read(page):
+    """The page as a reader sees it, a paragraph a line."""
+    text, _ = tool("groff", "-man", "-Tascii", "-P-c", "-P-b", "-P-u", "-rLL=300n", input=page)
+    return text
+
+
+def test_the_page_has_every_command_option_default_and_example(page):
+    text = read(page)
+    words = " ".join(text.split())
+    for name, command in main.commands.items():
+        assert f"\n   charrnn {name}" in text
+        context = click.Context(command, info_name=name, **main.context_settings)
+        for line in (command.help or "").split("\n"):
+            if line.strip().startswith("charrnn "):
+                assert f" {line.strip()}\n" in text
+        for param in command.params:
+            if isinstance(param, click.Option):
+                names, meaning = param.get_help_record(context)
+                assert f"       {names}" in text
+                meaning = re.sub(r"\[default: \((.*)\)", r"[default: \1", meaning.replace("`", ""))
+                assert " ".join(meaning.split()) in words
+
+
+def test_the_page_has_what_the_help_has_not(page):
+    text = read(page)
+    for heading in ("NAME", "SYNOPSIS", "ENVIRONMENT", "FILES", "EXIT STATUS"):
+        assert f"\n{heading}\n" in text
+    for word in ("CHARRNN_DEBUG", "NO_COLOR", "model.state.safetensors", "130, 143, 129"):
+        assert word in text
+    for code in ("CHARRNN_DEBUG", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "NO_COLOR", "FORCE_COLOR"):
+        assert code in page
+
+
+def test_examples_can_be_pasted(page):
+    """No character has become one that looks better."""
+    text, _ = tool("groff", "-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-rLL=300n", input=page)
+    assert "sort -u" in text and "--stop $'\\n'" in text
+    assert not set("‐−’‘ˆ˜") & set(text.partition("COMMANDS")[2].replace("text’s", ""))
+
+
+def test_roff_is_escaped():
+    assert _text(".x") == r"\&.x" and _text("'x") == r"\&'x"
+    assert _text("a \\n b") == r"a \en b" and _text("é") == r"\[u00E9]"
+    assert _text("`a-b` and --c-d, e-f") == r"\fBa\-b\fR and \fB\-\-c\-d\fR, e-f"
+    assert _code("-'`^~\\") == r"\-\(aq\(ga\(ha\(ti\e"
+    assert _names("-o, --output FILE") == r"\fB\-o, \-\-output\fR \fIFILE\fR"
+    assert _names("--resume") == r"\fB\-\-resume\fR"
+
+
+# --- Completion
+
+
+@pytest.fixture
+def path(folder, monkeypatch):
+    """`charrnn` as a command on the PATH; a text and a model in the folder."""
+    (folder / "bin").mkdir()
+    script = folder / "bin" / "charrnn"
+    script.write_text(f"#!{sys.executable}\nfrom charrnn.cli import main\nmain()\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for name in ("corpus.txt", "model.safetensors"):
+        (folder / name).touch()
+
+
+WANTED = {  # what is typed, and what may come next
+    "charrnn tr": {"train"},
+    "charrnn train --cell g": {"gru", "gru-original"},
+    "charrnn train --optim": {"--optimizer"},
+    "charrnn plot -x s": {"seconds", "steps"},
+    "charrnn completion z": {"zsh"},
+    "charrnn train cor": {"corpus.txt"},
+    "charrnn sample -m mod": {"model.safetensors"},
+    "charrnn train corpus.txt -o mod": {"model.safetensors"},
+    "charrnn score --html cor": {"corpus.txt"},
+    "charrnn info mod": {"model.safetensors"},
+    "charrnn novelty corpus.txt --corpus cor": {"corpus.txt"},
+    "charrnn sample --prime-file cor": {"corpus.txt"},
+}
+BASH = r"""
+eval "$(charrnn completion bash)"
+[[ $(complete -p charrnn) =~ -F\ ([^ ]+) ]]
+complete_it=${BASH_REMATCH[1]}
+compopt() { [ "$2" = default ] && COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")); }
+while IFS= read -r line; do
+    COMP_WORDS=($line); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+    $complete_it charrnn
+    echo "${COMPREPLY[*]}"
+done
+"""
+
+
+def test_bash_completes(path):
+    out, err = tool("bash", "--norc", "-c", BASH, input="".join(f"{line}\n" for line in WANTED))
+    assert [set(line.split()) for line in out.splitlines()] == list(WANTED.values()), err
+
+
+def test_fish_completes(path, folder):
+    lines = "; ".join(f"complete -C '{line}'; echo ---" for line in WANTED)
+    environment = {**os.environ, "HOME": str(folder)}
+    code = f"charrnn completion fish | source; {lines}"
+    out, _ = tool("fish", "--no-config", "-c", code, env=environment)
+    found = [{row.split("\t")[0] for row in part.split("\n") if row} for part in out.split("---\n")]
+    assert found[:-1] == list(WANTED.values())
+
+
+def test_zsh_completes(path, folder):
+    """In zsh there is completion in an interactive shell alone, so one is typed at."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    setup = (
+        """autoload -U compinit; compinit -u -D; eval "$(charrnn completion zsh)"; PS1=rea\\dy"""
+    )
+    typed = [f"{setup}\r", "charrnn trai\t", "corp\t", "--optim\t", "ada\t"]
+    awaited = ["ready", "train", "corpus.txt", "--optimizer", "adam"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe("zsh", ["zsh", "-f", "-i"], {**os.environ, "TERM": "dumb", "PS1": "% "})
+    try:
+        for keys, word in zip(typed, awaited, strict=True):
+            os.write(terminal, keys.encode())
+            wait_for(terminal, word)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def wait_for(terminal, text, seconds=20):
+    shown, end = "", time.monotonic() + seconds
+    while text not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(end - time.monotonic(), 0))
+        assert ready, f"{text!r} did not come: {shown!r}"
+        shown += os.read(terminal, 4096).decode(errors="replace")
+
+
+def test_the_script_is_for_charrnn_however_it_was_started(invoke):
+    for shell in ("bash", "zsh", "fish"):
+        out = invoke("completion", shell).stdout
+        assert "_CHARRNN_COMPLETE" in out and "python" not in out
+    assert invoke("completion", "powershell").exit_code == 2
+
+
+# --- Hints
+
+
+def hint_of(result, code):
+    assert result.exit_code == code and "Traceback" not in result.stderr
+    message = result.stderr.partition("Error: ")[2]
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.mark.parametrize(
+    "arguments, hint",
+    [
+        ("train x --cell lsmt", "Did you mean 'lstm'?"),
+        ("train x --cell LSTM", "Did you mean 'lstm'?"),
+        ("train x --optimizer Adm", "Did you mean 'adam'?"),
+        ("completion fihs", "Did you mean 'fish'?"),
+        ("train x --learnin-rate 1", "Did you mean '--learning-rate'?"),
+        ("train x --temperature 1", "It is an option of 'charrnn sample', 'charrnn write'."),
+        ("--top-k x sample", "It is an option of 'charrnn sample'."),
+        ("trian x", "Did you mean 'train'?"),
+    ],
+)
+def test_a_slip_of_the_finger_is_understood(invoke, arguments, hint):
+    if "trian" in arguments and not hasattr(click.exceptions, "NoSuchCommand"):
+        pytest.skip("this Click does not suggest commands")
+    assert hint_of(invoke(*arguments.split()), 2).endswith(f" {hint}\n")
+
+
+@pytest.mark.parametrize("arguments", ["train x --cell transformer", "--quite x", "frobnicate"])
+def test_what_resembles_nothing_gets_no_hint(invoke, arguments):
+    assert "Did you mean" not in hint_of(invoke(*arguments.split()), 2)
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        ("sample -m modle.safetensors", "model.safetensors"),
+        ("info Model.safetensor", "model.safetensors"),
+        ("plot modle.safetensors", "model.safetensors"),
+        ("plot modle.log.jsonl", "model.log.jsonl"),
+        ("train texts/peoms.txt", "texts/poems.txt"),
+        ("novelty texts/peoms.txt --corpus texts/poems.txt", "texts/poems.txt"),
+        ("sample -m model.safetensors --prime-file texts/poem.txt", "texts/poems.txt"),
+    ],
+)
+def test_a_file_of_nearly_the_name(invoke, folder, model_file, arguments, meant):
+    (folder / "texts").mkdir()
+    (folder / "texts" / "poems.txt").write_text("a rose is a rose\n" * 20)
+    (folder / "model.safetensors").write_bytes(model_file.read_bytes())
+    (folder / "model.log.jsonl").touch()
+    if arguments.startswith("train"):
+        arguments += " -o new.safetensors"
+    assert hint_of(invoke(*arguments.split()), 1).endswith(f" Did you mean '{meant}'?\n")
+
+
+def test_no_file_is_meant_by_its_ending_alone(invoke, folder):
+    for name in ("one.log.jsonl", ".model.log.jsonl", "x.safetensors"):
+        (folder / name).touch()
+    for arguments in (["plot"], ["sample"], ["info", "no/such/folder"]):
+        assert "Did you mean" not in hint_of(invoke(*arguments), 1)
+
+
+def test_hints_reach_the_terminal_escaped(invoke, folder):
+    (folder / "poems\x1b.txt").touch()
+    assert r"'poems\x1b.txt'" in hint_of(invoke("train", "poems.txt"), 1)
+
+
+def test_commands_are_listed_as_they_are_wanted(invoke):
+    names = re.findall(r"\n  (\w+)  ", invoke("--help").stdout.partition("Commands:")[2])
+    assert names[0] == "train" and names[1] == "sample" and set(names) == set(main.commands)
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_list_of_commands_is_not_cut_short(spawn, width):
+    out, _ = spawn("--help", env={"COLUMNS": str(width)}).communicate()
+    listed = out.decode().partition("Commands:")[2]
+    assert "..." not in listed and max(map(len, listed.splitlines())) <= width

@@ -1,0 +1,219 @@
+"""All pairs of options with extreme values: done or refused in one sentence, never a fault."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from helpers.covering_array import covering_rows
+
+from charrnn.api import read_model
+from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SCHEDULE_NAMES
+from charrnn.network import jit
+from charrnn.storage.run_files import run_files
+from charrnn.training import planner as plan
+from charrnn.training.run import Run
+from charrnn.training.state import read_state
+
+MOST = 2**63 - 1
+
+# Each of these is possible; None: the option is not given.
+TRAIN = {
+    "text": [b"ab", b"abc\n" * 9, bytes(range(10, 127)) * 5, "🙂é\x00\x1b\u2028\r\n".encode() * 30],
+    "--cell": CELL_NAMES,
+    "--hidden-size": [None, 1, 17],
+    "--num-layers": [1, 3],
+    "--embedding-size": [0, 1, 33],
+    "--dropout": [None, 0, 1e-300, 0.5, 0.9999999],
+    "--recurrent-dropout": [None, 0, 1e-300, 0.5, 0.9999999],
+    "--seq-length": [1, 7, MOST],
+    "--batch-size": [1, 5, MOST],
+    "--time": [None, 1e-9, 1e-320, 1e9],
+    "--epochs": [None, 1e-320, 0.5, 1e308],
+    "--steps": [None, 1, 3, MOST],
+    "--optimizer": OPTIMIZER_NAMES,
+    "--learning-rate": [None, 1e-320, 1, 1e30, 1e308],
+    "--schedule": SCHEDULE_NAMES,
+    "--momentum": [None, 0, 0.9999999],
+    "--weight-decay": [None, 1e-320, 1, 1e308],
+    "--lr-decay": [None, 1e-320, 1],
+    "--lr-decay-after": [None, 0, 1e308],
+    "--clip-value": [None, 1e-320, 1, 1e308],
+    "--clip-norm": [None, 0, 1e-320, 1e308],
+    "--val-fraction": [None, 0, 1e-320, 0.5, 0.9999999],
+    "--bytes": [None, True],
+    "--encoding": [None, None, None, "latin-1", "utf-16-le"],
+    "--precision": PRECISIONS,
+    "--seed": [None, MOST],
+    "--threads": [None, 1, 3, MOST],
+    "--sample-every": [None, 1, MOST],
+    "--quiet": [None, True],
+}
+
+
+SAMPLE = {
+    "--length": [1, 3],
+    "--lines": [None, 1, MOST],
+    "--min-p": [None, 0, 1e-320, 1],
+    "--repetition-penalty": [None, 1, 1e308],
+    "--beam": [None, 2],
+    "--forbid": [None, "\n", "\udcff\ud800"],
+    "--jsonl": [None, True],
+    "--temperature": [None, 0, 1e-320, 1e-9, 1e308],
+    "--prime": [None, "", "MARA", "M\udcff", "\u202eü\x00"],
+    "--top-k": [None, 1, 3, MOST],
+    "--top-p": [None, 1e-320, 0.5, 1],
+    "--seed": [None, 0, MOST],
+    "--num-samples": [None, 1, 40],
+    "--separator": [None, "", "\x00", "\udcff"],
+    "--stop": [None, "a", "\n", "\udcff\ud800", "never" * 99],
+    "--unknown": [None, "error", "skip"],
+    "--threads": [None, 3, MOST],
+    "--output": [None, "out", "no/such/folder"],
+}
+READ = {
+    "text": [b"", b"M", b"MARA: no", b"\xff\xfe\x00", "\ufeffM\u2028\x1b".encode(), b"\n\r\n" * 9],
+    "--json": [None, True],
+    "--unknown": [None, "error", "skip"],
+    "--encoding": [None, "latin-1", "utf-16", "utf-7", "no-such", ""],
+}
+EVAL = READ | {"--threads": [None, 3, MOST]}
+SCORE = READ | {
+    "--lines": [None, "order", "surprise"],
+    "--color": [None, True],
+    "--html": [None, "-", "page.html", "no/such/folder"],
+}
+
+
+def arguments_of(row):
+    given = {name: value for name, value in row.items() if value is not None}
+    return [word for k, v in given.items() for word in ([k] if v is True else [f"{k}={v}"])]
+
+
+def require_sentence(result):
+    """The command has failed as it should: in one sentence."""
+    _, found, message = result.stderr.rpartition("Error: ")
+    assert found and message.count("\n") == 1 and message.endswith("\n"), result.stderr
+    assert "fault" not in message and "Traceback" not in result.stderr, result.stderr
+
+
+def require_sound(output):
+    """Whatever files there are are whole and finite."""
+    files = run_files(output)
+    if files.model.exists():
+        read_model(files.model)
+    if files.state.exists():
+        read_state(files.state)
+    if files.log.exists():
+        for line in files.log.read_text().splitlines():
+            assert np.isfinite(json.loads(line)["train_loss"])
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Runs end by an interruption after three steps; plans take no time to measure.
+
+    Every processor counts as one for bfloat16.
+    """
+    advance = Run._advance
+
+    def advance_or_stop(run):
+        report = advance(run)
+        if report.step >= 3:
+            signal.raise_signal(signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(Run, "_advance", advance_or_stop)
+    monkeypatch.setattr(plan, "TRIAL_SECONDS", 0)
+    monkeypatch.setattr(jit, "BFLOAT16", True)
+
+
+def one_length(row):
+    """Of --time, --epochs and --steps keep the first that is given, or most rows are refused."""
+    given = [name for name in ("--time", "--epochs", "--steps") if row[name] is not None]
+    return row | dict.fromkeys(given[1:])
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.filterwarnings("error")
+def test_train(invoke, tmp_path):
+    codes = []
+    for number, row in enumerate(covering_rows(TRAIN)):
+        row = one_length(row)
+        (tmp_path / "text").write_bytes(row.pop("text"))
+        output = tmp_path / f"{number}"
+        result = invoke("train", tmp_path / "text", "-o", output, *arguments_of(row))
+        codes.append(result.exit_code)
+        assert result.exit_code in (0, 1, 2, 130), (row, result.stderr)
+        if result.exit_code in (1, 2):
+            require_sentence(result)
+        require_sound(output)
+    assert codes.count(0) + codes.count(130) > len(codes) / 3
+
+
+HUGE = [
+    *(2**62, 2**63, 10**30, -(10**30), 1e308, "1e999", "nan", "-inf", "9" * 5000),
+    *("", " ", "0x1", "\x1b"),
+]
+COMMANDS = {
+    "train": "hidden-size num-layers embedding-size dropout recurrent-dropout seq-length "
+    "batch-size time epochs steps learning-rate momentum weight-decay lr-decay lr-decay-after "
+    "clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
+    "precision encoding",
+    "sample": "length temperature top-k top-p seed num-samples unknown threads",
+    "eval": "unknown encoding threads",
+    "score": "lines unknown encoding",
+}
+
+
+@pytest.mark.usefixtures("brief")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_values_beyond_all_bounds(invoke, corpus_file, model_file, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    words = {
+        "train": [corpus_file, "--overwrite", "--hidden-size", "4", "--steps", "1"],
+        "sample": ["-m", model_file, "--length", "1", "-n", "1"],
+        "eval": ["-m", model_file, corpus_file],
+        "score": ["-m", model_file, corpus_file],
+    }[command]
+    for name in COMMANDS[command].split():
+        for value in HUGE:
+            if name in ("length", "num-samples") and value == 2**62:
+                continue  # would be written
+            result = invoke(command, *words, f"--{name}={value}")
+            assert result.exit_code in (0, 1, 2, 130), (name, value, result.stderr)
+            if result.exit_code in (1, 2):
+                require_sentence(result)
+
+
+@pytest.mark.filterwarnings("error")
+def test_sample(invoke, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    codes = []
+    for row in covering_rows(SAMPLE):
+        result = invoke("sample", "-m", model_file, *arguments_of(row))
+        codes.append(result.exit_code)
+        assert result.exit_code in (0, 1, 2), (row, result.stderr)
+        if result.exit_code:
+            require_sentence(result)
+    assert codes.count(0) > len(codes) / 4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["characters", "bytes"])
+@pytest.mark.parametrize("command, columns", [("eval", EVAL), ("score", SCORE)])
+def test_reading(
+    invoke, model_file, bytes_model_file, tmp_path, monkeypatch, command, columns, kind
+):
+    monkeypatch.chdir(tmp_path)
+    model = {"characters": model_file, "bytes": bytes_model_file}[kind]
+    codes = []
+    for row in covering_rows(columns):
+        (tmp_path / "text").write_bytes(row.pop("text"))
+        result = invoke(command, "-m", model, "text", *arguments_of(row))
+        codes.append(result.exit_code)
+        assert result.exit_code in (0, 1, 2), (row, result.stderr)
+        if result.exit_code:
+            require_sentence(result)
+    assert codes.count(0) > 1

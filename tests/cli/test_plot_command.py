@@ -1,0 +1,518 @@
+"""Training logs read back and drawn: as characters, as figures, whatever they hold."""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charrnn.cli.render.chart import Axis, Line, chart
+from charrnn.errors import CharRNNError
+from charrnn.evaluation.training_log import Curve, log_beside, read_course, thinned, worth_seeing
+
+
+def line_of(step, train=2.0, val=None, seconds=None):
+    return {
+        "step": step,
+        "epoch": step / 100,
+        "chars": step * 1000,
+        "train_loss": train,
+        "val_loss": val,
+        "learning_rate": 0.01,
+        "chars_per_second": 1000.0,
+        "seconds": float(step if seconds is None else seconds),
+    }
+
+
+def lines_of(steps, best, floor=1.5):
+    """A run of so many steps whose validation loss is lowest at step `best`."""
+    for step in range(1, steps + 1):
+        val = floor + abs(step - best) / steps if step % 10 == 0 else None
+        yield line_of(step, 1 + 2 / step, val)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder, in no particular terminal."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def write(folder):
+    def write(name, lines, end=""):
+        path = folder / name
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
+        return path
+
+    return write
+
+
+def sentence_of(result, code=1):
+    assert result.exit_code == code and result.stdout == "" and "Traceback" not in result.stderr
+    message = result.stderr.partition("Error: ")[2]
+    assert message.count("\n") == 1 and "fault" not in message, result.stderr
+    return message.strip()
+
+
+def field_of(text, marks="┤│|+"):
+    """The rows between the axes, without the numbers before them."""
+    rows = [re.match(rf" *[\d.,e+-]*([{marks}])(.*)", row) for row in text.splitlines()]
+    return [row[2] for row in rows if row and not row[2].startswith("-")]
+
+
+# --- Reading
+
+
+def test_the_log_of_training_is_read_back(model_file):
+    course = read_course(log_beside(model_file))
+    lines = [json.loads(line) for line in Path(log_beside(model_file)).read_text().splitlines()]
+    assert course.damaged == 0 and len(lines) > 5
+    for axis, field in (
+        ("seconds", "seconds"),
+        ("steps", "step"),
+        ("epochs", "epoch"),
+        ("chars", "chars"),
+    ):
+        assert course.times[axis].tolist() == [line[field] for line in lines]
+    assert course.train.tolist() == [line["train_loss"] for line in lines]
+    measured = [(x["epoch"], x["val_loss"]) for x in lines if x["val_loss"] is not None]
+    val = course.curve(course.val, "epochs")
+    assert list(zip(val.x.tolist(), val.y.tolist(), strict=True)) == measured
+
+
+def test_a_log_a_model_and_a_state_name_the_same_run(write):
+    log = write("a.log.jsonl", [line_of(1)])
+    for name in ("a.log.jsonl", "a.safetensors", "a.state.safetensors"):
+        assert log_beside(log.parent / name) == str(log)
+    assert log_beside("other name") == "other name"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        '{"step": 1}',
+        "[1]",
+        "3",
+        "null",
+        "\x00",
+        "[" * 5000,
+        json.dumps(line_of(1)).replace("1000.0", "9" * 5000),
+        json.dumps(line_of(1, seconds=math.nan)),
+        json.dumps(line_of(1, seconds=-1)),
+        json.dumps(line_of(1)).replace('"step": 1', '"step": 1' + "0" * 400),
+        json.dumps(line_of(1)).replace("2.0", '"two"'),
+        "x" * 200_000,
+    ],
+)
+def test_damaged_lines_are_counted_and_left_out(write, damage):
+    text = [line_of(1), line_of(2)]
+    path = write("a", text, damage + "\n" + json.dumps(line_of(3)) + "\n")
+    course = read_course(path)
+    assert course.times["steps"].tolist() == [1, 2, 3]
+    assert course.damaged >= 1
+    if len(damage) < 60_000:
+        assert course.damaged == 1
+
+
+def test_a_last_line_cut_short_is_no_damage(write):
+    whole = json.dumps(line_of(3))
+    for length in range(len(whole) + 1):
+        course = read_course(write("a", [line_of(1), line_of(2)], whole[:length]))
+        assert course.damaged == 0 and len(course.train) == 2 + (length == len(whole))
+
+
+def test_losses_that_are_no_numbers_are_gaps(write):
+    losses = [math.nan, math.inf, -math.inf, 1e300, None, 1.25]
+    course = read_course(write("a", [line_of(i, x, x) for i, x in enumerate(losses)]))
+    for values in course.train, course.val:
+        curve = course.curve(values, "steps")
+        assert curve.x.tolist() == [5] and curve.y.tolist() == [1.25]
+
+
+def test_another_file_is_refused_however_large(folder):
+    (folder / "a").write_bytes(b"line\n" * 1000)
+    (folder / "b").write_bytes(bytes(10_000_000))
+    for name in "ab":
+        with pytest.raises(CharRNNError, match="not the log of a run"):
+            read_course(name)
+
+
+# --- Curves
+
+
+def test_thinned_curves_keep_the_means():
+    rng = np.random.default_rng(0)
+    x, y = np.sort(rng.uniform(0, 10, 5000)), rng.normal(size=5000)
+    thin = thinned(Curve(x, y), 20, 10)
+    for k in range(20):
+        part = (x >= k / 2) & (x < (k + 1) / 2)
+        assert thin.x[k] == pytest.approx(x[part].mean())
+        assert thin.y[k] == pytest.approx(y[part].mean())
+    few = Curve(np.array([0.0, 3.0, 10.0]), np.array([5.0, 4.0, 3.0]))
+    assert [v.tolist() for v in thinned(few, 100, 10.0)] == [v.tolist() for v in few]
+
+
+def test_the_steep_beginning_is_not_worth_seeing():
+    curve = Curve(np.linspace(0, 100, 101), np.linspace(100, 0, 101))
+    assert worth_seeing(curve).tolist() == list(range(95, -1, -1))
+    one = Curve(np.array([3.0]), np.array([2.0]))
+    assert worth_seeing(one).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("low, high", [(0, 1), (1.23, 1.29), (0, 12_345), (-3, 900), (2, 2.0001)])
+@pytest.mark.parametrize("most", [1, 2, 5, 9])
+def test_ticks_are_few_round_and_inside(low, high, most):
+    ticks, decimals = Axis(low, high, 100).ticks(most)
+    assert len(ticks) <= most + 1
+    for tick in ticks:
+        assert low - 1e-9 <= tick <= high + 1e-9
+        assert float(f"{tick:.{decimals}f}") == pytest.approx(tick, abs=(high - low) * 1e-6)
+    if most >= 5:
+        steps = np.diff(ticks)
+        assert len(ticks) >= 2 and steps == pytest.approx(steps[0])
+        assert f"{steps[0]:e}"[0] in "125"
+
+
+# --- The chart
+
+
+def drawn(x, y, *, width=40, height=13, **more):
+    lines = [Line(Curve(np.array(x, float), np.array(y, float)), "*", **more)]
+    return chart(lines, width, height, "steps", ascii=True)
+
+
+def test_a_line_from_corner_to_corner():
+    rows = drawn([0, 100], [0, 1])
+    # The axis shows the losses of the last 19 twentieths, that is 1, and a tenth around it.
+    assert [row.rstrip() for row in drawn([0, 50, 100], [1, 0, 1])[:-3]] != rows[:-3]
+    field = field_of("\n".join(drawn([0, 5, 100], [0, 0, 1])[:-3]))
+    columns = [[i for i, c in enumerate(row) if c == "*"] for row in reversed(field)]
+    filled = [c for c in columns if c]
+    assert filled[-1][-1] == max(map(len, field)) - 1
+    starts = [c[0] for c in filled]
+    assert starts == sorted(starts) and len(filled) >= 9
+
+
+def test_the_chart_is_right_dot_by_dot():
+    """Each mark stands where its step and its loss are, by the numbers at the axes."""
+    rows = drawn([0, 10, 20, 30], [1.0, 3.0, 3.0, 2.0], dotted=True, width=37, height=26)
+    labels = {float(m[1]): r for r, row in enumerate(rows) if (m := re.match(r" *([\d.]+)\+", row))}
+    per_row = (max(labels) - min(labels)) / (labels[min(labels)] - labels[max(labels)])
+    margin = rows[-3].index("+")
+    ticks = [i for i, c in enumerate(rows[-3]) if c == "+"][1:]
+    numbers = [float(n) for n in rows[-2].split()]
+    per_column = (numbers[-1] - numbers[0]) / (ticks[-1] - ticks[0])
+    left, top = numbers[0] - ticks[0] * per_column, max(labels) + labels[max(labels)] * per_row
+    found = sorted(
+        (left + column * per_column, top - r * per_row)
+        for r, row in enumerate(rows[:-3])
+        for column in [i for i, c in enumerate(row) if c == "*" and i > margin]
+    )
+    for (step, loss), expected in zip(found, [(10, 3), (20, 3), (30, 2)], strict=True):
+        assert step == pytest.approx(expected[0], abs=per_column)
+        assert loss == pytest.approx(expected[1], abs=per_row)
+
+
+def test_braille_dots_are_those_of_unicode():
+    curve = Curve(np.array([0.0, 1.0]), np.array([1.0, 1.0]))
+    rows = chart([Line(curve, "a", dotted=True)], 40, 8, "", ascii=False)
+    [row] = [row for row in field_of("\n".join(rows)) if row.strip()]
+    # The middle of 20 dots is the tenth from below, in the third cell from below its second.
+    assert set(row.strip()) <= set("⠄⠠⠂⠐ ") and len(row) > 30
+
+
+def test_one_run(invoke, write):
+    write("model.log.jsonl", lines_of(200, best=120))
+    out = invoke("plot").stdout
+    rows = out.splitlines()
+    assert len(rows) == 23 and max(map(len, rows)) <= 80
+    assert rows[0] == "model, nats per character"
+    assert "best 1.5000 ● at 2 min, last 1.9000" in rows[1]
+    assert "last 1.0100" in rows[2]
+    assert out.count("●") == 2 and "\x1b" not in out and rows[-1].strip() == "minutes"
+    [(r, column)] = [(r, row.index("●")) for r, row in enumerate(field_of(out)) if "●" in row]
+    width = len(rows[-3]) - rows[-3].index("└") - 1
+    assert column == pytest.approx(width * 120 / 200, abs=1)
+
+
+def test_ascii_is_ascii(invoke, write, monkeypatch):
+    log = write("model.log.jsonl", lines_of(200, best=120))
+    out = invoke("plot", "--ascii").stdout
+    assert out.isascii() and out.count("O") == 2 and "**" in out
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "charrnn", "plot", str(log)]
+    narrow = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert narrow.stdout == out
+
+
+@pytest.mark.parametrize(
+    "axis, shown",
+    [
+        ("seconds", "minutes"),
+        ("steps", "steps"),
+        ("epochs", "epochs"),
+        ("chars", "characters"),
+    ],
+)
+def test_the_axis(invoke, write, axis, shown):
+    write("model.log.jsonl", lines_of(200, best=120))
+    rows = invoke("plot", "-x", axis).stdout.splitlines()
+    assert rows[-1].strip() == shown
+    ticks = [float(n.replace(",", "")) for n in rows[-2].split()]
+    end = {"seconds": 200 / 60, "steps": 200, "epochs": 2, "chars": 200_000}[axis]
+    assert ticks[0] == 0 and end * 0.8 <= ticks[-1] <= end
+    at = {"seconds": "2 min", "steps": "120 steps", "epochs": "1.2 epochs"}
+    assert f"at {at.get(axis, '120,000 characters')}" in rows[1]
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [(100, "seconds"), (119, "seconds"), (120, "minutes"), (7199, "minutes"), (7200, "hours")],
+)
+def test_the_unit_of_time_suits(invoke, write, seconds, shown):
+    write("model.log.jsonl", [line_of(1), line_of(2, seconds=seconds)])
+    assert invoke("plot").stdout.splitlines()[-1].strip() == shown
+
+
+def test_several_runs(invoke, write):
+    write("small.log.jsonl", lines_of(200, best=120))
+    write("large.log.jsonl", lines_of(400, best=390, floor=1.2))
+    write("new.log.jsonl", [line_of(i) for i in range(1, 9)])
+    out = invoke("plot", "small.log.jsonl", "large.safetensors", "new.log.jsonl").stdout
+    rows = out.splitlines()
+    assert len(rows) == 23 and max(map(len, rows)) <= 80
+    assert re.fullmatch(r"a small +1\.5000  2 min +1\.9000 +1\.0100", rows[1])
+    assert re.fullmatch(r"b large +1\.2000  6\.5 min +1\.2250 +1\.0050", rows[2])
+    assert re.fullmatch(r"c new +-  no validation yet +2\.0000", rows[3])
+    field = "".join(field_of(out))
+    assert field.count("A") == field.count("B") == 1 and field.count("C") == 0
+    assert field.count("a") > 2 and field.count("b") > 2 and field.count("c") >= 1
+
+
+def test_runs_of_the_same_name_are_told_apart(invoke, write, folder):
+    for name in "xy":
+        (folder / name).mkdir()
+        write(f"{name}/model.log.jsonl", lines_of(50, 30))
+    rows = invoke("plot", "x/model.log.jsonl", "y/model.safetensors").stdout.splitlines()
+    assert rows[1].startswith("a x/model ") and rows[2].startswith("b y/model ")
+    same = invoke("plot", "x/model.safetensors", "x/model.log.jsonl", "x/model.state.safetensors")
+    assert same.stdout.startswith("model, nats")
+
+
+def test_a_long_name_leaves_room_for_the_numbers(invoke, write):
+    names = ["a" * 150, "b" * 150]
+    for name in names:
+        write(f"{name}.log.jsonl", lines_of(50, 30))
+    rows = invoke("plot", *(f"{name}.log.jsonl" for name in names)).stdout.splitlines()
+    assert max(map(len, rows)) <= 80 and "...aaa" in rows[1] and "1.5000" in rows[1]
+
+
+def test_the_chart_has_the_size_it_is_told(invoke, write):
+    write("model.log.jsonl", lines_of(200, best=120))
+    for columns, rows in ((40, 15), (132, 50)):
+        env = {"COLUMNS": str(columns), "LINES": str(rows)}
+        drawn = invoke("plot", env=env).stdout.splitlines()
+        assert len(drawn) == rows - 1
+        assert columns - 2 <= max(map(len, drawn[3:])) <= columns
+    assert invoke("plot", env={"COLUMNS": "1", "LINES": "1"}).exit_code == 0
+
+
+def test_colours_are_for_terminals(write):
+    pty = pytest.importorskip("pty")
+    log = write("model.log.jsonl", lines_of(200, best=120))
+    for more, colored in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, True)):
+        controller, terminal = pty.openpty()
+        command = [sys.executable, "-m", "charrnn", "plot", str(log)]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", **more}
+        process = subprocess.Popen(command, env=environment, stdout=terminal)
+        os.close(terminal)
+        out = b""
+        try:
+            while data := os.read(controller, 4096):
+                out += data
+        except OSError:
+            pass
+        os.close(controller)
+        assert process.wait(20) == 0
+        assert (b"\x1b[38;5;" in out) == colored
+        text = re.sub(r"\x1b\[[0-9;]*m", "", out.decode())
+        assert max(map(len, text.splitlines())) <= 80 and text.count("\n") == 23
+        assert ("●" in text) == (more.get("TERM") != "dumb")
+
+
+def test_whatever_a_log_holds_there_is_a_chart(invoke, write):
+    """One point, equal losses, huge and tiny ones, no time, no order."""
+    cases = {
+        "one": [line_of(1)],
+        "one of validation": [line_of(1, None, 2.0)],
+        "equal": [line_of(i, 2.0, 2.0) for i in range(5)],
+        "zero": [line_of(0, 0.0, 0.0, seconds=0)] * 3,
+        "large": [line_of(i, 10.0**i, -(10.0**i)) for i in range(15)],
+        "small": [line_of(i, 1 + 1e-15 * i, 1.0) for i in range(9)],
+        "no order": [line_of(i, i, i) for i in (5, 1, 9, 2)],
+        "diverging": [*lines_of(100, 90), line_of(101, 1e14, 1e14)],
+        "nothing but NaN but one": [*[line_of(i, math.nan) for i in range(9)], line_of(9)],
+    }
+    for name, lines in cases.items():
+        write("a.log.jsonl", lines)
+        write("b.log.jsonl", lines_of(30, 20))
+        for arguments in (["a.log.jsonl"], ["a.log.jsonl", "b.log.jsonl"]):
+            for option in ["--ascii"], []:
+                result = invoke("plot", *arguments, *option)
+                assert result.exit_code == 0, (name, result.stderr)
+                assert len(result.stdout.splitlines()) == 23, name
+                assert any(row.strip() for row in field_of(result.stdout)), name
+                assert max(map(len, result.stdout.splitlines())) <= 80, name
+
+
+def test_a_long_log_is_drawn_soon(invoke, folder):
+    line = json.dumps(line_of(1234567, 1.5, 1.25))
+    with open("a.log.jsonl", "w") as file:
+        for step in range(100_000):
+            file.write(line.replace("1234567", str(step)).replace("1.25", f"{1 + step % 7}") + "\n")
+    result = invoke("plot", "a.log.jsonl", "--x", "steps")
+    assert result.exit_code == 0 and "best 1.0000" in result.stdout
+    # Validation is the mean of 1 to 7.
+    [row] = [row for row in result.stdout.splitlines() if row.lstrip().startswith("4")]
+    assert len(row) > 70
+
+
+# --- What goes wrong
+
+
+def test_a_run_that_has_just_begun(invoke, write):
+    write("model.log.jsonl", [])
+    assert "only just begun" in sentence_of(invoke("plot"))
+    write("model.log.jsonl", [], '{"step": 1, "epo')
+    assert "only just begun" in sentence_of(invoke("plot"))
+    write("other.log.jsonl", lines_of(30, 20))
+    both = invoke("plot", "model.safetensors", "other.log.jsonl")
+    assert both.exit_code == 0 and both.stdout.startswith("other, ")
+    assert "model is left out" in both.stderr
+
+
+def test_no_validation_yet(invoke, write):
+    write("model.log.jsonl", [line_of(1), line_of(2)])
+    result = invoke("plot")
+    assert result.exit_code == 0 and "validation  none yet" in result.stdout
+
+
+def test_damaged_lines_are_told_of(invoke, write):
+    write("model.log.jsonl", [line_of(1)], "{\n{\n" + json.dumps(line_of(2)))
+    result = invoke("plot")
+    assert result.exit_code == 0 and "left out what is damaged, 2 of its lines" in result.stderr
+
+
+def test_missing_files(invoke, write, model_file, folder):
+    assert "'charrnn train' writes" in sentence_of(invoke("plot"))
+    assert "nothing.safetensors" in sentence_of(invoke("plot", "nothing.safetensors"))
+    (folder / "model.safetensors").write_bytes(model_file.read_bytes())
+    message = sentence_of(invoke("plot", "model.safetensors"))
+    assert message == "model.safetensors has no log beside it: model.log.jsonl is not there."
+    assert "cannot read" in sentence_of(invoke("plot", str(folder)))
+
+
+def test_names_are_shown_escaped(invoke, write):
+    write("a\x1b[31m.log.jsonl", lines_of(30, 20))
+    assert invoke("plot", "a\x1b[31m.log.jsonl").stdout.startswith(r"a\x1b[31m, nats")
+
+
+def test_a_log_from_stdin(invoke, write):
+    data = write("a", lines_of(30, 20)).read_bytes()
+    assert invoke("plot", "-", input=data).stdout.startswith("stdin, nats per character")
+
+
+def test_too_many_runs_for_letters(invoke, write):
+    names = [write(f"{i}.log.jsonl", [line_of(1)]) for i in range(27)]
+    assert "26 runs" in sentence_of(invoke("plot", *names), 2)
+    assert invoke("plot", *names[:26]).exit_code == 0
+
+
+# --- Figures
+
+
+def test_a_figure_without_matplotlib_says_what_to_install(invoke, write, folder, monkeypatch):
+    write("model.log.jsonl", lines_of(30, 20))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    message = sentence_of(invoke("plot", "-o", "a.png"))
+    assert "pip install 'charrnn[plot]'" in message and not (folder / "a.png").exists()
+
+
+def test_a_figure_of_an_unknown_kind(invoke, write):
+    write("model.log.jsonl", lines_of(30, 20))
+    for name in ("a.gif", "a", "png", ""):
+        assert ".png, .svg or .pdf" in sentence_of(invoke("plot", "-o", name), 2)
+
+
+HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_same_figure_is_the_same_file(invoke, write, folder, kind):
+    pytest.importorskip("matplotlib")
+    write("model.log.jsonl", lines_of(200, 120))
+    for name in f"a.{kind}", f"b.{kind.upper()}":
+        result = invoke("plot", "-o", name, "-x", "epochs")
+        assert (result.exit_code, result.output) == (0, "")
+    first = (folder / f"a.{kind}").read_bytes()
+    assert first.startswith(HEADS[kind]) and first == (folder / f"b.{kind.upper()}").read_bytes()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"a.{kind}",
+        f"b.{kind.upper()}",
+        "model.log.jsonl",
+    ]
+
+
+def test_a_figure_shows_the_losses(write, folder):
+    """What Matplotlib is given, since the picture itself is hard to read."""
+    figure = pytest.importorskip("matplotlib.figure")
+    from charrnn.cli.render.run_curves import Unit, _read
+    from charrnn.cli.render import figure as drawing
+
+    write("_$a$.log.jsonl", lines_of(200, 120))
+    write("b.log.jsonl", [line_of(1, 2.5), line_of(2, 2.25)])
+    axes = figure.Figure().add_subplot()
+    drawing._draw(axes, _read(("_$a$.log.jsonl", "b.log.jsonl"), "steps"), Unit(1, "steps"))
+    train, val, best, other, *_ = axes.get_lines()
+    assert list(train.get_xdata()) == list(range(1, 201))
+    assert list(val.get_xdata()) == list(range(10, 201, 10)) and min(val.get_ydata()) == 1.5
+    assert (*best.get_xdata(), *best.get_ydata()) == (120, 1.5)
+    assert list(other.get_ydata()) == [2.5, 2.25]
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == [
+        r"_\$a\$, validation: best 1.5000", r"_\$a\$, training: last 1.0100",
+        "b, training: last 2.2500",
+    ]  # fmt: skip
+    low, high = axes.get_ylim()
+    assert low < 1.0 and 2.25 < high < 2.5  # not the first losses, which are 3 and 2.5
+    assert axes.get_xlabel() == "steps" and axes.get_ylabel() == "nats per character"
+
+
+def test_a_figure_of_many_points_and_runs(invoke, write, folder):
+    pytest.importorskip("matplotlib")
+    names = [write(f"日{i}.log.jsonl", lines_of(3000, 1500)) for i in range(12)]
+    result = invoke("plot", *names, "-o", "a.svg")
+    assert (result.exit_code, result.output) == (0, "")
+    ElementTree.parse(folder / "a.svg")
+    assert (folder / "a.svg").stat().st_size < 2_000_000
+
+
+def test_a_figure_never_replaces_a_log_and_is_whole_or_not_at_all(invoke, write, folder):
+    pytest.importorskip("matplotlib")
+    log = write("a.svg", lines_of(30, 20))
+    before = log.read_bytes()
+    assert "replace" in sentence_of(invoke("plot", "a.svg", "-o", "a.svg"), 2)
+    assert log.read_bytes() == before
+    assert "no folder" in sentence_of(invoke("plot", "a.svg", "-o", "no/a.png"))
+    assert [p.name for p in folder.iterdir()] == ["a.svg"]

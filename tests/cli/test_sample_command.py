@@ -1,0 +1,222 @@
+"""`charrnn sample`: what it writes where. What the texts are: test_sample, test_api, test_beam."""
+
+import dataclasses
+import json
+import os
+
+import numpy as np
+import pytest
+from helpers.commands import on_terminal, sentence_of
+
+import charrnn
+from charrnn.config import ModelConfig
+from charrnn.network.model import Model
+from charrnn.storage.checkpoint import save_model
+from charrnn.text.vocabulary import Vocabulary
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """Every test runs in an empty folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def saved(path, characters, **config):
+    """A model file that has learned nothing."""
+    model = Model(ModelConfig(len(characters), **config), np.random.default_rng(0))
+    config = dataclasses.asdict(model.config)
+    save_model(path, model.state_dict(), config, Vocabulary(characters), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def large_vocabulary(tmp_path_factory):
+    characters = "\n" + "".join(map(chr, range(0x4E00, 0x4E00 + 3999)))
+    return saved(tmp_path_factory.mktemp("large") / "model", characters, hidden_size=8)
+
+
+@pytest.fixture(scope="module")
+def slow_model(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("slow") / "model", "ab", hidden_size=512)
+
+
+@pytest.fixture
+def model(model_file):
+    return charrnn.load(model_file)
+
+
+@pytest.fixture
+def sample(invoke, model_file):
+    def run(*arguments, **options):
+        return invoke("sample", "-m", model_file, "--seed", 3, *arguments, **options)
+
+    return run
+
+
+def test_every_option_reaches_the_library(sample, model):
+    plain = model.sample(90, seed=3)
+    for name, value in {
+        "temperature": 0.4, "repetition_penalty": 3.0, "top_k": 3, "top_p": 0.5, "min_p": 0.4,
+        "allow": "TOMAR: aeio.", "forbid": "i", "prime": "TOM",
+    }.items():  # fmt: skip
+        expected = model.sample(90, seed=3, **{name: value})
+        assert expected != plain, name
+        start = value if name == "prime" else ""
+        option = f"--{name.replace('_', '-')}"
+        assert sample("--length", 90, option, value).stdout == start + expected
+
+
+def test_lines_end_a_text_and_length_is_then_a_limit_if_given(sample, model):
+    text = sample("--lines", 30).stdout
+    assert text == model.sample(None, lines=30, seed=3)
+    assert len(text) > 500 and text.count("\n") == 30 and text.endswith("\n")
+    assert sample("--lines", 30, "--length", 40).stdout == text[:40]
+    assert sample("--lines", 30, "--length", 0).stdout == text
+    assert "newline" in sentence_of(sample("--lines", 3, "--forbid", "\n"), 2)
+
+
+def test_several_stops(sample, model):
+    whole = model.sample(500, seed=3)
+    first, second = whole[200:203], whole[100:103]
+    text = sample("--stop", first, "--stop", second).stdout
+    assert text == model.sample(500, seed=3, stop=[first, second])
+    assert text == min(whole.partition(first)[0], whole.partition(second)[0], key=len)
+
+
+def test_lines_of_json(sample, model, bytes_model_file):
+    result = sample("-n", 3, "--length", 20, "--prime", "TOM: ", "--jsonl")
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [
+        {"seed": s, "prime": "TOM: ", "text": model.sample(20, prime="TOM: ", seed=s)}
+        for s in (3, 4, 5)
+    ]
+    odd = sample("-m", bytes_model_file, "--jsonl", "--prime", "a\udcff", "--length", 99)
+    values = json.loads(odd.stdout)
+    assert values["prime"] == "a\ufffd" and 0 < len(values["text"]) <= 99
+
+
+def test_json_names_a_seed_that_gives_the_text_again(invoke, model_file, model):
+    line = json.loads(invoke("sample", "-m", model_file, "--jsonl").stdout)
+    assert model.sample(500, seed=line["seed"]) == line["text"]
+
+
+def test_a_file_a_text(sample, model, working_folder):
+    (working_folder / "out-03.txt").write_text("old")
+    result = sample("-n", 11, "--length", 30, "--prime", "T", "-o", "out-{n}.txt")
+    assert (result.exit_code, result.output) == (0, "")
+    files = sorted(path.name for path in working_folder.iterdir())
+    assert files == [f"out-{n:02}.txt" for n in range(1, 12)]
+    texts = [(working_folder / name).read_text() for name in files]
+    assert texts == ["T" + model.sample(30, prime="T", seed=3 + i) for i in range(11)]
+
+
+def test_what_is_read_is_not_written_over(sample, corpus_file, tmp_path):
+    before = corpus_file.read_bytes()
+    for name in corpus_file, str(corpus_file).replace("corpus.txt", "corpu{n}.txt"):
+        (corpus_file.parent / "corpu1.txt").unlink(missing_ok=True)
+        os.link(corpus_file, corpus_file.parent / "corpu1.txt")
+        message = sentence_of(sample("--novelty", corpus_file, "-o", name), 2)
+        assert "replace" in message
+        assert "replace" in sentence_of(sample("--prime-file", corpus_file, "-o", name), 2)
+    assert corpus_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--jsonl", "--separator", "|"], "--separator"),
+        (["--jsonl", "-o", "a{n}"], "{n}"),
+        (["--novelty", "x", "--length", "0"], "--novelty"),
+        (["--beam", "2", "--top-k", "0", "--temperature", "1"], "--temperature, --top-k"),
+        (["--prime", "a", "--prime-file", "x"], "--prime-file"),
+        (["--beam", "0"], "beam"),
+        (["--lines", "0"], "lines"),
+        (["--min-p", "2"], "min p"),
+        (["--allow", "\x1b"], r"\x1b"),
+    ],
+)
+def test_what_does_not_go_together(invoke, model_file, options, words):
+    assert words in sentence_of(invoke("sample", "-m", model_file, *options), 2)
+
+
+def test_the_likeliest_text(invoke, model_file, model):
+    common = ["sample", "-m", model_file, "--length", 25, "--prime", "TOM"]
+    result = invoke(*common, "--beam", 6)
+    text, nats = model.beam(6, 25, prime="TOM")
+    assert result.stdout_bytes == b"TOM" + text
+    assert result.stderr == f"log-probability {nats:.4f} nats ({nats / 25:.4f} per character)\n"
+    greedy = invoke(*common, "--temperature", 0)
+    assert invoke(*common, "--beam", 1).stdout == greedy.stdout
+    values = json.loads(invoke(*common, "--beam", 6, "--jsonl").stdout)
+    assert values == {"log_probability": nats, "prime": "TOM", "text": text.decode()}
+
+
+def test_novelty_of_the_new_text(sample, corpus_file, text, bytes_model_file):
+    result = sample("-n", 3, "--length", 100, "--prime", text[:50], "--novelty", corpus_file)
+    plain = sample("-n", 3, "--length", 100, "--prime", text[:50])
+    assert result.stdout == plain.stdout
+    news = [part[50:150] for part in (plain.stdout[i * 151 :] for i in range(3))]
+    longest = max(
+        (n[i:j] for n in news for i in range(100) for j in range(i + 1, 101) if n[i:j] in text),
+        key=len,
+    )
+    assert f"{len(longest)} characters" in result.stderr and "in runs of 20" in result.stderr
+    forced = sample("--allow", "T", "--length", 5, "--novelty", corpus_file)
+    assert '1 characters: "T"' in forced.stderr
+    of_bytes = sample("-m", bytes_model_file, "--novelty", corpus_file)
+    assert of_bytes.exit_code == 0 and "longest copied run" in of_bytes.stderr
+
+
+def test_a_bar_for_a_file_on_a_terminal_alone(slow_model, model_file, working_folder):
+    """It appears after a second, and is gone at the end."""
+    on_terminal("sample", "-m", model_file, "--length", "1")  # whatever is to be compiled, is
+    long = ["sample", "-m", slow_model, "--seed", "1", "--length", "10000"]
+    code, shown = on_terminal(*long, "-o", "out")
+    assert code == 0 and b" characters/s" in shown and b"\n" not in shown
+    assert len((working_folder / "out").read_bytes()) == 10_000
+    assert b" characters/s" not in on_terminal(*long)[1]
+    short = ["sample", "-m", model_file, "--length", "10"]
+    assert on_terminal(*short, "-o", "out") == (0, b"")
+
+
+def test_no_bar_without_a_terminal(sample):
+    assert sample("--length", 60000, "-o", "out").stderr == ""
+
+
+def memory_after(spawn, length, *arguments):
+    """The most memory, in bytes, that `sample --length 0` took until `length` bytes were read."""
+    process = spawn("sample", "--length", "0", "--seed", "1", *arguments)
+    while length > 0:
+        length -= len(process.stdout.read(min(length, 1 << 16)))
+    with open(f"/proc/{process.pid}/status") as file:
+        peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
+    process.kill()
+    return peak * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="there is no /proc")
+@pytest.mark.parametrize(
+    "length, options",
+    [
+        (10**7, []),
+        (4 * 10**6, ["--stop", "never\n\n\n", "-n", "3"]),
+        (4 * 10**6, ["--lines", "1000000000"]),
+    ],
+)
+def test_an_endless_text_takes_constant_memory(spawn, model_file, length, options):
+    arguments = ["-m", model_file, *options]
+    memory_after(spawn, 1, *arguments)  # whatever is to be compiled, is
+    grown = memory_after(spawn, length, *arguments) - memory_after(spawn, 10**6, *arguments)
+    assert grown < 2**21
+
+
+def test_a_vocabulary_of_4000(invoke, large_vocabulary):
+    common = ["sample", "-m", large_vocabulary, "--length", "50"]
+    for options in [], ["--top-k", "40", "--top-p", "0.9"], ["--repetition-penalty", "2"]:
+        result = invoke(*common, "-n", "30", *options)
+        assert result.exit_code == 0 and len(result.stdout) == 30 * 51
+    assert invoke(*common, "--beam", "10").exit_code == 0
+    assert set(invoke(*common, "--allow", "丁丂").stdout) == set("丁丂")

@@ -1,0 +1,471 @@
+"""Writing with a companion: what it suggests, and how the terminal is used, kept and left."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+
+import charrnn
+from charrnn.generation.suggester import STEPS, Companion
+
+pytest.importorskip("pyte")
+pytest.importorskip("prompt_toolkit")
+
+from helpers.terminal import HELP, Terminal  # noqa: E402
+
+RIGHT, END, UP, TAB = b"\x1b[C", b"\x1b[F", b"\x1b[A", b"\t"
+CTRL_C, CTRL_N, CTRL_Q, CTRL_S, CTRL_Z = b"\x03", b"\x0e", b"\x11", b"\x13", b"\x1a"
+
+
+# --- The companion, without a terminal
+
+
+@pytest.fixture(scope="module")
+def model(model_file):
+    return charrnn.load(model_file, threads=1)
+
+
+def companion_of(model, text="", **how):
+    return Companion(model.model, model.vocabulary, text, **{"length": 30, "seed": 5} | how)
+
+
+def finished(companion):
+    while companion.work():
+        pass
+    return companion.suggestion
+
+
+@pytest.mark.parametrize("prime", ["", "M", "MARA: The tide", "TOM: Then wait.\n" * 20])
+@pytest.mark.parametrize("temperature", [0, 0.5, 1, 1e-310])
+def test_a_suggestion_is_what_sample_writes(model, prime, temperature):
+    expected = model.sample(30, prime=prime, temperature=temperature, seed=5)
+    assert finished(companion_of(model, prime, temperature=temperature)) == expected
+
+
+def test_another_is_the_next_seeds_text(model):
+    companion = companion_of(model, "TOM: ")
+    finished(companion)
+    companion.another()
+    assert finished(companion) == model.sample(30, prime="TOM: ", seed=6)
+
+
+def test_a_suggestion_stays_while_the_text_grows_into_it(model):
+    companion = companion_of(model, "TOM: ")
+    stream = model.sample(60, prime="TOM: ", seed=5)
+    for taken in 0, 1, 2, 20, 30, 10, 0:  # and back, as when something is deleted again
+        companion.follow("TOM: " + stream[:taken])
+        assert finished(companion).startswith(stream[taken : taken + 30])
+    assert len(finished(companion_of(model, "TOM: "))) == 30
+
+
+def test_any_other_text_gets_a_suggestion_of_its_own(model):
+    long = "MARA: The tide is late, and so is he.\n" * 10
+    companion = companion_of(model, "TOM: ", temperature=0)
+    for text in [long, long[:-1] + "T", long[: 3 * STEPS], long[: STEPS + 1], "T", "", "MA", long]:
+        companion.follow(text)
+        assert finished(companion) == model.sample(30, prime=text, temperature=0), text
+
+
+def test_only_what_is_new_is_read(model, monkeypatch):
+    companion = companion_of(model, "MARA: The tide\n" * 100)
+    finished(companion)
+    read = []
+    forward = companion._stack.forward
+    monkeypatch.setattr(companion._stack, "forward", lambda x: (read.append(len(x)), forward(x)))
+    companion.follow("MARA: The tide\n" * 100 + "ne")
+    companion.another()
+    finished(companion)
+    assert sum(read) == 2 + 30  # of the text those after its last but one, then its own
+    for i in range(2 * STEPS):  # a state a key is not kept
+        companion.follow("MARA: The tide\n" * 100 + "n" * i)
+        companion.work()
+    assert len(companion._states) <= (1500 + 2 * STEPS) // STEPS + 3
+    read.clear()
+    companion.follow("MARA: The tide\n" * 50)
+    finished(companion)
+    assert sum(read) <= STEPS + 30
+
+
+def test_each_piece_of_work_is_small(model, monkeypatch):
+    companion = companion_of(model, "MARA: The tide\n" * 100)
+    read = []
+    forward = companion._stack.forward
+    monkeypatch.setattr(companion._stack, "forward", lambda x: (read.append(len(x)), forward(x)))
+    while not companion.suggestion:
+        read.clear()
+        companion.work()
+        assert sum(read) <= STEPS
+
+
+def test_unknown_characters_are_not_read(model):
+    companion = companion_of(model, "TüOM東ü: ")
+    assert companion.unknown == "ü東"
+    assert finished(companion) == model.sample(30, prime="TOM: ", seed=5)
+    companion.follow("TOM: The ")
+    assert companion.unknown == ""
+
+
+def test_the_parts_of_a_suggestion(model, monkeypatch):
+    companion = companion_of(model)
+    cases = {
+        " a boat, he\n\nTOM: no": (" ", " a", " a boat, he\n"),
+        "\n\nTOM: no": ("\n", "\n\nTOM:", "\n"),
+        "re is": ("r", "re", "re is"),
+        "": ("", "", ""),
+        " \n": (" ", " \n", " \n"),
+    }
+    for suggestion, parts in cases.items():
+        monkeypatch.setattr(companion, "_drawn", suggestion)
+        word = " a" if suggestion.startswith(" a") else parts[1]
+        assert (companion.character, companion.word, companion.line) == (parts[0], word, parts[2])
+
+
+def test_a_model_of_bytes_suggests_whole_characters(bytes_model_file):
+    model = charrnn.load(bytes_model_file, threads=1)
+    for seed in range(5):
+        companion = companion_of(model, "Grüße aus 東", length=40, seed=seed)
+        suggestion = finished(companion)
+        ids = model.vocabulary.encode(suggestion)
+        data = b"".join(next(model.texts(1, len(ids) + 4, prime="Grüße aus 東", seed=seed)))
+        assert data.startswith(suggestion.encode("utf-8", "surrogateescape"))
+        assert len(suggestion) == 40
+
+
+# --- On a terminal
+
+
+@pytest.fixture
+def terminal(model_file, tmp_path, monkeypatch):
+    """Start `charrnn write` on a terminal, in an empty folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments, model=model_file, **options):
+            arguments = ("-m", model, "--seed", "5", "--temperature", "1", *arguments)
+            terminal = Terminal(*arguments, **options)
+            stack.callback(terminal.close)
+            return terminal
+
+        yield start
+
+
+def test_typing_taking_and_printing(terminal, model, tmp_path):
+    t = terminal("--prime", "TOM: ", "--length", "50", stdout=tmp_path / "out")
+    expected = model.sample(200, prime="TOM: ", seed=5)
+    first = ("TOM: " + expected[:50]).split("\n")[0].rstrip()
+    t.until(lambda: t.screen.display[0].rstrip() == first)
+    text = "TOM: "
+    for key, part in (RIGHT, "character"), (TAB, "word"), (END, "line"):
+        companion = companion_of(model, text, length=50, seed=5)
+        companion._drawn = expected[len(text) - 5 :][:50]
+        text += getattr(companion, part)
+        lines = (text + expected[len(text) - 5 :][:50]).split("\n")
+        t.type(key, lambda lines=lines: t.text.startswith("\n".join(lines[:2]).rstrip()))
+    at = (len(text) - text.rfind("\n") - 1, text.count("\n"))
+    t.until(lambda: (t.screen.cursor.x, t.screen.cursor.y) == at)
+    t.type("ü東\r!", lambda: "never seen, and skips: ü 東" in t.text)
+    t.type(CTRL_Q)
+    assert t.ended() == 0 and t.is_restored
+    assert (tmp_path / "out").read_text() == text + "ü東\n!"
+    assert os.listdir() == []
+
+
+def test_another_suggestion_and_undo(terminal, model):
+    t = terminal("--prime", "TOM: ", "--length", "20")
+    others = [model.sample(20, prime="TOM: ", seed=5 + i).split("\n")[0].rstrip() for i in range(3)]
+    for i, other in enumerate(others):
+        t.type(CTRL_N if i else b"", lambda o=other: t.screen.display[0].rstrip() == "TOM: " + o)
+    t.type(TAB, lambda: t.screen.cursor.x > 5 or t.screen.cursor.y > 0)
+    t.type(b"\x1f", lambda: (t.screen.cursor.x, t.screen.cursor.y) == (5, 0))  # Ctrl-_
+    assert t.screen.display[0].rstrip() == "TOM: " + others[-1]
+    t.type(CTRL_C)
+    assert t.ended() == 0 and t.is_restored
+    assert t.shown.endswith(b"TOM: \r\n")
+
+
+def test_a_suggestion_stands_at_the_ends_of_lines_only(terminal):
+    t = terminal("--prime", "TOM: one\nTOM: two", "--length", "60")
+    t.until(lambda: len(t.screen.display[1].rstrip()) > 8)
+    t.type(b"\x1b[D", lambda: t.screen.display[1].rstrip() == "TOM: two")  # left
+    t.type(RIGHT, lambda: len(t.screen.display[1].rstrip()) > 8)
+    t.type(UP, lambda: len(t.screen.display[0].rstrip()) > 8)
+    t.type(b"!", lambda: t.screen.display[0].startswith("TOM: one!"))
+    t.type(CTRL_Q)
+    assert t.ended() == 0
+    assert t.shown.endswith(b"TOM: one!\r\nTOM: two\r\n")
+
+
+def test_a_file_is_saved_when_asked(terminal):
+    with open("poem.txt", "wb") as file:
+        file.write(b"TOM: \xff\r\n")
+    os.chmod("poem.txt", 0o640)
+    t = terminal("poem.txt")
+    t.type("abc", lambda: "poem.txt *" in t.text)
+    t.type(CTRL_S, lambda: "poem.txt  saved" in t.text)
+    with open("poem.txt", "rb") as file:
+        assert file.read() == b"TOM: \xff\r\nabc"
+    assert os.stat("poem.txt").st_mode & 0o777 == 0o640
+    t.type(b"d" + CTRL_Q, lambda: "save poem.txt? (y, n, Esc)" in t.text)
+    t.type(b"\x1b", lambda: "Esc)" not in t.text)
+    t.type(b"e" + CTRL_Q, lambda: "save poem.txt? (y, n, Esc)" in t.text)
+    t.type(b"y")
+    assert t.ended() == 0 and t.is_restored
+    with open("poem.txt", "rb") as file:
+        assert file.read() == b"TOM: \xff\r\nabcde"
+    assert os.listdir() == ["poem.txt"]
+
+
+def test_a_file_is_not_saved_unasked(terminal):
+    t = terminal("poem.txt", "--prime", "TOM: ")
+    t.type(b"abc" + CTRL_C, lambda: "save poem.txt? (y, n, Esc)" in t.text)
+    t.type(b"n")
+    assert t.ended() == 0 and t.is_restored
+    assert os.listdir() == [] and b"abc\r\n" not in t.shown
+
+
+def test_what_another_program_wrote_is_not_overwritten_unasked(terminal):
+    t = terminal("poem.txt")
+    t.type("mine", lambda: "poem.txt *" in t.text)
+    with open("poem.txt", "w") as file:
+        file.write("theirs")
+    t.type(CTRL_S, lambda: "another program has changed poem.txt" in t.text)
+    t.type("n", lambda: "another program" not in t.text)
+    t.type(CTRL_C, lambda: "save poem.txt?" in t.text)
+    t.type("y", lambda: "another program has changed poem.txt" in t.text)
+    with open("poem.txt") as file:
+        assert file.read() == "theirs"
+    t.type("y")
+    assert t.ended() == 0
+    with open("poem.txt") as file:
+        assert file.read() == "mine"
+
+
+def kept(name):
+    with open(name, encoding="utf-8") as file:
+        assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
+        return file.read()
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_it_and_keeps_the_text(terminal, number, code):
+    with open("poem.txt", "w") as file:
+        file.write("before")
+    with open("poem.txt.unsaved", "w") as file:
+        file.write("older")
+    t = terminal("poem.txt")
+    assert "there is a poem.txt.unsaved, too" in t.text
+    t.type(" after", lambda: "before after" in t.text)
+    t.signal(number)
+    assert t.ended() == code and t.is_restored
+    assert b"the text is kept in poem.txt.unsaved2\r\n" in t.shown
+    assert kept("poem.txt.unsaved2") == "before after"
+    for name, content in ("poem.txt", "before"), ("poem.txt.unsaved", "older"):
+        with open(name) as file:
+            assert file.read() == content
+
+
+def test_ctrl_c_twice_keeps_the_text(terminal):
+    t = terminal("poem.txt")
+    t.type("abc", lambda: "poem.txt *" in t.text)
+    t.type(CTRL_C, lambda: "save poem.txt?" in t.text)
+    t.signal(signal.SIGINT)  # the same, from outside
+    assert t.ended() == 130 and t.is_restored
+    assert kept("poem.txt.unsaved") == "abc"
+    assert os.listdir() == ["poem.txt.unsaved"]
+
+
+def test_nothing_is_kept_where_nothing_is_lost(terminal):
+    with open("poem.txt", "w") as file:
+        file.write("before")
+    t = terminal("poem.txt")
+    t.signal(signal.SIGTERM)
+    assert t.ended() == 143
+    assert os.listdir() == ["poem.txt"]
+
+
+def test_a_terminal_that_goes_away(terminal):
+    t = terminal(new=True)
+    t.type("abc", lambda: t.text.startswith("abc"))
+    t.hang_up()
+    assert t.ended() == 129
+    assert kept("charrnn-write.unsaved") == "abc"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import charrnn.generation.suggester as c\n"
+        "def another(self): raise ValueError('a fault')\n"
+        "c.Companion.another = another",
+        "import charrnn.generation.suggester as c\n"
+        "work = c.Companion.work\n"
+        "def faulty(self):\n"
+        "    if '!' in self._text: raise ValueError('a fault')\n"
+        "    return work(self)\n"
+        "c.Companion.work = faulty",
+        "import charrnn.cli.editor.screen as s\n"
+        "line = s.Screen._status_line\n"
+        "def faulty(self):\n"
+        "    if '!' in self.text: raise ValueError('a fault')\n"
+        "    return line(self)\n"
+        "s.Screen._status_line = faulty",
+    ],
+    ids=["key", "thinking", "drawing"],
+)
+def test_an_error_restores_the_terminal_and_keeps_the_text(terminal, fault):
+    t = terminal(code=fault)
+    t.type("abc", lambda: t.text.startswith("abc"))
+    t.type(b"!" + CTRL_N)
+    assert t.ended() == 1 and t.is_restored
+    assert b"the text is kept in charrnn-write.unsaved\r\n" in t.shown
+    assert b"a fault" in t.shown and b"Traceback" not in t.shown
+    assert kept("charrnn-write.unsaved") == "abc!"
+
+
+def test_a_kill_loses_seconds_only(terminal):
+    t = terminal(code="import charrnn.cli.editor.screen as s; s.KEEP_SECONDS = 0.01")
+    t.type("abc", lambda: t.text.startswith("abc"))
+    t.until(lambda: os.path.exists("charrnn-write.unsaved") and kept("charrnn-write.unsaved"))
+    t.until(lambda: kept("charrnn-write.unsaved") == "abc")
+    t.signal(signal.SIGKILL)
+    assert t.ended() == -9
+    assert kept("charrnn-write.unsaved") == "abc"
+
+
+def test_what_was_kept_is_gone_after_a_good_end(terminal):
+    t = terminal(code="import charrnn.cli.editor.screen as s; s.KEEP_SECONDS = 0.01")
+    t.type("abc", lambda: os.path.exists("charrnn-write.unsaved"))
+    t.type(CTRL_Q)
+    assert t.ended() == 0
+    assert os.listdir() == []
+
+
+def test_stdout_that_fails_loses_nothing(terminal):
+    t = terminal(stdout="/dev/full")
+    t.type("abc", lambda: t.text.startswith("abc"))
+    t.type(CTRL_Q)
+    assert t.ended() == 1
+    assert b"cannot write to stdout" in t.shown
+    assert kept("charrnn-write.unsaved") == "abc"
+
+
+def test_a_file_that_cannot_be_saved(terminal):
+    os.mkdir("folder")
+    t = terminal("folder/poem.txt")
+    t.type("abc", lambda: "poem.txt *" in t.text)
+    os.rename("folder", "moved")
+    t.type(CTRL_S, lambda: "cannot write folder/poem.txt: there is no folder" in t.text)
+    t.type("d", lambda: "cannot write" not in t.text)
+    os.rename("moved", "folder")
+    t.type(CTRL_S, lambda: "saved" in t.text)
+    t.type(CTRL_Q)
+    assert t.ended() == 0
+    with open("folder/poem.txt") as file:
+        assert file.read() == "abcd"
+
+
+def test_stdin_is_read_before_the_keys(terminal):
+    os.mkfifo("pipe")
+    t = terminal("-", stdin="pipe", wait=False)
+    with open("pipe", "wb") as pipe:
+        pipe.write(b"from a pipe: \xff")
+    t.until(lambda: HELP in t.text)
+    t.type("abc", lambda: "abc" in t.text)
+    t.type(CTRL_Q)
+    assert t.ended() == 0 and t.is_restored
+    assert t.shown.endswith(b"from a pipe: \xffabc\r\n")
+
+
+def test_resizing_down_to_nearly_nothing(terminal):
+    t = terminal("poem.txt")
+    t.type("abc", lambda: t.text.startswith("abc"))
+    for rows, columns in (3, 20), (1, 2), (1, 1), (50, 200):
+        t.screen.resize(rows, columns)
+        t.resize(rows, columns)
+        os.kill(t.process.pid, signal.SIGWINCH)
+        t.type("d")
+    t.until(lambda: t.text.startswith("abcdddd") and HELP in t.text)
+    t.type(CTRL_C, lambda: "save poem.txt?" in t.text)
+    t.type("y")
+    assert t.ended() == 0 and t.is_restored
+
+
+def test_a_tiny_window_shows_the_text_and_what_is_asked(terminal):
+    t = terminal("poem.txt", size=(2, 40), wait=False)
+    t.until(lambda: b"\x1b[?1049h" in t.shown)
+    t.type("abc", lambda: t.screen.display[0].startswith("abc") and HELP not in t.text)
+    t.type(CTRL_C, lambda: "save poem.txt?" in t.text)
+    t.type("n")
+    assert t.ended() == 0 and t.is_restored
+
+
+def test_to_the_shell_and_back(terminal):
+    t = terminal(shell=True)
+    t.type("abc", lambda: t.text.startswith("abc"))
+    t.type(CTRL_Z, lambda: b"in the shell" in t.shown)
+    assert t.is_restored
+    t.type("\r")
+    t.type("d", lambda: t.shown.count(b"\x1b[?1049h") == 2 and t.text.startswith("abcd"))
+    t.type(CTRL_Q)
+    assert t.ended() == 0 and t.is_restored
+
+
+def test_control_characters_do_not_reach_the_terminal(terminal):
+    with open("poem.txt", "w") as file:
+        file.write("TOM: \x1b]0;evil\x07\x1b[31m")
+    t = terminal("poem.txt")
+    t.until(lambda: "^[]0;evil^G^[[31m" in t.text)
+    assert b"\x1b]0;evil" not in t.shown
+    t.type(CTRL_Q)
+    assert t.ended() == 0
+
+
+def test_a_suggestion_of_bytes_is_shown_escaped(terminal, bytes_model_file):
+    t = terminal("--temperature", "5", "--length", "200", model=bytes_model_file)
+    t.until(lambda: "\\x" in t.text or "\\udc" in t.text)
+    t.type(CTRL_Q)
+    assert t.ended() == 0 and t.is_restored
+
+
+# --- What is refused
+
+
+def refused(t, code):
+    """The sentence with which the command ends without having touched the terminal."""
+    assert t.ended() == code and t.is_restored
+    assert b"\x1b" not in t.shown and b"Traceback" not in t.shown
+    return t.text
+
+
+def test_a_terminal_that_cannot_draw(terminal):
+    t = terminal(env={"TERM": "dumb"}, wait=False)
+    assert "TERM=dumb" in refused(t, 2)
+
+
+def test_no_terminal(terminal, invoke):
+    result = invoke("write")
+    assert result.exit_code == 2 and "needs a terminal" in result.stderr
+    assert "needs a terminal" in refused(terminal(stdin="/dev/null", wait=False), 2)
+
+
+def test_without_prompt_toolkit(terminal):
+    t = terminal(code="import sys; sys.modules['prompt_toolkit'] = None", wait=False, new=True)
+    assert "pip install prompt_toolkit" in refused(t, 1)
+
+
+def test_files_that_cannot_be_used(terminal, model_file, tmp_path):
+    with open("poem.txt", "w") as file:
+        file.write("text")
+    cases = {
+        (str(model_file),): ("replace the model", 2),
+        ("poem.txt", "--prime", "a"): ("--prime begins a new one", 2),
+        ("nowhere/poem.txt",): ("there is no folder", 1),
+        (".",): ("it is a folder", 1),
+    }
+    for arguments, (sentence, code) in cases.items():
+        t = terminal(*arguments, wait=False)
+        assert sentence in refused(t, code).replace("\n", "")
+    assert sorted(os.listdir()) == ["poem.txt"]

@@ -1,0 +1,171 @@
+"""Copied runs against a search that tries everything, and the command `charrnn novelty`."""
+
+import json
+import tracemalloc
+
+import numpy as np
+import pytest
+from helpers.commands import sentence_of
+from helpers.loaded_modules import RUN, modules_after
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charrnn.evaluation import novelty as module
+from charrnn.evaluation.novelty import novelty
+
+
+def coded(text):
+    return np.array([ord(c) for c in text], np.int32)
+
+
+def brute_force(text, corpus, lengths):
+    """(longest length, its first start, shares by length), by trying every window."""
+
+    def starts(length):
+        return [i for i in range(len(text) - length + 1) if text[i : i + length] in corpus]
+
+    longest = max((k for k in range(1, len(text) + 1) if starts(k)), default=0)
+    shares = {}
+    for length in lengths:
+        lying = {j for i in starts(length) for j in range(i, i + length)}
+        shares[length] = len(lying) / len(text)
+    return longest, (starts(longest) if longest else [0])[0], shares
+
+
+def check(text, corpus, lengths):
+    found = novelty(coded(text), coded(corpus), lengths)
+    assert (found.length, found.start, found.shares) == brute_force(text, corpus, lengths)
+
+
+few = st.text(st.sampled_from("ab"), min_size=1, max_size=40)
+some = st.text(st.sampled_from("abcdé\u6771\U0001f600"), min_size=1, max_size=30)
+
+rearranged = st.tuples(some, few, some).map(lambda t: (t[0] + t[1] + t[2], t[2] + t[1] + t[0]))
+
+
+@pytest.mark.parametrize("table", [0, module.TABLE])
+@pytest.mark.parametrize("block", [1, 5, module.BLOCK])
+def test_it_finds_what_a_search_of_everything_finds(monkeypatch, table, block):
+    monkeypatch.setattr(module, "TABLE", table)
+    monkeypatch.setattr(module, "BLOCK", block)
+
+    @settings(max_examples=100, deadline=None)
+    @given(st.one_of(st.tuples(few, few), st.tuples(some, some), rearranged))
+    def compare(pair):
+        check(*pair, lengths=(1, 2, 3, 5, 8, 11))
+
+    compare()
+
+
+@pytest.mark.parametrize(
+    "text, corpus",
+    [
+        ("a", "a"),
+        ("a", "b"),
+        ("ab" * 20, "ab" * 20),
+        ("a" * 33, "a" * 32),
+        ("a" * 31, "a" * 64),
+        ("b" + "a" * 16 + "b", "a" * 16),
+        ("abcdefgh", "abcdefg" + "bcdefgh"),
+        ("zz", "a"),
+        ("a" * 5, "a"),
+    ],
+)
+@pytest.mark.parametrize("table", [0, module.TABLE])
+def test_edges(monkeypatch, table, text, corpus):
+    monkeypatch.setattr(module, "TABLE", table)
+    check(text, corpus, (1, 2, 4, 15, 16, 17, 31, 32, 33, 100))
+
+
+def test_shares_of_planted_copies():
+    rng = np.random.default_rng(0)
+    corpus, text = rng.integers(0, 200, 300_000), rng.integers(300, 400, 10_000)
+    for start, length in (0, 19), (100, 20), (200, 49), (300, 50), (400, 99), (9900, 100):
+        text[start : start + length] = corpus[7 * start : 7 * start + length]
+    found = novelty(text, corpus)
+    assert (found.length, found.start) == (100, 9900)
+    expected = {20: 20 + 49 + 50 + 99 + 100, 50: 50 + 99 + 100, 100: 100}
+    assert found.shares == pytest.approx({k: v / 10_000 for k, v in expected.items()})
+
+
+@pytest.mark.parametrize("copies", [1, 40])
+def test_memory_is_less_than_20_bytes_a_character(copies):
+    corpus = np.random.default_rng(0).integers(0, 60, 1_000_000 // copies).astype(np.uint8)
+    corpus = np.tile(corpus, copies)
+    text = corpus[:10_000].copy()
+    tracemalloc.start()
+    try:
+        assert novelty(text, corpus).length == 10_000
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 15 * len(corpus)
+
+
+# --- The command
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_command(invoke, working_folder):
+    run = "東京 is\x1b[31m where\nI left my good umbrella, and my better one. " + "x" * 30
+    (working_folder / "corpus").write_bytes(f"Once. {run}! The end.\n".encode())
+    (working_folder / "text").write_bytes(f"Zoë: {run}?".encode())
+    values = json.loads(invoke("novelty", "text", "--corpus", "corpus", "--json").stdout)
+    copied = len(run) + 1  # and the space before it
+    assert values == {
+        "characters": len(run) + 6,
+        "longest_run": copied,
+        "longest_run_start": 4,
+        "longest_run_text": " " + run,
+        "copied_share": {
+            "20": pytest.approx(copied / (len(run) + 6)),
+            "50": pytest.approx(copied / (len(run) + 6)),
+            "100": 0,
+        },
+    }
+    result = invoke("novelty", "text", "--corpus", "corpus")
+    assert result.stderr == "" and "\x1b" not in result.stdout
+    rows = result.stdout.splitlines()
+    assert rows[0].split() == ["characters", str(len(run) + 6)]
+    assert f'{copied} characters: " 東京 is\\x1b[31m where\\nI left' in rows[1]
+    assert rows[1].endswith('..."') and "x" * 30 not in rows[1]
+    assert rows[2].endswith(f"{copied / (len(run) + 6):.2%}") and rows[4].endswith("0.00%")
+
+
+def test_nothing_in_common(invoke, working_folder):
+    (working_folder / "corpus").write_text("abc")
+    values = json.loads(invoke("novelty", "-", "--corpus", "corpus", "--json", input="xyz").stdout)
+    assert (values["longest_run"], values["longest_run_start"]) == (0, None)
+    table = invoke("novelty", "-", "--corpus", "corpus", input="xyz").stdout
+    assert "0 characters\n" in table
+
+
+def test_several_corpora_are_one_and_have_an_encoding(invoke, working_folder):
+    (working_folder / "a").write_bytes("x grün".encode("latin-1"))
+    (working_folder / "b").write_bytes("e Tür".encode("latin-1"))
+    options = ["novelty", "-", "--corpus", "a", "--corpus", "b", "--json"]
+    result = invoke(*options, "--encoding", "latin-1", input="grüne Tür".encode("latin-1"))
+    assert json.loads(result.stdout)["longest_run"] == 9
+    assert "--encoding" in sentence_of(invoke(*options, input="grüne Tür".encode("latin-1")), 1)
+
+
+def test_errors(invoke, working_folder):
+    (working_folder / "corpus").write_text("abc")
+    (working_folder / "empty").write_text("")
+    assert "no text" in sentence_of(invoke("novelty", "-", "--corpus", "corpus", input=""), 1)
+    assert "no text" in sentence_of(invoke("novelty", "corpus", "--corpus", "empty"), 1)
+    assert "missing" in sentence_of(invoke("novelty", "missing", "--corpus", "corpus"), 1)
+    assert "--corpus" in sentence_of(invoke("novelty", "corpus"), 2)
+    assert "stdin" in sentence_of(invoke("novelty", "-", "--corpus", "-", input="abc"), 2)
+
+
+def test_it_never_needs_numba(working_folder):
+    (working_folder / "text").write_text("abc")
+    arguments = ["novelty", "text", "--corpus", "text"]
+    assert "numba" not in modules_after(RUN.format(code=0), *arguments)
+    assert "numpy" not in modules_after(RUN.format(code=0), "novelty", "--help")

@@ -1,0 +1,459 @@
+"""Hostile files: mutants of sound models and states, each made from its number alone.
+
+    python fuzz.py [COUNT [FIRST]]
+
+Every mutant is read as a stranger's file would be. It must be refused in one printable sentence
+that names it, or be sound; in less than a second and within 200 MB of address space, with nothing
+done but to open the file. Prints a JSON object; for each fault, the number of its mutant.
+"""
+
+import contextlib
+import copy
+import io
+import json
+import random
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from charrnn.api import read_model
+from charrnn.cli.commands import info_command as info
+from charrnn.config import ModelConfig, TrainOptions, tensor_shapes
+from charrnn.errors import CharRNNError, shown
+from charrnn.storage import checkpoint
+from charrnn.text.vocabulary import Vocabulary
+from charrnn.training.state import Progress, State, read_state
+
+SECONDS, MEGABYTES = 1.0, 200
+
+NASTY = [
+    None, True, False, -1, 0, 1, 2, 3, 7, 255, 256, 257, 0.5, -0.0, 1.0, 2**31, 2**32, 2**53, 2**63,
+    2**64, 10**30, 10**99, -(10**99), 1e-320, 1e308, -1e308, float("nan"), float("inf"),
+    -float("inf"), "", "\x00", "\x1b[31m", "\x9b2J", "\u202e", "\ud800", "a" * 1000, "F32", "F64",
+    "I8", "BF16", "O", "lstm", "gru", "rnn", "PCG64", [], [[]], [0], [-1], [1, 2], [0, 2**62],
+    [2**40, 2**40], [1e308], {}, {"": {}}, {"a": [None]},
+]  # fmt: skip
+
+
+# --- Sound files to begin with
+
+
+def models(rng):
+    """(tensors, config, vocabulary, training) of three models of a few hundred weights."""
+    for config, characters in [
+        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f"),
+        (ModelConfig(4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5), "\nabc"),
+        (ModelConfig(256, cell="gru", hidden_size=1, num_layers=1), None),
+    ]:
+        training = {
+            "steps": 9, "total_steps": 10, "epochs": 1.5, "characters": 900, "train_loss": 2.5,
+            "val_loss": None, "history": [[9, 2.5, None]], "options": vars(TrainOptions(steps=10)),
+        }  # fmt: skip
+        yield tensors_of(config, rng), vars(config), Vocabulary(characters), training
+
+
+def states(rng):
+    """Two runs at rest."""
+    for config, groups in [
+        (ModelConfig(5, cell="gru", hidden_size=2, num_layers=1), ("mean", "mean_square")),
+        (ModelConfig(3, "lstm", 1, 2, embedding_size=2, dropout=0.1), ("velocity",)),
+    ]:
+        layers, rows = config.num_layers, 3
+        yield State(
+            config=config,
+            options=TrainOptions(steps=10, learning_rate=0.1),
+            fingerprint="0" * 64,
+            encoding="utf-8",
+            progress=Progress(
+                total_steps=10,
+                step=4,
+                loss_sum=9.0,
+                loss_count=3,
+                first_loss=2.5,
+                val_loss=2.25,
+                best_val_loss=2.0,
+                history=[[2, 2.5, 2.0], [4, 2.4, None]],
+            ),
+            rng=np.random.default_rng(1),
+            hidden=np.zeros((layers, 2 if config.cell == "lstm" else 1, rows, config.hidden_size))
+            .astype(np.float32),
+            groups={name: tensors_of(config, rng) for name in ("weights", *groups)},
+        )  # fmt: skip
+
+
+def tensors_of(config, rng):
+    shapes = config.tensor_shapes().items()
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes}
+
+
+def sound_files(folder):
+    """[(bytes, key)] of all that there is to mutate."""
+    rng, path, found = np.random.default_rng(0), folder / "sound", []
+    for model in models(rng):
+        checkpoint.save_model(path, *model)
+        found.append((path.read_bytes(), checkpoint.MODEL_KEY))
+    for state in states(rng):
+        state.save(path)
+        found.append((path.read_bytes(), checkpoint.STATE_KEY))
+    return found
+
+
+# --- A file taken apart, and put together again
+
+
+class Draft:
+    """A file in parts that may say anything.
+
+    `content` is the JSON value in the metadata, `entries` are [name, description] in the order of
+    the header, where a name may stand twice; `body` is all that follows.
+    """
+
+    def __init__(self, data, key):
+        (length,) = struct.unpack("<Q", data[:8])
+        header, self.body, self.key = json.loads(data[8 : 8 + length]), data[8 + length :], key
+        self.metadata = header.pop("__metadata__")
+        self.content = json.loads(self.metadata[key])
+        self.entries = [list(item) for item in header.items()]
+        self.text = None  # of the content, if it is to be no JSON
+        self.length = None  # the header's, if it is to be wrong
+
+    def arrays(self):
+        """The arrays of the body as the entries describe them, where they do."""
+        found = {}
+        for name, entry in self.entries:
+            with contextlib.suppress(Exception):
+                begin, end = entry["data_offsets"]
+                values = np.frombuffer(self.body[begin:end], checkpoint.DTYPES[entry["dtype"]])
+                found[name] = values.reshape(entry["shape"])
+        return found
+
+    def put(self, arrays):
+        """Let body and entries be those of `arrays`, laid out as they should be."""
+        self.entries, self.body = [], b""
+        for name, array in arrays.items():
+            entry = checkpoint._description(array)
+            entry["data_offsets"] = [len(self.body), len(self.body) + array.nbytes]
+            self.entries.append([name, entry])
+            self.body += array.tobytes()
+
+    def sealed(self):
+        """The file, with the checksum that it should have."""
+        text = self._text()
+        with contextlib.suppress(Exception):
+            self.metadata["sha256"] = checkpoint._digest(text, self.arrays())
+        return self.joined()
+
+    def joined(self):
+        metadata = {**self.metadata, self.key: self._text()}
+        items = [("__metadata__", metadata), *self.entries]
+        parts = (f"{json.dumps(name)}:{json.dumps(value)}" for name, value in items)
+        header = ("{" + ",".join(parts) + "}").encode("utf-8", "surrogatepass")
+        length = len(header) if self.length is None else self.length
+        return struct.pack("<Q", length % 2**64) + header + self.body
+
+    def _text(self):
+        return json.dumps(self.content) if self.text is None else self.text
+
+
+def places(value, path=()):
+    """The paths of all values within a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else ()
+    items = enumerate(value) if isinstance(value, list) else items
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+def spoil(value, choose):
+    """A JSON value with one place in it changed."""
+    path = choose.choice(list(places(value)))
+    if not path:
+        return nasty(choose)
+    parent = value
+    for key in path[:-1]:
+        parent = parent[key]
+    key = path[-1]
+    how = choose.randrange(6)
+    if how == 0:
+        del parent[key]
+    elif how == 1 and isinstance(parent, dict):
+        parent[choose.choice(["", "x", "\x1b]0;x\x07", "\ud800", "a" * 300])] = parent[key]
+    elif how == 2 and type(parent[key]) in (int, float):
+        parent[key] = choose.choice(
+            [parent[key] + 1, parent[key] - 1, -parent[key], parent[key] * 2]
+        )
+    elif how == 3:
+        parent[key] = nest(parent[key], choose.choice([1, 2, 9, 14, 15, 16, 17, 99]))
+    else:
+        parent[key] = nasty(choose)
+    return value
+
+
+def nasty(choose):
+    return copy.deepcopy(choose.choice(NASTY))  # or later mutants would depend on earlier ones
+
+
+def nest(value, depth):
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+# --- What is done to a draft: each is (draft, choose, another draft), the last for splices
+
+
+def spoil_content(draft, choose, other):
+    draft.content = spoil(draft.content, choose)
+
+
+def spoil_config(draft, choose, other):
+    holder = draft.content.get("info", draft.content)
+    name = choose.choice(["config", "training", "options", "progress", "rng"])
+    if name in holder:
+        holder[name] = spoil(holder[name], choose)
+
+
+def spoil_entry(draft, choose, other):
+    entry = choose.choice(draft.entries)
+    entry[1] = spoil(entry[1], choose)
+
+
+def rename(draft, choose, other):
+    entry = choose.choice(draft.entries)
+    entry[0] = choose.choice(["", "\x1b[0m", "\udcff", "__metadata__", "hidden", entry[0] + ".x"])
+
+
+def duplicate(draft, choose, other):
+    draft.entries.append(list(choose.choice(draft.entries)))
+
+
+def drop(draft, choose, other):
+    draft.entries.remove(choose.choice(draft.entries))
+
+
+def shuffle(draft, choose, other):
+    choose.shuffle(draft.entries)
+
+
+def exchange(draft, choose, other):
+    first, second = choose.choice(draft.entries), choose.choice(draft.entries)
+    first[1], second[1] = second[1], first[1]
+
+
+def splice(draft, choose, other):
+    part = choose.choice(["content", "entries", "body", "metadata"])
+    setattr(draft, part, getattr(other, part))
+
+
+def spoil_array(draft, choose, other):
+    arrays = draft.arrays()
+    name = choose.choice(list(arrays))
+    array = arrays[name].copy()
+    how = choose.randrange(7)
+    if how == 0:
+        array.reshape(-1)[choose.randrange(array.size)] = choose.choice([np.nan, np.inf, -np.inf])
+    elif how == 1:
+        array.reshape(-1)[:] = choose.choice([3e38, -3e38, 1e-45, 0.0])
+    elif how == 2:
+        with np.errstate(all="ignore"):
+            array = array.astype(choose.choice(list(checkpoint.DTYPE_NAMES)))
+    elif how == 3:
+        array = array.reshape(choose.choice([(-1,), (1, -1), (-1, 1), array.shape[::-1]]))
+    elif how == 4:
+        array = array[:-1]
+    elif how == 5:
+        array = np.concatenate([array, array])
+    else:
+        arrays[choose.choice(["x", "mean.output.bias", "\x1b", "weights."])] = array
+    draft.put({**arrays, name: array})
+
+
+def spoil_vocabulary(draft, choose, other):
+    known = draft.content.get("vocabulary") or "\nabcd"
+    at = choose.randrange(len(known))
+    character = choose.choice(
+        ["\ud800", "\udcff", "\x1b", "\x9b", "\u2028", "\ufeff", known[0], "", "ab", "\U0010ffff"]
+    )
+    draft.content["vocabulary"] = known[:at] + character + known[at + 1 :]
+
+
+def spoil_text(draft, choose, other):
+    text = draft._text()
+    at = choose.randrange(len(text))
+    draft.text = text[:at] + choose.choice(
+        ["[" * 20, "[" * 5000, "{", "}", '"', ",", "9" * 99, "9" * 101, "9" * 5000, "1e999", "NaN",
+         "Infinity", "\\ud800", "\\u0000", "\x00", " ", '"config":0,', "é", "\ud800"]
+    ) + text[at:]  # fmt: skip
+
+
+def lie_about_length(draft, choose, other):
+    size = len(draft.joined()) - 8
+    draft.length = choose.choice(
+        [0, 1, 2, size - len(draft.body) - 1, size - len(draft.body) + 1, size, size + 1, 2**24,
+         2**24 + 1, 2**31, 2**63, 2**64 - 1]
+    )  # fmt: skip
+
+
+DRAFTED = [
+    spoil_content, spoil_content, spoil_config, spoil_config, spoil_config, spoil_entry,
+    spoil_entry, rename, duplicate, drop, shuffle, exchange, splice, spoil_array, spoil_array,
+    spoil_vocabulary, spoil_text, lie_about_length,
+]  # fmt: skip
+
+
+def spoil_bytes(data, choose, other):
+    """What may happen to any file."""
+    at, length = choose.randrange(len(data)), choose.choice([1, 1, 4, 8, 64, 1000])
+    how = choose.randrange(7)
+    if how == 0:
+        changed = bytearray(data)
+        changed[at] ^= 1 << choose.randrange(8)
+        return bytes(changed)
+    if how == 1:
+        return data[:at]
+    if how == 2:
+        return data + choose.randbytes(length)
+    if how == 3:
+        return data[:at] + data[at + length :]
+    if how == 4:
+        return data[:at] + data[at : at + length] + data[at:]
+    if how == 5:
+        return data[:at] + other[at:]
+    return data[:at] + choose.randbytes(length) + data[at + length :]
+
+
+def mutant(number, files):
+    """(bytes, key, whether its checksum was mended): one of `files` no more, or by chance still."""
+    choose = random.Random(number)
+    (data, key), (other, other_key) = choose.choice(files), choose.choice(files)
+    if choose.random() < 0.25:
+        for _ in range(choose.choice([1, 1, 2, 5])):
+            data = spoil_bytes(data, choose, other) or b"\0"
+        return data, key, False
+    draft, another = Draft(data, key), Draft(other, other_key)
+    for _ in range(choose.choice([1, 1, 1, 2, 3])):
+        with contextlib.suppress(Exception):  # what one has spoiled another cannot spoil again
+            choose.choice(DRAFTED)(draft, choose, another)
+    mended = choose.random() < 0.8
+    return draft.sealed() if mended else draft.joined(), key, mended
+
+
+# --- What reading it must be
+
+
+class Watch:
+    """Notes whatever is done, while it is on, but to open one file for reading."""
+
+    def __init__(self, path):
+        self._path, self.on, self.seen = str(path), False, []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event, arguments):
+        if self.on and (event, *map(str, arguments[:2])) != ("open", self._path, "r"):
+            self.seen.append(f"{event} {arguments}")
+
+
+def fault_of(path, key, watch, sound=None):
+    """What is wrong with the way that the file is read, or None; and whether it was refused.
+
+    If it is not refused it must mean what one of `sound` does, bit for bit, unless that is None.
+    """
+    start, watch.seen, watch.on = time.process_time(), [], True
+    refusal = None
+    try:
+        result = read_model(path) if key == checkpoint.MODEL_KEY else read_state(path)
+    except CharRNNError as error:
+        refusal = error
+    finally:
+        watch.on = False
+    seconds = time.process_time() - start
+    if watch.seen:
+        return f"it did {watch.seen}", False
+    if seconds > SECONDS:
+        return f"it took {seconds:.1f} s", False
+    if refusal is not None:
+        return fault_of_refusal(refusal, path), True
+    fault = fault_of_meaning(result, path, sound) if sound else None
+    return fault or fault_of_content(result, path), False
+
+
+def fault_of_refusal(error, path):
+    message = str(error)
+    if isinstance(error.__cause__, MemoryError):
+        return "it wanted more memory than there is"
+    if not message.isprintable() or len(message) > 600 or not message.startswith(shown(path)):
+        return f"its message is {message!r}"
+    return None
+
+
+def fault_of_content(result, path):
+    """A file that is read must be sound, and be described in printable words."""
+    if isinstance(result, State):
+        config, groups = result.config, result.groups.values()
+    else:
+        config, groups = ModelConfig(**result.config), [result.tensors]
+        assert len(result.vocabulary) == config.vocab_size
+        assert result.vocabulary.decode(range(config.vocab_size)).encode()
+    for tensors in groups:
+        assert {n: t.shape for n, t in tensors.items()} == tensor_shapes(vars(config))
+        assert all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
+    if isinstance(result, State):
+        result.rng.random()
+        return None
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        info.command.callback(str(path), json=False)
+        info.command.callback(str(path), json=True)
+    shown_raw = not out.getvalue().replace("\n", "").isprintable()
+    return "info shows it raw" if shown_raw else None
+
+
+def fault_of_meaning(result, path, sound):
+    if isinstance(result, State):
+        result.save(path)
+    else:
+        checkpoint.save_model(path, *result[:4])
+    return None if path.read_bytes() in sound else "it is changed, and no check has seen it"
+
+
+def limit_memory():
+    """Let the process have so much more address space: what claims terabytes fails."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (MEGABYTES << 20),) * 2)
+
+
+def main(count=100_000, first=0):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mutant\x1b")
+        files = sound_files(Path(folder))
+        watch, sound = Watch(path), {data for data, _ in files}
+        for data, key in files:  # so that nothing is imported later
+            path.write_bytes(data)
+            _, refused = fault_of(path, key, watch)
+            assert not refused, "a sound file must be read"
+        limit_memory()
+        began, report = time.monotonic(), {"mutants": 0, "refused": 0, "faults": {}}
+        for number in range(first, first + count):
+            data, key, mended = mutant(number, files)
+            path.write_bytes(data)
+            try:
+                fault, refused = fault_of(path, key, watch, None if mended else sound)
+            except Exception as error:
+                traceback.print_exc()
+                fault, refused = repr(error), False
+            report["mutants"] += 1
+            report["refused"] += refused
+            if fault:
+                report["faults"][number] = fault[:300]
+    report["seconds"] = round(time.monotonic() - began, 1)
+    print(json.dumps(report))
+    sys.exit(bool(report["faults"]))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,12 @@
+"""Linux namespaces in which a test may mount a file system."""
+
+import subprocess
+
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def can_mount():
+    try:
+        return subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"]).returncode == 0
+    except OSError:
+        return False

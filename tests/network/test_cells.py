@@ -1,0 +1,121 @@
+"""Every cell, as a stack of layers, against its naive twin and numerical gradients, in float64."""
+
+import numpy as np
+import pytest
+from helpers import gradcheck, naive
+
+from charrnn.config import CELL_NAMES, ModelConfig
+from charrnn.network.cells import CELLS
+from charrnn.network.model import Model
+from charrnn.network.stack import forward, loss_and_gradients
+
+# T, N, V, H, E, L: all different, so that no transposition passes ...
+SIZES = [
+    (4, 3, 7, 5, 6, 2),
+    (4, 3, 7, 5, 0, 2),
+    (1, 1, 2, 1, 0, 1),
+    (5, 2, 4, 3, 2, 7),
+    # ... and around the blocks of the kernels: vectors of 8 and 16, panels of 64, sums of 256.
+    (3, 2, 5, 16, 0, 1),
+    (3, 7, 9, 17, 3, 2),
+    (2, 13, 65, 33, 0, 3),
+    (2, 6, 64, 64, 65, 1),
+    (1, 2, 70, 63, 0, 1),
+    (131, 3, 5, 2, 3, 1),  # a weight gradient sums over T*N = 393
+    (257, 1, 3, 2, 0, 2),
+    (2, 3, 300, 260, 257, 1),
+]
+
+every_cell = pytest.mark.parametrize("cell", CELLS)
+every_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
+
+
+def problem(cell, size, threads=2, dtype=np.float64):
+    """A model with random weights, and those weights, x, y and a start state."""
+    T, N, V, H, E, L = size
+    config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E)
+    params, x, y, state = naive.random_problem(config, T, N)
+    model = Model(config, dtype=dtype, threads=threads)
+    model.load_state_dict(params)
+    return model, params, x, y, state
+
+
+def test_every_registered_cell_has_a_naive_twin_and_a_name_in_the_options():
+    assert set(CELLS) == set(naive.CELLS) == set(CELL_NAMES)
+
+
+@every_cell
+@every_size
+def test_forward_equals_the_naive_twin(cell, size):
+    model, params, x, _, state = problem(cell, size)
+    logits, end_state = forward(model, x, state)
+    expected_logits, expected_end = naive.forward(params, model.config, x, state)
+    assert logits.dtype == end_state.dtype == np.float64
+    np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(end_state, expected_end, rtol=0, atol=1e-12)
+
+
+@every_cell
+@every_size
+def test_loss_equals_the_naive_twin(cell, size):
+    model, params, x, y, state = problem(cell, size)
+    loss, _, end_state, _ = loss_and_gradients(model, x, y, state)
+    expected, expected_end = naive.loss(params, model.config, x, y, state)
+    assert loss == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    np.testing.assert_allclose(end_state, expected_end, rtol=0, atol=1e-12)
+
+
+@every_cell
+@pytest.mark.parametrize("embedding_size", [0, 6])
+def test_gradient_of_every_element_is_the_numerical_one(cell, embedding_size):
+    model, params, x, y, state = problem(cell, (4, 3, 7, 5, embedding_size, 2))
+    _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
+
+    def loss(arrays):
+        return naive.loss(arrays, model.config, x, y, arrays["start state"])[0]
+
+    expected = gradcheck.complex_step(loss, params | {"start state": state})
+    assert set(gradients) == set(expected)
+    errors = {name: gradcheck.relative_error(gradients[name], expected[name]) for name in expected}
+    assert max(errors.values()) < 1e-9, errors
+
+
+@every_cell
+@every_size
+def test_gradients_give_the_slope_along_a_random_direction(cell, size):
+    model, params, x, y, state = problem(cell, size)
+    _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
+    arrays = params | {"start state": state}
+    rng = np.random.default_rng(1)
+    directions = {name: rng.standard_normal(a.shape) for name, a in arrays.items()}
+
+    def loss(arrays):
+        return naive.loss(arrays, model.config, x, y, arrays["start state"])[0]
+
+    terms = [gradients[name] * directions[name] for name in arrays]
+    expected = gradcheck.slope(loss, arrays, directions)
+    tolerance = 1e-12 * sum(np.abs(term).sum() for term in terms)
+    assert sum(term.sum() for term in terms) == pytest.approx(expected, rel=0, abs=tolerance)
+
+
+@every_cell
+def test_two_chunks_equal_one_of_twice_the_length(cell):
+    model, _, x, _, state = problem(cell, (8, 3, 7, 17, 6, 2))
+    whole, end_state = forward(model, x, state)
+    first, middle_state = forward(model, x[:4], state)
+    second, last_state = forward(model, x[4:], middle_state)
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(last_state, end_state, rtol=0, atol=1e-14)
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_saturated_gates_stay_exact(cell, dtype):
+    """Sums of hundreds: a gate is 0 or 1, the softmax certain, and nothing overflows."""
+    model, params, x, y, state = problem(cell, (4, 3, 7, 5, 0, 1), dtype=dtype)
+    params = {name: (100 * w).astype(dtype) for name, w in params.items()}
+    model.load_state_dict(params)
+    loss, gradients, _, _ = loss_and_gradients(model, x, y, state)
+    expected, _ = naive.loss(params, model.config, x, y, state.astype(dtype))
+    assert loss == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-11)
+    assert all(np.isfinite(g).all() for g in gradients.values())

@@ -1,0 +1,167 @@
+"""charrnn against other people's implementations: PyTorch and ONNX.
+
+What they compute is kept in golden/, with the scripts that wrote it; torch itself is needed only
+to load a model file into a torch module.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import gradcheck, naive
+from safetensors.numpy import load_file
+
+from charrnn.config import ModelConfig
+from charrnn.network.model import Model
+from charrnn.network.optimizers import OPTIMIZERS
+from charrnn.network.stack import forward, loss_and_gradients
+from charrnn.storage.checkpoint import save_model
+from charrnn.text.vocabulary import Vocabulary
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+PYTORCH = load_file(GOLDEN / "pytorch.safetensors")
+ONNX = load_file(GOLDEN / "onnx.safetensors")
+
+every_case = pytest.mark.parametrize("kind", ["one-hot", "embedding"])
+every_depth = pytest.mark.parametrize("num_layers", [1, 2])
+every_cell = pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+
+
+def under(prefix, tensors):
+    """{rest of the name: tensor} of the names that start with prefix/."""
+    start = prefix + "/"
+    return {name[len(start) :]: a for name, a in tensors.items() if name.startswith(start)}
+
+
+def config_of(cell, weights, num_layers=1):
+    """The shape of the model that has these tensors."""
+    V, H = weights["rnn.weight_ih_l0"].shape[1], weights["rnn.weight_hh_l0"].shape[1]
+    E = 0
+    if "embedding.weight" in weights:
+        V, E = weights["embedding.weight"].shape
+    return ModelConfig(V, cell, hidden_size=H, num_layers=num_layers, embedding_size=E)
+
+
+def loaded_model(config, weights, dtype=np.float64, threads=1):
+    model = Model(config, dtype=dtype, threads=threads)
+    model.load_state_dict(weights)
+    return model
+
+
+# --- the judge is judged ---
+
+
+@every_cell
+@every_depth
+@every_case
+def test_naive_twins_agree_with_pytorch(cell, num_layers, kind):
+    case = under(f"{cell}-{num_layers}-{kind}", PYTORCH)
+    weights, expected = under("weight", case), under("float64", case)
+    config = config_of(cell, weights, num_layers)
+    x, y, state = case["x"], case["y"], case["state"].astype(float)
+    logits, end_state = naive.forward(weights, config, x, state)
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(end_state, expected["end_state"], rtol=0, atol=1e-14)
+    loss, _ = naive.loss(weights, config, x, y, state)
+    assert loss == pytest.approx(float(expected["loss"]), rel=1e-14)
+
+
+def onnx_problem(cell):
+    """config, weights, x, state and the expected outputs h and end state.
+
+    V > H: the first H rows of the output weights are the identity, so that these logits are h.
+    """
+    case = under(cell, ONNX)
+    weights = under("weight", case)
+    config = config_of(cell, weights)
+    V, H = config.vocab_size, config.hidden_size
+    weights |= {"output.weight": np.eye(V, H), "output.bias": np.zeros(V)}
+    return config, weights, case["x"], case["state"], case["outputs"], case["end_state"]
+
+
+@pytest.mark.parametrize("cell", ["lstm-peephole", "gru-original"])
+def test_cells_that_pytorch_lacks_agree_with_onnx(cell):
+    config, weights, x, state, outputs, end_state = onnx_problem(cell)
+    for run in (
+        lambda: naive.forward(weights, config, x, state),
+        lambda: forward(loaded_model(config, weights), x, state),
+    ):
+        logits, end = run()
+        np.testing.assert_allclose(logits[..., : config.hidden_size], outputs, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(end, end_state, rtol=0, atol=1e-14)
+
+
+# --- PyTorch ---
+
+
+@every_cell
+@every_depth
+@every_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("float64", 1e-13)])
+def test_logits_loss_and_gradients_agree_with_pytorch(cell, num_layers, kind, dtype, tolerance):
+    case = under(f"{cell}-{num_layers}-{kind}", PYTORCH)
+    weights, expected = under("weight", case), under(dtype, case)
+    model = loaded_model(config_of(cell, weights, num_layers), weights, np.dtype(dtype))
+    x, y, state = case["x"], case["y"], case["state"].astype(dtype)
+    loss, gradients, end_state, gradients["state"] = loss_and_gradients(model, x, y, state)
+    results = {"loss": loss, "logits": forward(model, x, state)[0], "end_state": end_state}
+    results |= {f"gradient/{name}": g for name, g in gradients.items()}
+    assert set(results) == set(expected)
+    for name, a in results.items():
+        assert gradcheck.scaled_error(a, expected[name]) < tolerance, name
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "options"),
+    [
+        ("adam", "adam", {"beta2": 0.999}),
+        ("adamw", "adam", {"beta2": 0.95, "weight_decay": 0.1}),
+        ("rmsprop", "rmsprop", {"alpha": 0.95}),
+        ("adagrad", "adagrad", {}),
+        ("sgd", "sgd", {"momentum": 0.9}),
+    ],
+)
+def test_optimizers_agree_with_pytorch(case, name, options):
+    golden = under("optim", PYTORCH)
+    p = golden["start"].copy()
+    optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
+    steps = []
+    for g, rate in zip(golden["gradients"], golden["rates"], strict=True):
+        optimizer.step(p, g.copy(), float(rate))
+        steps.append(p.copy())
+    np.testing.assert_allclose(steps, golden[case], rtol=1e-13, atol=1e-14)
+
+
+def torch_module(torch, config):
+    """What the README says a model file is the state of."""
+    V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
+    kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
+    parts = {"embedding": torch.nn.Embedding(V, E)} if E else {}
+    parts["rnn"] = kinds[config.cell](E or V, H, config.num_layers)
+    parts["output"] = torch.nn.Linear(H, V)
+    return torch.nn.ModuleDict(parts)
+
+
+@every_cell
+@pytest.mark.parametrize("embedding_size", [0, 6])
+def test_a_model_file_loads_into_a_torch_module(cell, embedding_size, tmp_path):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file as load_into_torch
+
+    config = ModelConfig(7, cell, hidden_size=17, num_layers=2, embedding_size=embedding_size)
+    params, x, _, _ = naive.random_problem(config, T=4, N=3)
+    model = loaded_model(config, params, np.float32)
+    path = tmp_path / "model.safetensors"
+    vocabulary = Vocabulary("abcdefg")
+    save_model(path, model.state_dict(), asdict(config), vocabulary, {})
+
+    module = torch_module(torch, config)
+    module.load_state_dict(load_into_torch(path), strict=True)
+    ids = torch.tensor(x.astype(np.int64))
+    with torch.no_grad():
+        one_hot = torch.nn.functional.one_hot(ids, 7).float()
+        v = module["embedding"](ids) if embedding_size else one_hot
+        expected = module["output"](module["rnn"](v)[0]).numpy()
+    logits, _ = forward(model, x, model.zero_state(3))
+    assert gradcheck.scaled_error(logits, expected) < 3e-6

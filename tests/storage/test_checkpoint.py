@@ -1,0 +1,456 @@
+"""Model and state files: what is written is read back, what is not sound is refused."""
+
+import json
+import os
+import random
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as np_st
+
+from charrnn.errors import CharRNNError, shown
+from charrnn.storage import checkpoint
+from charrnn.storage.atomic import write_atomically
+from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
+from charrnn.text.vocabulary import Vocabulary
+
+CONFIG = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
+VOCABULARY = Vocabulary("\n\x00é🙂\x7f")
+TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
+
+
+def tensor_shapes(config):
+    vocab_size, hidden_size = config["vocab_size"], config["hidden_size"]
+    if not type(vocab_size) is type(hidden_size) is int:
+        raise TypeError("a size is not a whole number")
+    shapes = {"output.weight": (vocab_size, hidden_size), "output.bias": (vocab_size,)}
+    for k in range(config["num_layers"]):
+        shapes[f"rnn.weight_hh_l{k}"] = (hidden_size, hidden_size)
+    return shapes
+
+
+def tensors_of(config=CONFIG):
+    rng = np.random.default_rng(1)
+    shapes = tensor_shapes(config).items()
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes}
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, tensors_of(), CONFIG, VOCABULARY, TRAINING)
+    return path
+
+
+def refused(path, match=None):
+    """The message with which `path` is refused as a model: one line that names it, in time."""
+    start = time.perf_counter()
+    with pytest.raises(CharRNNError, match=match) as caught:
+        load_model(path, tensor_shapes)
+    message = str(caught.value)
+    assert type(caught.value) is CharRNNError
+    assert shown(path) in message
+    assert message.isprintable()
+    assert len(message) < 600
+    assert time.perf_counter() - start < 5
+    return message
+
+
+def forged(path, header, body=b""):
+    """A file with this header, a JSON value or bytes, whatever it says."""
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + body)
+    return path
+
+
+def resealed(path, *, content=None, tensors=None):
+    """A model file that is whole, its checksum right, but holds what charrnn would not write."""
+    values = {"config": CONFIG, "vocabulary": VOCABULARY.characters, "training": {}}
+    values.update(content or {})
+    tensors = tensors_of() if tensors is None else tensors
+    write_atomically(path, checkpoint._serialized("charrnn", values, tensors))
+    return path
+
+
+def header_of(path):
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+# ------------------------------------------------------------------ what is written is read
+
+
+def test_a_model_comes_back(model):
+    loaded = load_model(model, tensor_shapes)
+    assert loaded.config == CONFIG
+    assert loaded.vocabulary == VOCABULARY
+    assert loaded.training == TRAINING
+    assert loaded.format_version == 1
+    assert loaded.tensors.keys() == tensors_of().keys()
+    for name, tensor in tensors_of().items():
+        assert loaded.tensors[name].dtype == np.float32
+        assert np.array_equal(loaded.tensors[name], tensor)
+        loaded.tensors[name] += 1  # they are the caller's own
+
+
+def test_a_model_of_bytes_comes_back(tmp_path):
+    config = {**CONFIG, "vocab_size": 256}
+    path = tmp_path / "m"
+    save_model(path, tensors_of(config), config, Vocabulary.of_bytes(), {})
+    assert load_model(path, tensor_shapes).vocabulary.is_bytes
+
+
+def test_the_largest_vocabulary_comes_back(tmp_path):
+    everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
+    config = {**CONFIG, "vocab_size": len(everything), "hidden_size": 1}
+    save_model(tmp_path / "m", tensors_of(config), config, Vocabulary(everything), {})
+    assert load_model(tmp_path / "m", tensor_shapes).vocabulary.characters == everything
+
+
+def test_views_and_float64_are_written_as_float32(tmp_path):
+    tensors = {name: np.asfortranarray(t.astype(float)) for name, t in tensors_of().items()}
+    save_model(tmp_path / "m", tensors, CONFIG, VOCABULARY, {})
+    loaded = load_model(tmp_path / "m", tensor_shapes)
+    assert all(np.array_equal(loaded.tensors[name], t) for name, t in tensors_of().items())
+
+
+def test_safetensors_reads_a_model(model):
+    loaded = safetensors.numpy.load_file(model)
+    assert loaded.keys() == tensors_of().keys()
+    assert all(np.array_equal(loaded[name], t) for name, t in tensors_of().items())
+    with safetensors.safe_open(model, "numpy") as file:
+        content = json.loads(file.metadata()["charrnn"])
+    assert content["format_version"] == 1
+    assert content["vocabulary"] == VOCABULARY.characters
+
+
+@pytest.mark.parametrize("dtypes", ["f", "dfe", "lqihb", "LIHB", "?fl"])
+def test_files_are_as_safetensors_would_write_them(tmp_path, dtypes):
+    arrays = {f"{i}{d}": np.arange(i).astype(d) for d in set(dtypes) for i in (0, 3, 2)}
+    save_state(tmp_path / "s", arrays, {})
+    with safetensors.safe_open(tmp_path / "s", "numpy") as file:
+        metadata = file.metadata()
+    theirs = safetensors.numpy.save(arrays, metadata)
+    ours = (tmp_path / "s").read_bytes()
+    assert len(ours) == len(theirs)
+    assert struct.unpack("<Q", ours[:8])[0] % 8 == 0
+    (tmp_path / "theirs").write_bytes(theirs)
+    # Theirs may differ in the order of the metadata and of types of equal size; ours reads both.
+    loaded, _ = load_state(tmp_path / "theirs")
+    for name, array in arrays.items():
+        assert loaded[name].dtype == array.dtype
+        assert np.array_equal(loaded[name], array)
+
+
+def test_the_same_run_gives_the_same_bytes(tmp_path):
+    names = [tmp_path / str(i) for i in range(8)]
+    for name in names:
+        save_model(name, tensors_of(), CONFIG, VOCABULARY, TRAINING)
+    assert len({name.read_bytes() for name in names}) == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**128), 2**128) | st.floats(allow_nan=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+any_array = np_st.arrays(
+    st.sampled_from(list(checkpoint.DTYPES.values())), np_st.array_shapes(min_dims=0, min_side=0)
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.dictionaries(st.text(), any_array, max_size=4), json_values)
+def test_any_state_comes_back(tmp_path_factory, arrays, info):
+    path = tmp_path_factory.getbasetemp() / "state"
+    save_state(path, arrays, {"any": info})
+    loaded, loaded_info = load_state(path)
+    assert loaded_info == {"any": info}
+    assert loaded.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert loaded[name].dtype == array.dtype
+        assert loaded[name].shape == array.shape
+        assert loaded[name].tobytes() == array.tobytes()
+
+
+# ------------------------------------------------------------------ what is not sound is refused
+
+
+def test_a_missing_model_says_how_to_train_one(tmp_path):
+    assert "charrnn train" in refused(tmp_path / "m")
+    with pytest.raises(CharRNNError, match="no run to resume"):
+        load_state(tmp_path / "s")
+
+
+def test_what_is_no_file(tmp_path):
+    assert "directory" in refused(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe" in refused(tmp_path / "pipe")
+    assert "null" in refused("a\0b")
+
+
+def test_what_is_another_kind_of_file(tmp_path, model):
+    path = tmp_path / "m"
+    path.write_bytes(b"")
+    refused(path, "is empty")
+    for other in (b"x", b"{", b"\x02" + bytes(7), b"Once upon a time\n" * 9, b"PK\x03\x04" * 99):
+        path.write_bytes(other)
+        refused(path, "not a file of charrnn")
+    path.write_bytes(safetensors.numpy.save(tensors_of()))
+    refused(path, "a file of another program, not a model")
+    path.write_bytes(safetensors.numpy.save(tensors_of(), {"format": "pt"}))
+    refused(path, "a file of another program, not a model")
+    save_state(path, {}, {})
+    refused(path, "the state of a run, not a model")
+    with pytest.raises(CharRNNError, match="a model, not the state of a run"):
+        load_state(model)
+
+
+def test_names_are_printable(tmp_path):
+    for name in (b"new\nline", b"quote'\"", b"\xff\xfe", b"\x1b[31m", "é🙂".encode()):
+        path = os.fsencode(tmp_path) + b"/" + name
+        refused(path)
+        save_model(path, tensors_of(), CONFIG, VOCABULARY, {})
+        load_model(path, tensor_shapes)
+        Path(os.fsdecode(path)).write_bytes(b"")
+        refused(path, "is empty")
+
+
+def test_every_truncation_is_refused(model):
+    data = model.read_bytes()
+    for length in (*range(64), *range(64, len(data), 5), len(data) - 1):
+        model.write_bytes(data[:length])
+        message = refused(model)
+        assert length < 10 or "truncated" in message
+    model.write_bytes(data + b"\0")
+    refused(model, "1 bytes follow")
+
+
+def test_every_flipped_bit_is_refused(tmp_path, model):
+    files = [model, tmp_path / "state"]
+    save_state(files[1], {"a": np.arange(40), "b": np.zeros((3, 0), bool)}, {"step": [1, "é"]})
+    choose = random.Random(1)
+    for path, load in zip(files, (lambda p: load_model(p, tensor_shapes), load_state), strict=True):
+        data = path.read_bytes()
+        bits = {*range(8 * 72), *choose.sample(range(8 * len(data)), 500)}
+        for bit in bits:
+            flipped = bytearray(data)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            with pytest.raises(CharRNNError):
+                load(path)
+
+
+def test_a_header_length_that_lies(tmp_path, model):
+    data = model.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    for lie in (0, 1, 2, length - 1, length + 1, len(data) - 8, len(data), 2**31, 2**63, 2**64 - 1):
+        model.write_bytes(struct.pack("<Q", lie) + data[8:])
+        refused(model, "damaged")
+
+
+def test_a_header_beyond_all_bounds(tmp_path):
+    path = tmp_path / "m"
+    with open(path, "wb") as file:  # a sparse file: it takes no room
+        file.write(struct.pack("<Q", 1 << 39) + b"{")
+        file.truncate(1 << 40)
+    refused(path, "header has")
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        pytest.param(b'{"a":' + b"[" * 500_000, id="depth"),
+        pytest.param(b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", id="depth within Python's limit"),
+        pytest.param(b'{"a":[' + b"{}," * 5_000_000 + b"{}]}", id="items"),
+        pytest.param(b'{"a":' + b"9" * 20_000_000 + b"}", id="integer"),
+        pytest.param(b'{"a":' + b"9" * 20_000_000 + b".5e5}", id="float"),
+        pytest.param(b'{"a":1e99999999999999999999}', id="infinity"),
+        pytest.param(b"{" + b" " * 20_000_000, id="spaces"),
+        pytest.param(b'{"a":1,"a":1}', id="key twice"),
+        pytest.param(b'{"\xff":1}', id="not UTF-8"),
+        pytest.param(b"{}{}", id="two values"),
+    ],
+)
+def test_json_bombs(tmp_path, bomb):
+    refused(forged(tmp_path / "m", bomb))
+    metadata = {"charrnn": bomb.decode("latin-1"), "sha256": ""}
+    refused(forged(tmp_path / "m", {"__metadata__": metadata}))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        [],
+        "F32",
+        {},
+        {"dtype": "F32", "shape": [1]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]},
+        {"dtype": "F32", "shape": [1], "data_offsets": {"0": 0, "4": 4}},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 4.0]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [2**64], "data_offsets": [0, 2**66]},
+        {"dtype": "F32", "shape": [0, 2**80], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [0, *[2**20] * 6], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [1] * 70, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [10**99] * 100_000, "data_offsets": [0, 4]},
+        {"dtype": "O", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+    ],
+)
+def test_array_descriptions_that_lie(tmp_path, entry):
+    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":1}'}
+    for num_bytes in (0, 4):
+        path = forged(tmp_path / "m", {"__metadata__": metadata, "a": entry}, bytes(num_bytes))
+        refused(path, "damaged")
+        with pytest.raises(CharRNNError, match="damaged"):
+            load_state(path)
+
+
+def test_an_array_twice(model):
+    data = model.read_bytes()
+    header, body = header_of(model)
+    entry = b',"output.bias":' + json.dumps(header["output.bias"]).encode()
+    end = data.rindex(b"}}", 0, len(data) - len(body)) + 1
+    load_model(forged(model, data[8:end] + b"}", body), tensor_shapes)
+    refused(forged(model, data[8:end] + entry + b"}", body), "not valid JSON")
+
+
+def test_arrays_that_overlap_or_leave_a_gap(model):
+    header, body = header_of(model)
+    offsets = header["output.bias"]["data_offsets"]
+    header["output.weight"]["data_offsets"] = [
+        o - 4 for o in header["output.weight"]["data_offsets"]
+    ]
+    refused(forged(model, header, body), "overlap")
+    assert offsets == [0, 20]
+    header["output.bias"]["data_offsets"] = [4, 24]
+    refused(forged(model, header, body), "overlap or leave a gap")
+
+
+def test_metadata_that_is_no_metadata(model):
+    header, body = header_of(model)
+    for metadata in (None, [], "charrnn", {"charrnn": 1}, {"charrnn": None}):
+        refused(forged(model, {**header, "__metadata__": metadata}, body), "not a model")
+    for text in ("", "null", "[]", '"x"', "{", "{}", '{"format_version":true}'):
+        metadata = {"charrnn": text, "sha256": "0" * 64}
+        refused(forged(model, {**header, "__metadata__": metadata}, body), "damaged")
+    without = {"charrnn": header["__metadata__"]["charrnn"]}
+    refused(forged(model, {**header, "__metadata__": without}, body), "checksum")
+
+
+def test_arrays_exchanged_are_refused(model):
+    header, body = header_of(model)
+    names = ["output.bias", "output.weight"]
+    header[names[0]], header[names[1]] = header[names[1]], header[names[0]]
+    refused(forged(model, header, body), "checksum")
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path):
+    path = resealed(tmp_path / "m", content={"format_version": 2, "config": "unheard of"})
+    refused(path, "format version 2, and this charrnn knows 1 only: upgrade")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vocab_size": 6},
+        {"vocab_size": 5.0},
+        {"hidden_size": 2**62},
+        {"hidden_size": -3},
+        {"hidden_size": None},
+        {"num_layers": 0},
+        {"num_layers": 2},
+        {"num_layers": 10**18},
+        {"num_layers": "1"},
+        {"num_layers": [[]]},
+        {"num_layers": float("inf")},
+    ],
+)
+def test_absurd_configurations(tmp_path, change):
+    refused(resealed(tmp_path / "m", content={"config": {**CONFIG, **change}}), "damaged")
+
+
+def test_an_error_of_the_configuration_becomes_one_of_the_file(tmp_path):
+    def refusing(config):
+        raise CharRNNError("no such cell\n" + "x" * 10_000)
+
+    with pytest.raises(CharRNNError, match="configuration is impossible: no such cell") as caught:
+        load_model(resealed(tmp_path / "m"), refusing)
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"config": None},
+        {"config": []},
+        {"config": {}},
+        {"training": None},
+        {"training": [1]},
+        {"training": {"deep": json.loads("[" * 20 + "]" * 20)}},
+        {"format_version": 0},
+        {"format_version": 1.0},
+        {"format_version": 10**200},
+    ],
+)
+def test_content_of_the_wrong_kind(tmp_path, content):
+    refused(resealed(tmp_path / "m", content=content), "damaged")
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    ["", "abcd", "abcdef", "abcda", "abcd\ud800", None, 5, ["a", "b", "c", "d", "e"], "ab" * 10**6],
+)
+def test_impossible_vocabularies(tmp_path, vocabulary):
+    refused(resealed(tmp_path / "m", content={"vocabulary": vocabulary}), "vocabulary")
+
+
+def test_tensors_other_than_the_configuration_asks_for(tmp_path):
+    path, tensors = tmp_path / "m", tensors_of()
+    refused(resealed(path, tensors={**tensors, "x\x1b" * 999: tensors["output.bias"]}), r"'x\\x1b")
+    missing = {name: t for name, t in tensors.items() if name != "output.bias"}
+    refused(resealed(path, tensors=missing), "'output.bias' is missing")
+    refused(resealed(path, tensors={}), "0 tensors for 1 layers")
+    weight = tensors["output.weight"]
+    refused(resealed(path, tensors={**tensors, "output.weight": weight.T}), r"\(3, 5\) instead of")
+    for dtype in (np.float64, np.float16, np.int32):
+        changed = {**tensors, "output.weight": weight.astype(dtype)}
+        refused(resealed(path, tensors=changed), "'output.weight' is not of float32")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite(tmp_path, value):
+    tensors = tensors_of()
+    tensors["output.weight"][4, 2] = value
+    refused(resealed(tmp_path / "m", tensors=tensors), "'output.weight' .* not finite")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=200), st.booleans())
+def test_noise_is_refused(tmp_path_factory, noise, with_length):
+    path = tmp_path_factory.getbasetemp() / "noise"
+    prefix = struct.pack("<Q", len(noise)) if with_length else b""
+    path.write_bytes(prefix + noise)
+    refused(path)

@@ -1,0 +1,415 @@
+"""Files that are replaced whole, a log that heals, a hold that one process has."""
+
+import errno
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charrnn.errors import CharRNNError
+from charrnn.storage.atomic import require_writable, write_atomically
+from charrnn.storage.run_files import Hold, Log, claim, run_files
+
+
+def test_the_files_of_a_run():
+    assert run_files("a.b/model.safetensors") == (
+        Path("a.b/model.safetensors"),
+        Path("a.b/model.state.safetensors"),
+        Path("a.b/model.log.jsonl"),
+    )
+    assert run_files(b"\xff").state == Path("\udcff.state.safetensors")
+    assert run_files(Path("v1.2")) == (
+        Path("v1.2"),
+        Path("v1.2.state.safetensors"),
+        Path("v1.2.log.jsonl"),
+    )
+
+
+def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "out"
+    for content in (b"first", b"second"):
+        write_atomically(path, [content[:2], content[2:]])
+        assert path.read_bytes() == content
+        assert list(tmp_path.iterdir()) == [path]
+
+
+def test_permissions_are_those_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "out", [])
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_temporary_file_is_a_hidden_neighbour(tmp_path):
+    def chunks():
+        (temporary,) = tmp_path.iterdir()
+        assert temporary.name.startswith(".out.")
+        assert temporary.name.endswith(".tmp")
+        yield b""
+
+    write_atomically(tmp_path / "out", chunks())
+
+
+def test_a_name_of_the_greatest_length(tmp_path):
+    for name in ("n" * 255, "日" * 85):
+        write_atomically(tmp_path / name, [b"x"])
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+
+        def spy(*args, name=name, real=real):
+            size = os.fstat(args[0]).st_size if name == "fsync" else None
+            folder = name == "fsync" and os.path.samestat(os.fstat(args[0]), tmp_path.stat())
+            calls.append((name, "folder" if folder else size))
+            real(*args)
+
+        monkeypatch.setattr(os, name, spy)
+    write_atomically(tmp_path / "out", [b"abc"])
+    assert calls == [("fsync", 3), ("replace", None), ("fsync", "folder")]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step, number):
+    path = tmp_path / "out\n"
+    path.write_bytes(b"old")
+
+    def fail(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(CharRNNError, match=f"cannot write .*: {os.strerror(number)}") as caught:
+        write_atomically(path, [b"new"])
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("size", [100, 10_000_000])  # found in flushing, found in writing
+def test_a_disk_that_is_full(tmp_path, size):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
+    try:
+        with pytest.raises(CharRNNError, match="cannot write .*: File too large"):
+            write_atomically(path, [b"x" * size])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_in_making_the_content_passes_through(tmp_path, error):
+    def chunks():
+        yield b"some"
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(tmp_path / "out", chunks())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_symbolic_link_stays(tmp_path):
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    for content in (b"first", b"second"):
+        write_atomically(link, [content])
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("write", [require_writable, lambda path: write_atomically(path, [b"x"])])
+def test_what_cannot_be_written(tmp_path, write):
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path, reason in [
+        (tmp_path / "no\nfolder" / "out", r"there is no folder .*no\\nfolder"),
+        (tmp_path / "file" / "out", "there is no folder"),
+        (tmp_path, "it is a folder"),
+        (tmp_path / "pipe", "a device, not a file"),
+        (tmp_path / "loop" / "out", "there is no folder"),
+        (tmp_path / ("n" * 256), "name too long"),
+        ("a\0b", "null"),
+    ]:
+        with pytest.raises(CharRNNError, match=f"cannot write .*{reason}") as caught:
+            write(path)
+        assert str(caught.value).isprintable()
+    assert {p.name for p in tmp_path.iterdir()} == {"file", "loop", "pipe"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_may_not_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(CharRNNError, match="Permission denied"):
+        require_writable(tmp_path / "out")
+
+
+def test_require_writable_changes_nothing(tmp_path):
+    path = tmp_path / "out"
+    require_writable(path)
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(b"old")
+    require_writable(path)
+    assert path.read_bytes() == b"old"
+
+
+# --- one process at a time
+
+
+HOLDER = """
+import sys, time
+from charrnn.storage.run_files import Hold
+hold = Hold(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder():
+    """Start a process that holds a run and says so."""
+    processes = []
+
+    def start(output):
+        command = [sys.executable, "-c", HOLDER, os.fspath(output)]
+        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        assert processes[-1].stdout.readline() == b"held\n"
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_is_held_by_one_process_until_that_ends(tmp_path, holder, number):
+    process = holder(tmp_path / "m")
+    for output in "m", "m.safetensors":  # which share their state
+        with pytest.raises(CharRNNError, match=rf"process {process.pid} is training .*/m"):
+            Hold(tmp_path / output)
+    Hold(tmp_path / "other").release()
+    process.send_signal(number)
+    process.wait()
+    Hold(tmp_path / "m").release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hold_excludes_the_process_itself_too(tmp_path):
+    hold = Hold(tmp_path / "m")
+    assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
+    with pytest.raises(CharRNNError, match=f"process {os.getpid()}"):
+        Hold(tmp_path / "m")
+    hold.release()
+    hold.release()
+    Hold(tmp_path / "m").release()
+
+
+def test_a_hold_ends_with_what_holds_it(tmp_path):
+    hold = Hold(tmp_path / "m")
+    del hold
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hold_is_of_the_file_not_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    (tmp_path / "link.safetensors").symlink_to(tmp_path / "folder" / "m.safetensors")
+    hold = Hold(tmp_path / "folder" / "m.safetensors")
+    monkeypatch.chdir(tmp_path / "folder")
+    for name in "m", "./m.safetensors", "../link/m", "../link.safetensors":
+        with pytest.raises(CharRNNError, match="is training"):
+            Hold(name)
+    hold.release()
+
+
+def test_a_lock_left_by_a_crash_means_nothing(tmp_path):
+    for content in b"", b"1\n", b"\x1b[31m" * 9:
+        (tmp_path / ".m.lock").write_bytes(content)
+        hold = Hold(tmp_path / "m")
+        assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
+        hold.release()
+
+
+def test_a_lock_that_says_nothing_of_its_holder(tmp_path):
+    hold = Hold(tmp_path / "m")
+    (tmp_path / ".m.lock").write_bytes(b"\x1b[31m")
+    with pytest.raises(CharRNNError, match="another process is training"):
+        Hold(tmp_path / "m")
+    hold.release()
+
+
+def test_a_hold_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    first = Hold(tmp_path / "folder" / "m")
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    (tmp_path / "folder").mkdir()
+    second = Hold(tmp_path / "folder" / "m")
+    first.release()
+    with pytest.raises(CharRNNError, match="is training"):
+        Hold(tmp_path / "folder" / "m")
+    second.release()
+
+
+def test_a_lock_is_never_written_through_a_link(tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".m.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(CharRNNError, match="cannot write .*/m: "):
+        Hold(tmp_path / "m")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_of_many_processes_that_want_a_run_one_gets_it_at_a_time(tmp_path):
+    """Each adds 1 to a number in a file, unguarded but for the hold."""
+    code = """
+import sys
+from pathlib import Path
+from charrnn.errors import CharRNNError
+from charrnn.storage.run_files import Hold
+count = Path(sys.argv[1] + ".count")
+for _ in range(50):
+    while True:
+        try:
+            hold = Hold(sys.argv[1])
+            break
+        except CharRNNError:
+            pass
+    count.write_text(str(int(count.read_text()) + 1))
+    hold.release()
+"""
+    (tmp_path / "m.count").write_text("0")
+    command = [sys.executable, "-c", code, os.fspath(tmp_path / "m")]
+    for process in [subprocess.Popen(command) for _ in range(4)]:
+        assert process.wait() == 0
+    assert (tmp_path / "m.count").read_text() == "200"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.count"]
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    Hold(tmp_path / "m").release()
+    monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "x")))
+    with pytest.raises(CharRNNError, match="cannot write"):
+        Hold(tmp_path / "m")
+
+
+def test_a_claim_that_fails_holds_nothing(tmp_path):
+    (tmp_path / "m").write_bytes(b"")
+    for how, error in (
+        ({"resume": False, "overwrite": False}, "exists: --resume"),
+        ({"resume": True, "overwrite": False}, "no run to resume"),
+    ):
+        with pytest.raises(CharRNNError, match=error) as kept:
+            claim(tmp_path / "m", **how)
+        Hold(tmp_path / "m").release()
+        assert kept
+    claim(tmp_path / "m", resume=False, overwrite=True).release()
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+# --- the log
+
+
+def test_a_log_is_in_its_file_whatever_happens_to_that(tmp_path):
+    path = tmp_path / "log"
+    log = Log(path, b"0\n")
+    harms = [
+        lambda: None,
+        path.unlink,
+        lambda: path.write_bytes(b""),
+        lambda: os.truncate(path, 1),
+        lambda: path.write_bytes(b"other"),
+        lambda: None,
+    ]
+    expected = b"0\n"
+    for i, harm in enumerate(harms, 1):
+        log.append(str(i))
+        expected += b"%d\n" % i
+        log.write()
+        assert path.read_bytes() == expected
+        harm()
+    log.flush()
+    assert path.read_bytes() == expected
+
+
+def test_a_log_that_cannot_be_written_waits(tmp_path):
+    (tmp_path / "folder").mkdir()
+    log = Log(tmp_path / "folder" / "log")
+    log.append("1")
+    log.write()
+    (tmp_path / "folder").rename(tmp_path / "moved")
+    for line in "23":
+        log.append(line)
+        with pytest.raises(CharRNNError, match="there is no folder"):
+            log.write()
+    (tmp_path / "moved").rename(tmp_path / "folder")
+    log.write()
+    assert (tmp_path / "folder" / "log").read_bytes() == b"1\n2\n3\n"
+
+
+# --- what a crash has left
+
+
+def temporary_name(path):
+    """The name of the temporary file that is there while `path` is written."""
+
+    def chunks():
+        names.extend(p.name for p in path.parent.iterdir() if p.name.endswith(".tmp"))
+        yield b""
+
+    names = []
+    write_atomically(path, chunks())
+    (name,) = names
+    return name
+
+
+@pytest.mark.parametrize("name", ["out", "n" * 250])
+def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path, name):
+    path = tmp_path / name
+    left = tmp_path / temporary_name(path)
+    left.write_bytes(b"stale and longer than what replaces it")
+    write_atomically(path, [b"new"])
+    assert path.read_bytes() == b"new"
+    left.write_bytes(b"stale")
+    require_writable(path)
+    left.symlink_to(tmp_path / "precious")  # never followed
+    write_atomically(path, [b"newer"])
+    assert path.read_bytes() == b"newer"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch, number):
+    """Else a name might be taken for safe that is not. One that never can be flushed is none."""
+    flush = os.fsync
+
+    def failing(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(error, os.strerror(error))
+        flush(descriptor)
+
+    monkeypatch.setattr("os.fsync", failing)
+    error = number
+    with pytest.raises(CharRNNError, match="cannot write"):
+        write_atomically(tmp_path / "out", [b"x"])
+    error = errno.EINVAL
+    write_atomically(tmp_path / "out", [b"y"])

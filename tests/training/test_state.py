@@ -1,0 +1,252 @@
+"""States of runs: what is saved comes back, what could not be one is refused in one sentence."""
+
+import numpy as np
+import pytest
+from helpers.runs import started, stopped_after, trained
+
+from charrnn.errors import CharRNNError
+from charrnn.storage.checkpoint import load_state, save_state
+from charrnn.training.state import read_state
+
+
+@pytest.fixture(scope="module")
+def state_file(corpus_file, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("state")
+    stopped_after(started(corpus_file, folder / "m", steps=9, optimizer="rmsprop"), 4)
+    return folder / "m.state.safetensors"
+
+
+@pytest.fixture
+def forged(state_file, tmp_path):
+    """Write a state file like the given one, changed and then sealed; gives the run's output."""
+
+    def forge(change):
+        arrays, info = load_state(state_file)
+        change(arrays, info)
+        save_state(tmp_path / "m.state.safetensors", arrays, info)
+        return tmp_path / "m"
+
+    return forge
+
+
+def refused(corpus_file, output, match=None):
+    state = output.with_name("m.state.safetensors")
+    before = state.read_bytes()
+    with pytest.raises(CharRNNError, match=match) as caught:
+        started(corpus_file, output, resume=True)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 600
+    assert str(state) in message
+    # Nothing was written, and nothing is held.
+    assert [path.name for path in output.parent.iterdir()] == [state.name]
+    assert state.read_bytes() == before
+    return message
+
+
+def test_a_state_comes_back(corpus_file, state_file, forged):
+    state = read_state(state_file)
+    assert (state.progress.step, state.encoding, len(state.progress.history)) == (4, "utf-8", 4)
+    assert state.groups.keys() == {"weights", "mean_square"}
+    output = forged(lambda arrays, info: None)
+    assert output.with_name("m.state.safetensors").read_bytes() == state_file.read_bytes()
+    assert started(corpus_file, output, resume=True).summary.resumed_step == 4
+
+
+def test_a_state_does_not_depend_on_time_or_place(corpus_file, state_file, tmp_path):
+    stopped_after(started(corpus_file, tmp_path / "m", steps=9, optimizer="rmsprop"), 4)
+    assert (tmp_path / "m.state.safetensors").read_bytes() == state_file.read_bytes()
+
+
+def test_tensors_are_named_and_shaped_as_in_the_model(state_file):
+    arrays, info = load_state(state_file)
+    vocab_size = info["config"]["vocab_size"]
+    assert arrays["weights.output.weight"].shape == (vocab_size, 8)
+    assert arrays["mean_square.rnn.weight_hh_l0"].shape == (32, 8)
+    assert arrays["hidden"].shape == (1, 2, 8, 8)
+    assert len(arrays) == 2 * 6 + 1
+
+
+def set_in(*path):
+    """A change that sets info[path[0]][path[1]]... to the value."""
+
+    def at(value):
+        def change(arrays, info):
+            place = info
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = value
+
+        return change
+
+    return at
+
+
+VALUES = [None, True, -1, 1.5, 2**70, float("nan"), float("inf"), "\x1b[31m" * 99, [], {}, [[]] * 9]
+PLACES = {
+    "config": VALUES,
+    "options": VALUES,
+    "progress": VALUES,
+    "rng": VALUES,
+    "fingerprint": [None, 1, []],
+    "encoding": [None, 1, []],
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_parts_of_the_wrong_kind(corpus_file, forged, name):
+    for value in PLACES[name]:
+        refused(corpus_file, forged(set_in(name)(value)), "damaged")
+    refused(corpus_file, forged(lambda arrays, info: info.pop(name)), "damaged")
+    refused(corpus_file, forged(set_in("more")(1)), "damaged")
+
+
+NUMBERS = {
+    ("config", "vocab_size"): VALUES,
+    ("config", "hidden_size"): [*VALUES, 9, 65536],
+    ("config", "num_layers"): [*VALUES, 2, 1000, 10**18],
+    ("config", "embedding_size"): [*VALUES, 65536],
+    ("config", "cell"): [*VALUES, "gru"],
+    ("config", "dropout"): [*(v for v in VALUES if v != 1.5), 1.0],
+    ("options", "seq_length"): VALUES,
+    ("options", "batch_size"): [*VALUES, 1, 10**18],
+    ("options", "steps"): [*VALUES, 3],
+    ("options", "epochs"): [True, -1, float("nan"), float("inf"), "1", []],
+    ("options", "optimizer"): [*VALUES, "adam"],
+    ("options", "learning_rate"): [None, True, -1, float("nan"), float("inf"), "1", []],
+    ("options", "val_fraction"): [*VALUES, 0.999999],
+    ("progress", "step"): [*VALUES, 0, 10, 10**18],
+    ("progress", "total_steps"): [*VALUES, 0, 10, 10**18],
+    ("progress", "deadline"): [True, float("nan"), float("inf"), "1", []],
+    ("progress", "planned"): [*VALUES, 10**18],
+    ("progress", "planned_done"): [None, True, -1, 2, float("nan"), "1", []],
+    ("progress", "recoveries"): [*VALUES, 10**18],
+    ("progress", "restarted"): [*VALUES, 10**18],
+    ("progress", "loss_sum"): [None, True, float("nan"), float("inf"), "1", []],
+    ("progress", "loss_count"): VALUES,
+    ("progress", "first_loss"): [None, True, float("nan"), float("inf"), "1", []],
+    ("progress", "best_val_loss"): [None, True, float("nan"), "1", []],
+    ("progress", "val_loss"): [None, True, float("nan"), float("-inf"), "1", []],
+    ("progress", "history"): [None, {}, [1], [[1]], [[1, 2]], [[0, 1.0, 1.0]], [[1, "x", 1.0]]],
+    ("rng", "bit_generator"): [*VALUES, "MT19937"],
+    ("rng", "state"): VALUES,
+    ("rng", "has_uint32"): [None, "x", [], 2**70],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NUMBERS, ids=".".join)
+def test_values_of_the_wrong_kind(corpus_file, forged, place):
+    for value in NUMBERS[place]:
+        refused(corpus_file, forged(set_in(*place)(value)))
+
+
+@pytest.mark.parametrize("part", ["config", "options", "progress", "rng"])
+def test_a_part_with_a_value_missing_or_too_many(corpus_file, forged, state_file, part):
+    _, info = load_state(state_file)
+    for name in info[part]:
+        refused(corpus_file, forged(lambda a, i, name=name: i[part].pop(name)), "damaged")
+    if part != "rng":
+        refused(corpus_file, forged(set_in(part, "\x1b[31m")(1)), "damaged")
+
+
+def test_the_text_of_another_vocabulary(corpus_file, forged):
+    """Ids beyond the arrays would be read from memory that is not theirs."""
+
+    def shrink(arrays, info):
+        info["config"]["vocab_size"] = 3
+        for name, array in arrays.items():
+            if "output" in name:
+                arrays[name] = array[:3]
+            if "weight_ih_l0" in name:
+                arrays[name] = array[:, :3]
+
+    refused(corpus_file, forged(shrink), "not of its text")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: None,
+        lambda array: array.astype(np.float64),
+        lambda array: array.astype(np.int32),
+        lambda array: array[..., :-1],
+        lambda array: array[None],
+        lambda array: array.reshape(-1)[:0],
+        lambda array: np.float32(1)[...],
+    ],
+)
+def test_arrays_that_are_not_those_of_the_run(corpus_file, forged, state_file, change):
+    for name in load_state(state_file)[0]:
+
+        def put(arrays, info, name=name):
+            array = change(arrays.pop(name))
+            arrays |= {} if array is None else {name: array}
+
+        refused(corpus_file, forged(put), "damaged")
+
+
+@pytest.mark.parametrize("name", ["more", "weights.more", "more.output.bias", "", "hidden.", "."])
+def test_an_array_too_many(corpus_file, forged, name):
+    refused(corpus_file, forged(set_array(name)), "damaged")
+
+
+def set_array(name):
+    def change(arrays, info):
+        arrays[name] = arrays["weights.output.bias"]
+
+    return change
+
+
+def test_no_arrays(corpus_file, forged):
+    refused(corpus_file, forged(lambda arrays, info: arrays.clear()), "damaged")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_arrays_that_hold_no_number(corpus_file, forged, state_file, value):
+    for name in load_state(state_file)[0]:
+
+        def poison(arrays, info, name=name):
+            arrays[name].reshape(-1)[-1] = value
+
+        refused(corpus_file, forged(poison), "finite")
+
+
+def test_arrays_of_another_batch(corpus_file, forged):
+    def widen(arrays, info):
+        arrays["hidden"] = np.zeros((1, 2, 9, 8), np.float32)
+
+    refused(corpus_file, forged(widen), "not of its text")
+
+
+def test_the_state_of_another_optimizer(corpus_file, forged):
+    def rename(arrays, info):
+        for name in [n for n in arrays if n.startswith("mean_square")]:
+            arrays[name.replace("mean_square", "velocity")] = arrays.pop(name)
+
+    refused(corpus_file, forged(rename), "not of its options")
+
+
+def test_a_model_in_place_of_a_state(corpus_file, state_file, tmp_path):
+    model = state_file.with_name("m").read_bytes()
+    (tmp_path / "m.state.safetensors").write_bytes(model)
+    refused(corpus_file, tmp_path / "m", "a model, not the state of a run")
+
+
+def test_a_state_cut_short(corpus_file, state_file, tmp_path):
+    data = state_file.read_bytes()
+    for length in 0, 1, 8, 100, len(data) // 2, len(data) - 1:
+        (tmp_path / "m.state.safetensors").write_bytes(data[:length])
+        refused(corpus_file, tmp_path / "m")
+
+
+@pytest.mark.parametrize("best", [-1e9, 1e9, None])
+def test_whatever_the_best_loss_was_the_run_goes_on(corpus_file, forged, best):
+    """And makes a model when there is none."""
+
+    def boast(arrays, info):
+        info["progress"]["best_val_loss"] = best
+        if best is None:
+            info["progress"]["val_loss"] = None
+
+    output = forged(boast)
+    trained(corpus_file, output, resume=True)
+    assert output.exists()
