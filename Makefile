@@ -21,9 +21,10 @@ test: .venv/test  ## run the tests that take seconds
 test-all: .venv/test  ## run all tests
 	$(BIN)/python -m pytest -m ""
 
-lint: .venv/test  ## check the style of the source
+lint: .venv/test  ## check the style and the types of the source
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 bench: .venv/test  ## measure the speed of training and sampling
 	$(BIN)/python tests/bench/bench.py

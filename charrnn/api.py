@@ -19,12 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .config import ModelConfig, TrainOptions, field_names, fields_of, number, tensor_shapes, whole
-from .errors import FilePath, UsageError, shown
-from .generation.stopping import Ending
+from .config import (
+    ModelConfig,
+    TrainOptions,
+    check_float,
+    check_int,
+    field_names,
+    fields_of,
+    tensor_shapes,
+)
+from .errors import FilePath, UsageError, display_path
+from .generation.stopping import StoppingCriteria
 from .storage.checkpoint import ModelFile, load_model
-from .storage.run_files import claim, run_files
-from .text.vocabulary import Vocabulary, named
+from .storage.run_files import acquire_run, run_files
+from .text.vocabulary import Vocabulary, describe_characters
 from .training.state import read_state
 
 # Numba is slow to import, so the modules that need it are imported where they are used:
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     from .network.model import Model
     from .text.corpus import Corpus
     from .training.report import Report
-    from .training.run import Run
+    from .training.run import TrainingRun
 
 
 class LanguageModel:
@@ -102,13 +110,13 @@ class LanguageModel:
         Text i of seed s is text 0 of seed s + i, however many are written side by side. Else as
         `stream`, but bytes pass as they are.
         """
-        whole("count", count, least=1)
-        whole("top_k", top_k, least=0)
-        number("top_p", top_p, 0, 1, above=True)
-        number("min_p", min_p, 0, 1)
-        number("temperature", temperature, 0, math.inf)
-        number("repetition_penalty", repetition_penalty, 0, math.inf, above=True)
-        whole("seed", 0 if seed is None else seed, least=0)
+        check_int("count", count, minimum=1)
+        check_int("top_k", top_k, minimum=0)
+        check_float("top_p", top_p, 0, 1, exclusive_min=True)
+        check_float("min_p", min_p, 0, 1)
+        check_float("temperature", temperature, 0, math.inf)
+        check_float("repetition_penalty", repetition_penalty, 0, math.inf, exclusive_min=True)
+        check_int("seed", 0 if seed is None else seed, minimum=0)
         how = {
             "temperature": temperature,
             "repetition_penalty": repetition_penalty,
@@ -123,10 +131,10 @@ class LanguageModel:
         return self._texts(prime_ids, count, seed, ending, **how)
 
     def _texts(self, prime_ids, count, seed, ending, **how) -> Iterator[Iterator[bytes]]:
-        from .generation.batch import Writing
+        from .generation.batch import BatchGenerator
 
         symbols = self.vocabulary.symbols
-        for pieces in Writing(self.model, prime_ids, count, seed, ending, symbols, **how):
+        for pieces in BatchGenerator(self.model, prime_ids, count, seed, ending, symbols, **how):
             yield self.vocabulary.encoded(pieces)
 
     def beam(
@@ -145,7 +153,7 @@ class LanguageModel:
         That is the model's, in nats, of all new characters, a stop that ends the text included.
         Width 1 gives the text of temperature 0. Options as of `stream`.
         """
-        whole("beam", width, least=1)
+        check_int("beam", width, minimum=1)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
         if length is lines is None and not ending.stops:
@@ -168,7 +176,8 @@ class LanguageModel:
         if allow is not None:
             if missing := self.vocabulary.unknown(allow):
                 raise UsageError(
-                    f"the model cannot write {named(missing)}: leave it out of --allow."
+                    f"the model cannot write {describe_characters(missing)}: "
+                    "leave it out of --allow."
                 )
             allowed[self.vocabulary.encode(allow)] = True
         allowed[self.vocabulary.encode(forbid, "skip")] = False
@@ -178,11 +187,11 @@ class LanguageModel:
             )
         return allowed
 
-    def _ending(self, length, stop, lines, allowed) -> Ending:
+    def _ending(self, length, stop, lines, allowed) -> StoppingCriteria:
         if length is not None:
-            whole("length", length, least=0)
+            check_int("length", length, minimum=0)
         if lines is not None:
-            whole("lines", lines, least=1)
+            check_int("lines", lines, minimum=1)
             newline = self.vocabulary.encode("\n", "skip")
             if length is None and not allowed[newline].any():
                 raise UsageError(
@@ -196,7 +205,7 @@ class LanguageModel:
                 stops = [s.encode("utf-8", "surrogateescape").decode("latin-1") for s in stops]
             except UnicodeEncodeError:
                 raise UsageError("a stop holds half a surrogate pair: no text does.") from None
-        return Ending(length, lines, tuple(stops))
+        return StoppingCriteria(length, lines, tuple(stops))
 
     def loss(self, text: str | bytes) -> float:
         """Nats per character of `text`, each character predicted from all before it.
@@ -254,7 +263,7 @@ def start(
     progress: Callable[[int, int], None] | None = None,
     on_corpus: Callable[[Corpus, float], object] | None = None,
     **settings: Any,
-) -> Run:
+) -> TrainingRun:
     """Read the text files (`-`: stdin) and make ready to train: what `charrnn train` does first.
 
     The text is UTF-8 unless `encoding` or `as_bytes` say otherwise. `settings` are fields of
@@ -266,12 +275,14 @@ def start(
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used, before anything is written.
     """
-    from .text.corpus import read_corpus, require_learnable
+    from .text.corpus import read_corpus, require_varied
 
     _check_settings(settings)
     paths = [paths] if isinstance(paths, FilePath) else list(paths)
     _check_output(output, paths)
-    claim(output, resume=resume, overwrite=overwrite).release()  # start_run claims it for good
+    acquire_run(
+        output, resume=resume, overwrite=overwrite
+    ).release()  # start_run claims it for good
     files = run_files(output)
     options = TrainOptions()
     if resume:
@@ -288,7 +299,7 @@ def start(
         progress=progress,
     )
     began = time.monotonic()
-    require_learnable(corpus)
+    require_varied(corpus)
     if on_corpus is not None:
         on_corpus(corpus, settings.get("val_fraction", options.val_fraction))
     from .training.start import start_run
@@ -319,4 +330,4 @@ def _check_output(output: FilePath, texts: list[FilePath]) -> None:
     for file in filter(Path.exists, run_files(output)):
         for text in texts:
             if text != "-" and os.path.exists(text) and file.samefile(os.fsdecode(text)):
-                raise UsageError(f"{shown(file)} is the text itself: give another -o.")
+                raise UsageError(f"{display_path(file)} is the text itself: give another -o.")

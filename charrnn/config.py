@@ -50,12 +50,12 @@ class ModelConfig:
     dropout: float = 0.0  # between layers and before the output
 
     def __post_init__(self) -> None:
-        choice("cell", self.cell, CELL_NAMES)
-        whole("vocab_size", self.vocab_size, 1, 0x110000)
-        whole("hidden_size", self.hidden_size, 1, 2**16)
-        whole("num_layers", self.num_layers, 1, 1000)
-        whole("embedding_size", self.embedding_size, 0, 2**16)
-        number("dropout", self.dropout, 0, 1, below=True)
+        check_choice("cell", self.cell, CELL_NAMES)
+        check_int("vocab_size", self.vocab_size, 1, 0x110000)
+        check_int("hidden_size", self.hidden_size, 1, 2**16)
+        check_int("num_layers", self.num_layers, 1, 1000)
+        check_int("embedding_size", self.embedding_size, 0, 2**16)
+        check_float("dropout", self.dropout, 0, 1, exclusive_max=True)
 
     @property
     def input_size(self) -> int:
@@ -63,7 +63,7 @@ class ModelConfig:
         return self.embedding_size or self.vocab_size
 
     @property
-    def looked_up(self) -> str:
+    def lookup_table_name(self) -> str:
         """The tensor that has a row, or column, a character: it is looked up, not multiplied."""
         return "embedding.weight" if self.embedding_size else "rnn.weight_ih_l0"
 
@@ -120,25 +120,25 @@ class TrainOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        choice("optimizer", self.optimizer, OPTIMIZER_NAMES)
-        choice("schedule", self.schedule, SCHEDULE_NAMES)
-        choice("precision", self.precision, PRECISIONS)
-        whole("seq_length", self.seq_length, least=1)
-        whole("batch_size", self.batch_size, least=1)
-        whole("patience", self.patience, least=0)
-        whole("val_chars", self.val_chars, least=1)
-        whole("seed", self.seed, least=0)
+        check_choice("optimizer", self.optimizer, OPTIMIZER_NAMES)
+        check_choice("schedule", self.schedule, SCHEDULE_NAMES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_int("seq_length", self.seq_length, minimum=1)
+        check_int("batch_size", self.batch_size, minimum=1)
+        check_int("patience", self.patience, minimum=0)
+        check_int("val_chars", self.val_chars, minimum=1)
+        check_int("seed", self.seed, minimum=0)
         if self.steps is not None:
-            whole("steps", self.steps, least=1)
+            check_int("steps", self.steps, minimum=1)
         for name, most in ("time", MAX_TIME), ("epochs", math.inf), ("learning_rate", math.inf):
             if getattr(self, name) is not None:
-                number(name, getattr(self, name), 0, most, above=True)
-        number("momentum", self.momentum, 0, 1, below=True)
-        number("recurrent_dropout", self.recurrent_dropout, 0, 1, below=True)
-        number("lr_decay", self.lr_decay, 0, 1, above=True)
-        number("val_fraction", self.val_fraction, 0, 1, below=True)
+                check_float(name, getattr(self, name), 0, most, exclusive_min=True)
+        check_float("momentum", self.momentum, 0, 1, exclusive_max=True)
+        check_float("recurrent_dropout", self.recurrent_dropout, 0, 1, exclusive_max=True)
+        check_float("lr_decay", self.lr_decay, 0, 1, exclusive_min=True)
+        check_float("val_fraction", self.val_fraction, 0, 1, exclusive_max=True)
         for name in ("weight_decay", "lr_decay_after", "clip_value", "clip_norm"):
-            number(name, getattr(self, name), 0, math.inf)
+            check_float(name, getattr(self, name), 0, math.inf)
 
 
 def field_names(cls: type) -> tuple[str, ...]:
@@ -150,31 +150,46 @@ def fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in field_names(cls)}
 
 
-def choice(name: str, value: object, known: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raises UsageError unless `value` is one of `known`."""
     if value not in known:
         raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")
 
 
-def whole(name: str, value: object, least: int, most: int = 2**63 - 1) -> None:
-    """Refuse `value` unless it is an integer from `least` to `most`, as files can hold."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        limit = f" and at most {most:,}" if isinstance(value, int) and value > most else ""
+def check_int(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> None:
+    """Raises UsageError unless `value` is an integer and minimum <= value <= maximum.
+
+    The default maximum is the largest integer that a file can hold.
+    """
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_int or not minimum <= value <= maximum:
+        limit = f" and at most {maximum:,}" if isinstance(value, int) and value > maximum else ""
         raise UsageError(
-            f"{_words(name)} must be a whole number of at least {least}{limit}, not {value!r}."
+            f"{_words(name)} must be a whole number of at least {minimum}{limit}, not {value!r}."
         )
 
 
-def number(
-    name: str, value: object, low: float, high: float, above: bool = False, below: bool = False
+def check_float(
+    name: str,
+    value: object,
+    minimum: float,
+    maximum: float,
+    exclusive_min: bool = False,
+    exclusive_max: bool = False,
 ) -> None:
-    """Refuse `value` unless low <= value <= high (`above`, `below`: strictly) and it is finite."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    good = good and (low < value if above else low <= value)
-    good = good and (value < high if below else value <= high)
+    """Raises UsageError unless `value` is a finite number and minimum <= value <= maximum.
+
+    With `exclusive_min` or `exclusive_max` the limit itself is refused, too.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    good = is_number and math.isfinite(value)
+    good = good and (minimum < value if exclusive_min else minimum <= value)
+    good = good and (value < maximum if exclusive_max else value <= maximum)
     if not good:
-        least = f"{'above' if above else 'at least'} {low:g}"
-        most = f" and {'below' if below else 'at most'} {high:g}" if math.isfinite(high) else ""
-        raise UsageError(f"{_words(name)} must be a number {least}{most}, not {value!r}.")
+        at_least = f"{'above' if exclusive_min else 'at least'} {minimum:g}"
+        at_most = f" and {'below' if exclusive_max else 'at most'} {maximum:g}"
+        limits = at_least + (at_most if math.isfinite(maximum) else "")
+        raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
 
 
 def _words(name: str) -> str:

@@ -17,7 +17,7 @@ class UsageError(CharRNNError):
     """An option's value is impossible. The exit code is 2."""
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """`text` with every character that a terminal might act on or fail to show made visible.
 
     File names and corpora may hold escape sequences; none may reach a terminal raw in a message.
@@ -28,18 +28,18 @@ def printable(text: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(failure: str) -> Iterator[None]:
+def os_errors_as(failure: str) -> Iterator[None]:
     """Turn an error of the system into a CharRNNError: `failure`, and why."""
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        raise CharRNNError(f"{failure}: {reason(error)}.") from error
+        raise CharRNNError(f"{failure}: {error_reason(error)}.") from error
 
 
-def reason(error: Exception) -> str:
+def error_reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def shown(path: FilePath) -> str:
+def display_path(path: FilePath) -> str:
     """A file's name as it can be shown in a message."""
-    return printable(os.fsdecode(path))
+    return escape_unprintable(os.fsdecode(path))

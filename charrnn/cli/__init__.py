@@ -13,7 +13,7 @@ from typing import TextIO
 import click
 
 from .. import __version__
-from ..errors import CharRNNError, UsageError, printable
+from ..errors import CharRNNError, UsageError, escape_unprintable
 from .commands import completion_command as completion
 from .commands import eval_command as eval_
 from .commands import info_command as info
@@ -26,7 +26,7 @@ from .commands import score_command as score
 from .commands import train_command as train
 from .commands import write_command as write
 from .did_you_mean import with_hint
-from .options import Notices
+from .options import StderrHandler
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def _sentence(error: Exception) -> str:
 
 def _printable(error: click.ClickException, cause: Exception) -> click.ClickException:
     """`error` with a message that holds no escape sequences from arguments, files or models."""
-    message = printable(with_hint(error, cause))
+    message = escape_unprintable(with_hint(error, cause))
     error.format_message = lambda: message
     return error
 
@@ -119,7 +119,7 @@ class _Commands(click.Group):
         if hasattr(sys.stdout, "reconfigure"):  # no text may fail for the want of a character
             sys.stdout.reconfigure(errors="backslashreplace")
         log = logging.getLogger("charrnn")
-        log.handlers, log.level = [Notices()], logging.INFO
+        log.handlers, log.level = [StderrHandler()], logging.INFO
         with reported():
             super().invoke(ctx)
             if sys.stdout is not None:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..api import LanguageModel, load
-from ..errors import CharRNNError, UsageError, printable
+from ..errors import CharRNNError, UsageError, escape_unprintable
 from ..text.corpus import Corpus, read_corpus
 from ..text.vocabulary import UnknownCharacters
 from .options import warn_unknown
 from .progress import reading
 
 if TYPE_CHECKING:
-    from ..evaluation.loss import Reader
+    from ..evaluation.loss import StreamingScorer
 
 BLOCK = 1 << 14  # characters scored at a time
 PIECE = 1 << 16  # characters of a line given at a time
 
 
 @dataclass
-class Line:
+class ScoredLine:
     """A line of the text with its newline: where it is, and what was found about it."""
 
     number: int
@@ -58,13 +58,13 @@ class Line:
         return totals.index(best) if self.characters and totals.count(best) == 1 else None
 
 
-class Score:
+class LineScorer:
     """One text and the models that read it."""
 
     def __init__(self, texts, paths, encoding: str, unknown: str, top: int = 0) -> None:
         self.models, self.names = _loaded(paths), _names(paths)
         self.corpus = _read(texts, self.models, encoding)
-        self.title = ", ".join(map(printable, self.corpus.names))
+        self.title = ", ".join(map(escape_unprintable, self.corpus.names))
         characters = self.corpus.vocabulary.characters
         self._newline = ord("\n") if characters is None else characters.find("\n")  # -1: none
         # A text's id to each model's; what one model does not know, none is to read.
@@ -72,7 +72,7 @@ class Score:
         self._known = np.all([t >= 0 for t in self._tables], axis=0)
         self._check_known(unknown)
         self.total = self._line(0, 0)
-        self.won = [0] * len(self.models)
+        self.num_best = [0] * len(self.models)
         self._top = top
         self.progressed: Callable[[int], object] | None = None  # called with characters read
 
@@ -81,12 +81,12 @@ class Score:
             raise CharRNNError(f"the model knows no character of {self.title}.")
         if not self._known.all():
             characters = self.corpus.vocabulary.characters
-            left_out = "".join(characters[i] for i in np.flatnonzero(~self._known))
+            skipped_characters = "".join(characters[i] for i in np.flatnonzero(~self._known))
             if unknown == "error":
-                raise UnknownCharacters(left_out)
-            warn_unknown(left_out)
+                raise UnknownCharacters(skipped_characters)
+            warn_unknown(skipped_characters)
 
-    def lines(self, kept: bool = False) -> Iterator[Line]:
+    def lines(self, kept: bool = False) -> Iterator[ScoredLine]:
         """The lines in order; `kept`: with what was found of each character."""
         line = self._line(1, 0)
         for start, found in self._blocks():
@@ -102,14 +102,14 @@ class Score:
         if line.end > line.start:
             yield self._counted(line)
 
-    def _line(self, number: int, start: int) -> Line:
-        return Line(number, start, np.zeros(len(self.models)), end=start)
+    def _line(self, number: int, start: int) -> ScoredLine:
+        return ScoredLine(number, start, np.zeros(len(self.models)), end=start)
 
     def _blocks(self) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Where each block starts, and what every model found in it."""
-        from ..evaluation.loss import Reader  # by now the models are loaded: numba is, too
+        from ..evaluation.loss import StreamingScorer  # by now the models are loaded: numba is, too
 
-        readers = [Reader(m.model, self._top) for m in self.models]
+        readers = [StreamingScorer(m.model, self._top) for m in self.models]
         for start in range(0, len(self.corpus.ids), BLOCK):
             ids = self.corpus.ids[start : start + BLOCK]
             pairs = zip(readers, self._tables, strict=True)
@@ -117,15 +117,15 @@ class Score:
             if self.progressed is not None:
                 self.progressed(len(ids))
 
-    def _counted(self, line: Line) -> Line:
+    def _counted(self, line: ScoredLine) -> ScoredLine:
         self.total.characters += line.characters
         self.total.totals += line.totals
         self.total.number = line.number
         if (winner := line.likeliest()) is not None:
-            self.won[winner] += 1
+            self.num_best[winner] += 1
         return line
 
-    def pieces(self, line: Line, most: int | None = None) -> Iterator[str]:
+    def pieces(self, line: ScoredLine, most: int | None = None) -> Iterator[str]:
         """The text of a line without its newline, `most` characters or all, piece by piece.
 
         Bytes that are not UTF-8 are lone surrogates, as of surrogateescape.
@@ -141,7 +141,7 @@ class Score:
             else:
                 yield self.corpus.vocabulary.decode(ids)
 
-    def characters(self, line: Line) -> tuple[str, np.ndarray, np.ndarray]:
+    def characters(self, line: ScoredLine) -> tuple[str, np.ndarray, np.ndarray]:
         """The text of a line with its newline; of each character the nats and what was found.
 
         In a model of bytes the nats of a character are the sum over its bytes, and what was found
@@ -171,7 +171,7 @@ def _loaded(paths: Iterable[str]) -> list[LanguageModel]:
 def _names(paths: tuple[str, ...]) -> list[str]:
     """What to call the models: file names without their ending, or paths if these are the same."""
     names = [Path(path).name.removesuffix(".safetensors") for path in paths]
-    return [printable(n) for n in (names if len(set(names)) == len(names) else paths)]
+    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
 
 
 def _read(texts, models: list[LanguageModel], encoding: str) -> Corpus:
@@ -195,7 +195,7 @@ def _table(model: LanguageModel, corpus: Corpus) -> np.ndarray:
     return table
 
 
-def _found(reader: Reader, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _found(reader: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
     """What a model finds in the next characters, leaving out those not `known`."""
     if known.all():
         return reader.read(ids)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from ..config import whole
-from ..errors import CharRNNError, UsageError, printable
+from ..config import check_int
+from ..errors import CharRNNError, UsageError, escape_unprintable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MODEL = "model.safetensors"
 
 
-def checked(check: Callable[..., object], **limits: object) -> Callable[..., Any]:
+def validator(check: Callable[..., object], **limits: object) -> Callable[..., Any]:
     """A click callback that refuses a value which `check(name, value, **limits)` refuses."""
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -67,24 +67,24 @@ unknown_option = click.option(
 threads_option = click.option(
     "--threads",
     type=int,
-    callback=checked(whole, least=1),
+    callback=validator(check_int, minimum=1),
     show_default="all cores",
     help="Threads to compute with; the results are the same for any number.",
 )
 
 
-def say(message: str = "") -> None:
+def echo_err(message: str = "") -> None:
     """Write a line to stderr. A terminal that has gone away must not take the work with it."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(message, file=sys.stderr, flush=True)
 
 
-class Notices(logging.Handler):
+class StderrHandler(logging.Handler):
     """Shows what the library has to say, such as that it compiles."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(f"note    {record.getMessage()}")
+        echo_err(f"note    {record.getMessage()}")
 
 
 def stdout() -> TextIO:
@@ -139,6 +139,6 @@ def loss_in_words(nats: float) -> str:
 def warn_unknown(characters: str) -> None:
     """Name the characters that were left out of a text, if there are any."""
     if characters:
-        names = ", ".join(f"'{printable(c)}'" for c in characters[:10])
+        names = ", ".join(f"'{escape_unprintable(c)}'" for c in characters[:10])
         more = f" and {len(characters) - 10} more" if len(characters) > 10 else ""
-        say(f"Warning: left out what the model has never seen: {names}{more}.")
+        echo_err(f"Warning: left out what the model has never seen: {names}{more}.")

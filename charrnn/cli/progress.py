@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
-from ..errors import printable
-from .options import loss_in_words, say
+from ..errors import escape_unprintable
+from .options import echo_err, loss_in_words
 
 if TYPE_CHECKING:
     from ..evaluation.baselines import Baselines
@@ -27,30 +27,34 @@ def describe(summary: Summary) -> None:
     """Say what there is to learn from, what will be trained and which files it writes."""
     s = summary
     go_on = f", going on after step {s.resumed_step:,}" if s.resumed_step else ""
-    say(f"text    {s.characters:,} characters ({s.bytes:,} bytes), {s.vocab_size:,} different")
-    say(f"split   {s.train_characters:,} to learn from, {s.val_characters:,} held out")
+    echo_err(f"text    {s.characters:,} characters ({s.bytes:,} bytes), {s.vocab_size:,} different")
+    echo_err(f"split   {s.train_characters:,} to learn from, {s.val_characters:,} held out")
     c, o = s.config, s.options
-    say(f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters")
-    say(
+    echo_err(
+        f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters"
+    )
+    echo_err(
         f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} characters, "
         f"{_rounded(s.epochs)} epochs; {o.optimizer}, learning rate {o.learning_rate:g}{go_on}"
     )
-    say(f"files   {', '.join(printable(str(file)) for file in s.files)}")
+    echo_err(f"files   {', '.join(escape_unprintable(str(file)) for file in s.files)}")
     for note in s.notes:
-        say(f"note    {note}")
+        echo_err(f"note    {note}")
 
 
 def show_baselines(b: Baselines | None) -> None:
     """Say what there is to beat; nothing, where too little is held out to tell."""
     if b is None:
         return
-    say("beat    on the text held out, what learns from the rest without a network:")
+    echo_err("beat    on the text held out, what learns from the rest without a network:")
     back = f"what follows {b.order} characters" if b.order > 1 else "what follows each character"
-    say(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
-    say(f"xz      {loss_in_words(b.xz)}, by compression")
+    echo_err(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
+    echo_err(f"xz      {loss_in_words(b.xz)}, by compression")
     if b.bounded:
-        say(f"note    both learn from the last {b.counted:,} characters before it (xz: a megabyte)")
-        say(f"note    both are measured on the first {b.held_out:,} characters of it")
+        echo_err(
+            f"note    both learn from the last {b.counted:,} characters before it (xz: a megabyte)"
+        )
+        echo_err(f"note    both are measured on the first {b.held_out:,} characters of it")
 
 
 @contextlib.contextmanager
@@ -136,7 +140,7 @@ def show_notice(notice: str) -> None:
 
 def show_text(text: str) -> None:
     """Show a piece of text above the bar, without the control characters it may hold."""
-    show_notice("\n".join(["---", *map(printable, text.split("\n")), "---"]))
+    show_notice("\n".join(["---", *map(escape_unprintable, text.split("\n")), "---"]))
 
 
 def _on_terminal() -> bool:
@@ -179,7 +183,7 @@ class _Lines:
         else:
             return
         numbers = _numbers(report)
-        say(f"step {report.step:,}/{report.total_steps:,}, {numbers}{left}")
+        echo_err(f"step {report.step:,}/{report.total_steps:,}, {numbers}{left}")
         self._next = (min(report.step + report.total_steps / 20, report.total_steps), now + 60)
 
 

@@ -15,11 +15,11 @@ from ..network.stack import Stack
 from .loss import STEPS
 
 SATURATED = 0.1  # a gate is saturated this near to 0 or 1
-LEAST = 0.2  # a correlation that is worth telling
-DEVIATIONS = 3  # of the correlation of so many pairs of chance
+MIN_CORRELATION = 0.2  # a correlation that is worth telling
+MIN_SIGMAS = 3  # of the correlation of so many pairs of chance
 
 
-class Unit(NamedTuple):
+class HiddenUnit(NamedTuple):
     """Where a value is found: layer and number from 0, and which of the cell's states it is."""
 
     layer: int
@@ -27,25 +27,25 @@ class Unit(NamedTuple):
     number: int
 
 
-class Follower(NamedTuple):
+class UnitMatch(NamedTuple):
     """The unit that follows a feature best."""
 
     feature: str
-    unit: Unit
-    chosen: float  # its correlation in the part of the text that it was chosen on
+    unit: HiddenUnit
+    selection_correlation: float  # its correlation in the part of the text that it was chosen on
     correlation: float  # in the other part
 
 
-class Survey(NamedTuple):
+class ActivationReport(NamedTuple):
     """What the units and gates of a model do over a text."""
 
-    followers: list[Follower]  # the strongest first
-    unfollowed: list[str]  # features that no unit was found to follow
+    matches: list[UnitMatch]  # the strongest first
+    unmatched: list[str]  # features that no unit was found to follow
     low: np.ndarray  # (L, gates, H) share of the characters at which a gate is below SATURATED
     high: np.ndarray  # (L, gates, H) and above 1 - SATURATED
 
 
-def watch(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iter_activations(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The states (T, L, S, H) and the gates (T, L, gates, H) after each of `ids` (n,), in chunks.
 
     From a zero state. The gates are those of the cell's SIGMOIDS.
@@ -61,15 +61,17 @@ def watch(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
         stack.carry(len(x))
 
 
-def values(model: Model, ids: np.ndarray, unit: Unit) -> np.ndarray:
+def values(model: Model, ids: np.ndarray, unit: HiddenUnit) -> np.ndarray:
     """(n,) the values of a unit after each of `ids`."""
     layer, state, number = unit
-    return np.concatenate([s[:, layer, state, number].copy() for s, _ in watch(model, ids)])
+    return np.concatenate(
+        [s[:, layer, state, number].copy() for s, _ in iter_activations(model, ids)]
+    )
 
 
-def survey(
+def measure_activations(
     model: Model, ids: np.ndarray, features: dict[str, np.ndarray], counted: np.ndarray
-) -> Survey:
+) -> ActivationReport:
     """Find the unit that follows each of the `features` (n,) of `ids` (n,), by correlation.
 
     Only ids that are `counted` (n,), the last of a character, are correlated. The unit is chosen
@@ -78,7 +80,7 @@ def survey(
     """
     halves, middle, start = (Moments(), Moments()), len(ids) // 2, 0
     low = high = 0
-    for states, gates in watch(model, ids):
+    for states, gates in iter_activations(model, ids):
         end = start + len(states)
         low += np.count_nonzero(gates < SATURATED, axis=0)
         high += np.count_nonzero(gates > 1 - SATURATED, axis=0)
@@ -89,8 +91,8 @@ def survey(
             kept = counted[start:end][part]
             half.add(f[part][kept], u[part][kept])
         start = end
-    followers, unfollowed = _followers(list(features), halves, states.shape[1:])
-    return Survey(followers, unfollowed, low / len(ids), high / len(ids))
+    matches, unmatched = _followers(list(features), halves, states.shape[1:])
+    return ActivationReport(matches, unmatched, low / len(ids), high / len(ids))
 
 
 class Moments:
@@ -122,22 +124,22 @@ def _spread(n: int, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
 
 def _followers(
     names: list[str], halves: tuple[Moments, Moments], shape: tuple[int, ...]
-) -> tuple[list[Follower], list[str]]:
+) -> tuple[list[UnitMatch], list[str]]:
     """The followers and the features without one; units are of `shape` (L, S, H)."""
     first, second = (half.correlations() for half in halves)
-    least = max(LEAST, DEVIATIONS / max(halves[1].count, 1) ** 0.5)
-    followers, unfollowed = [], []
-    for name, chosen, confirmed in zip(names, first, second, strict=True):
-        if np.isnan(chosen).all() or np.isnan(confirmed).all():
+    least = max(MIN_CORRELATION, MIN_SIGMAS / max(halves[1].count, 1) ** 0.5)
+    matches, unmatched = [], []
+    for name, selection_correlation, confirmed in zip(names, first, second, strict=True):
+        if np.isnan(selection_correlation).all() or np.isnan(confirmed).all():
             continue
-        best = int(np.nanargmax(np.abs(chosen)))
+        best = int(np.nanargmax(np.abs(selection_correlation)))
         r = float(confirmed[best])
-        if r * np.sign(chosen[best]) >= least:
-            unit = Unit(*map(int, np.unravel_index(best, shape)))
-            followers.append(Follower(name, unit, float(chosen[best]), r))
+        if r * np.sign(selection_correlation[best]) >= least:
+            unit = HiddenUnit(*map(int, np.unravel_index(best, shape)))
+            matches.append(UnitMatch(name, unit, float(selection_correlation[best]), r))
         else:
-            unfollowed.append(name)
-    return sorted(followers, key=lambda f: -abs(f.correlation)), unfollowed
+            unmatched.append(name)
+    return sorted(matches, key=lambda f: -abs(f.correlation)), unmatched
 
 
 def character_vectors(model: Model) -> np.ndarray:
@@ -148,7 +150,7 @@ def character_vectors(model: Model) -> np.ndarray:
     return model.parameters.view("output.weight")[0].astype(float)
 
 
-def plane(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pca_2d(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(V, 2) the two principal components of vectors (V, D), and the share of variance of each."""
     centred = vectors - vectors.mean(axis=0)
     wide = centred.shape[1] > centred.shape[0]

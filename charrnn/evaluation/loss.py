@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import CharRNNError
 from ..network.model import Model
 from ..network.stack import Stack
-from ..text.corpus import Ids, Streams
+from ..text.corpus import BatchStreams, Ids
 
 STEPS = 256  # characters taken at a time, ...
 LOGITS = 1 << 24  # ... or as many as have so many logits, 64 MB, if the vocabulary is large
@@ -22,13 +22,13 @@ def _steps(model: Model, rows: int = 1) -> int:
     return max(1, min(STEPS, LOGITS // (rows * model.config.vocab_size)))
 
 
-def surprises(model: Model, ids: Ids) -> Iterator[np.ndarray]:
+def surprisals(model: Model, ids: Ids) -> Iterator[np.ndarray]:
     """-log p of each id but the first, given all before it, from a zero state: float64 arrays.
 
     Chunks of up to 256; n ids give n - 1 values.
     """
     steps = _steps(model)
-    streams = Streams(ids, 1, steps)
+    streams = BatchStreams(ids, 1, steps)
     stack = Stack(model, 1, steps)
     for k in range(streams.num_chunks):
         yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
@@ -43,14 +43,14 @@ def mean_loss(model: Model, ids: Ids, progress: Callable[[int], object] | None =
     if len(ids) < 2:
         raise CharRNNError("the text is too short to measure: it needs two characters or more.")
     total = 0.0
-    for part in surprises(model, ids):
+    for part in surprisals(model, ids):
         total += part.sum()
         if progress is not None:
             progress(len(part))
     return float(total / (len(ids) - 1))
 
 
-def cold_loss(model: Model, ids: Ids, window: int) -> float:
+def windowed_loss(model: Model, ids: Ids, window: int) -> float:
     """Nats per character when every `window` characters are predicted from a zero state.
 
     nanoGPT's measure, on windows that follow one upon the other instead of random ones: each
@@ -68,14 +68,14 @@ def cold_loss(model: Model, ids: Ids, window: int) -> float:
     for first in range(0, windows, WINDOWS):
         rows = min(WINDOWS, windows - first)
         steps = min(_steps(model, rows), window)
-        streams = Streams(ids[first * window : (first + rows) * window + 1], rows, steps)
+        streams = BatchStreams(ids[first * window : (first + rows) * window + 1], rows, steps)
         stack = Stack(model, rows, steps)  # its state is zero
         for k in range(streams.num_chunks):
             total += stack.losses_of(*streams.chunk(k)).sum()
     return float(total / (windows * window))
 
 
-class Validation:
+class Validator:
     """A quick estimate of `mean_loss`: the text in `rows` streams side by side.
 
     Each stream but the first starts WARM_UP characters early, to have a state, and those do not
@@ -126,10 +126,10 @@ class Validation:
         return x, y, counts
 
 
-class Reader:
+class StreamingScorer:
     """A model that reads one text piece by piece, from a zero state, and tells its surprises.
 
-    They are those of `surprises`. With `top`, it also tells what it expected in each place: the
+    They are those of `surprisals`. With `top`, it also tells what it expected in each place: the
     `top` likeliest ids, the likeliest first.
     """
 

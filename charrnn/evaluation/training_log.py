@@ -13,14 +13,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..errors import CharRNNError, FilePath, explained, shown
+from ..errors import CharRNNError, FilePath, display_path, os_errors_as
 from ..storage.run_files import run_files
 
 # What a course can be drawn over, and the field of the log that says so.
 AXES = {"seconds": "seconds", "steps": "step", "epochs": "epoch", "chars": "chars"}
-LONGEST_LINE = 1 << 16  # bytes; charrnn's own lines have some 200
-LARGEST = 1e15  # number that is taken for one; a log of charrnn's holds no larger
-HOPELESS = 100  # damaged lines after which a file without a sound one is no log
+MAX_LINE_BYTES = 1 << 16  # bytes; charrnn's own lines have some 200
+MAX_VALUE = 1e15  # number that is taken for one; a log of charrnn's holds no larger
+MAX_BAD_LINES = 100  # damaged lines after which a file without a sound one is no log
 
 
 class Curve(NamedTuple):
@@ -28,7 +28,7 @@ class Curve(NamedTuple):
     y: np.ndarray  # nats per character
 
 
-class Course(NamedTuple):
+class LossHistory(NamedTuple):
     """What a log tells of a run."""
 
     times: dict[str, np.ndarray]  # by axis, one value a line
@@ -53,32 +53,34 @@ def log_beside(path: FilePath) -> str:
     stem = name.removesuffix(".safetensors").removesuffix(".state")
     log = os.fspath(run_files(f"{stem}.safetensors").log)
     if not os.path.exists(log):
-        with explained(f"cannot read {shown(path)}"):
+        with os_errors_as(f"cannot read {display_path(path)}"):
             os.stat(path)
-        raise CharRNNError(f"{shown(path)} has no log beside it: {shown(log)} is not there.")
+        raise CharRNNError(
+            f"{display_path(path)} has no log beside it: {display_path(log)} is missing."
+        )
     return log
 
 
-def read_course(path: FilePath) -> Course:
+def read_loss_history(path: FilePath) -> LossHistory:
     """What the log `path` (`-`: stdin) tells.
 
     A last line that is cut short is left out, as the run may be writing it just now; other
     damaged lines are counted. Raises CharRNNError when there is no such file or it is no log.
     """
     rows, damaged = array("d"), 0
-    name = "stdin" if path == "-" else shown(path)
-    with explained(f"cannot read {name}"), _opened(path) as file:
-        for line in iter(partial(file.readline, LONGEST_LINE), b""):
+    name = "stdin" if path == "-" else display_path(path)
+    with os_errors_as(f"cannot read {name}"), _opened(path) as file:
+        for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
             if (row := _row(line)) is not None:
                 rows.extend(row)
-            elif line.endswith(b"\n") or len(line) == LONGEST_LINE:
+            elif line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
                 damaged += 1
-            if damaged == HOPELESS and not rows:
+            if damaged == MAX_BAD_LINES and not rows:
                 break
     if damaged and not rows:
         raise CharRNNError(f"{name}: this is not the log of a run, which 'charrnn train' writes.")
     *times, train, val = np.frombuffer(rows).reshape(-1, len(AXES) + 2).T
-    return Course(dict(zip(AXES, times, strict=True)), train, val, damaged)
+    return LossHistory(dict(zip(AXES, times, strict=True)), train, val, damaged)
 
 
 def _opened(path: FilePath) -> AbstractContextManager[BinaryIO]:
@@ -87,8 +89,8 @@ def _opened(path: FilePath) -> AbstractContextManager[BinaryIO]:
             return open(path, "rb")
         except FileNotFoundError:
             raise CharRNNError(
-                f"no such file: {shown(path)}; 'charrnn train' writes a log beside its model, "
-                "or name another."
+                f"no such file: {display_path(path)}; 'charrnn train' writes a log beside its "
+                "model, or name another."
             ) from None
     if sys.stdin is None:
         raise CharRNNError("there is nothing to read: stdin is closed.")
@@ -103,15 +105,15 @@ def _row(line: bytes) -> list[float] | None:
         losses = [_loss(values[field]) for field in ("train_loss", "val_loss")]
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return None
-    return times + losses if all(0 <= time <= LARGEST for time in times) else None
+    return times + losses if all(0 <= time <= MAX_VALUE for time in times) else None
 
 
 def _loss(value: Any) -> float:
     loss = math.nan if value is None else float(value)
-    return loss if abs(loss) <= LARGEST else math.nan
+    return loss if abs(loss) <= MAX_VALUE else math.nan
 
 
-def thinned(curve: Curve, num_bins: int, end: float) -> Curve:
+def binned_means(curve: Curve, num_bins: int, end: float) -> Curve:
     """The means over `num_bins` equal parts of 0 to `end`, where there are points."""
     bins = (curve.x / (end or 1) * num_bins).clip(0, num_bins - 1).astype(int)
     counts = np.bincount(bins, minlength=num_bins)
@@ -120,7 +122,7 @@ def thinned(curve: Curve, num_bins: int, end: float) -> Curve:
     return Curve(x, y)
 
 
-def worth_seeing(curve: Curve) -> np.ndarray:
+def without_burn_in(curve: Curve) -> np.ndarray:
     """The losses but those of the first twentieth, which fall so far as to flatten the rest."""
     if not len(curve.x):
         return curve.y

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..network.model import Model
-from .sampler import Writer
-from .stopping import Cutter, Ending
+from .sampler import BatchSampler
+from .stopping import StopMatcher, StoppingCriteria
 
 ROWS = 256  # texts written side by side: about what the processor's cache holds
 STEPS = 16  # characters of each that are written before one looks whether a text has ended
 KNOWN = 64  # the same where all end at a known length: nothing is written in vain
-KEPT = 2**22  # characters that wait to be read, at most; ...
+SAVED = 2**22  # characters that wait to be read, at most; ...
 KEPT_OF_ENDLESS = 2**18  # ... those of texts that may have no end wait in small pieces, and in vain
 WORK = 2**27  # products before a text is shown again: some milliseconds
 
@@ -22,12 +22,12 @@ WORK = 2**27  # products before a text is shown again: some milliseconds
 class _Text:
     """A text that a row writes, or has written."""
 
-    def __init__(self, ending: Ending) -> None:
-        self.cutter = Cutter(ending)
+    def __init__(self, ending: StoppingCriteria) -> None:
+        self.cutter = StopMatcher(ending)
         self.pieces: deque[str] = deque()  # not yet read
 
 
-class Writing:
+class BatchGenerator:
     """`count` texts after one prime, text i drawn with the seed `seed` + i: iterators of pieces.
 
     `symbols` turns ids into a str, a character each; `how` is Writer's. The texts are to be read
@@ -41,17 +41,17 @@ class Writing:
         prime: np.ndarray,
         count: int,
         seed: int,
-        ending: Ending,
+        ending: StoppingCriteria,
         symbols: Callable[[np.ndarray], str],
         **how,
     ) -> None:
-        self._writer = Writer(model, prime, 1, **how)
+        self._writer = BatchSampler(model, prime, 1, **how)
         self._rows: list[int | None] = [None]  # the number of the text that each row writes
         self._count, self._seed, self._ending, self._symbols = count, seed, ending, symbols
         steps = STEPS if ending.stops or ending.lines else KNOWN
         self._steps = max(1, min(steps, WORK // model.parameters.flat.size))
-        self._most = min(ROWS, max(1, KEPT // (ending.length or 1)))  # rows
-        self._room = KEPT if ending.length else KEPT_OF_ENDLESS
+        self._most = min(ROWS, max(1, SAVED // (ending.length or 1)))  # rows
+        self._room = SAVED if ending.length else KEPT_OF_ENDLESS
         self._texts: dict[int, _Text] = {}  # begun and not yet read to the end
         self._begun = 0  # texts
         self._kept = 0  # characters in all pieces

@@ -10,14 +10,14 @@ import numpy as np
 from ..network.model import Model
 from ..network.stack import Stack
 from .sampler import state_after
-from .stopping import Cutter, Ending
+from .stopping import StopMatcher, StoppingCriteria
 
 
 def beam_search(
     model: Model,
     prime: np.ndarray,
     width: int,
-    ending: Ending,
+    ending: StoppingCriteria,
     symbols: Callable[[np.ndarray], str],
     allowed: np.ndarray,
 ) -> tuple[str, float]:
@@ -32,7 +32,7 @@ def beam_search(
     stack.set_state(state_after(model, prime[:-1]).repeat(width, axis=2))
     x = np.full((1, width), prime[-1], np.int32)
     # A beginning is (its ids as a chain (last id, chain before), what follows where it ends).
-    alive, scores = [((), Cutter(ending))], np.zeros(1)
+    alive, scores = [((), StopMatcher(ending))], np.zeros(1)
     best, best_score = (), -np.inf
     if alive[0][1].over:
         return "", 0.0
@@ -54,7 +54,7 @@ def beam_search(
         parents, ids = np.divmod(np.resize(np.array(rows or [0]), width), len(alphabet))
         stack.carry(1, parents)
         x[0] = ids
-    return Cutter(ending).feed(_text(best, alphabet)), float(best_score)
+    return StopMatcher(ending).feed(_text(best, alphabet)), float(best_score)
 
 
 def _log_probabilities(stack: Stack, rows: int, allowed: np.ndarray) -> np.ndarray:

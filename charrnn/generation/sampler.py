@@ -28,7 +28,7 @@ def generate(
     """
     alone = isinstance(rngs, np.random.Generator)
     rngs = [rngs] if alone else rngs
-    writer = Writer(model, prime, len(rngs), **how)
+    writer = BatchSampler(model, prime, len(rngs), **how)
     for row, rng in enumerate(rngs):
         writer.begin(row, rng)
     while True:
@@ -36,7 +36,7 @@ def generate(
         yield int(ids[0]) if alone else ids
 
 
-class Writer:
+class BatchSampler:
     """Texts written side by side, each in a row of its own, all after the same prime.
 
     Each character takes one number of its row's generator and is rng.choice(V, p=p) with

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Ending:
+class StoppingCriteria:
     """The text has at most `length` characters, ends after `lines` newlines, before each stop."""
 
     length: int | None = None
@@ -14,7 +14,7 @@ class Ending:
     stops: tuple[str, ...] = ()
 
 
-class Cutter:
+class StopMatcher:
     """A text that comes bit by bit, cut where it ends.
 
     What `feed` and `finish` return, joined, is the text; `over` says that nothing more belongs to
@@ -22,7 +22,7 @@ class Cutter:
     what may be the beginning of a stop is held back.
     """
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: StoppingCriteria) -> None:
         self._stops = ending.stops
         self.left, self._lines = ending.length, ending.lines  # still to come, None: no limit
         self._held = ""

@@ -17,7 +17,7 @@ from ..text.vocabulary import Vocabulary
 STEPS = 64  # characters read at a time; the state after each such piece is kept
 
 
-class Companion:
+class Suggester:
     """A text, and the `suggestion` of how it goes on: what `sample` would write after it.
 
     Suggestion i of seed s, each new one counted from 0, is what `LanguageModel.sample` gives for

@@ -82,7 +82,7 @@ CACHE_FOLDER = _cache_folder()
 
 # For the name of a function that compiled code calls by name: what makes it known to LLVM. That
 # is kept with the code, by reference, and done before the code is loaded.
-PROVIDERS: dict[str, Callable[[], None]] = {}
+SYMBOL_LOADERS: dict[str, Callable[[], None]] = {}
 
 
 @functools.cache
@@ -152,7 +152,7 @@ class _SafeCache(Cache):
 
     def save_overload(self, sig, data) -> None:
         code = data.library.get_llvm_str()
-        data.reload_init.extend(provide for name, provide in PROVIDERS.items() if name in code)
+        data.reload_init.extend(provide for name, provide in SYMBOL_LOADERS.items() if name in code)
         with contextlib.suppress(OSError), _alone():
             super().save_overload(sig, data)
 
@@ -189,7 +189,7 @@ def jit(function: Callable | None = None, *, fastmath: frozenset[str] | set[str]
     )(function)
 
 
-def entry(function: Callable) -> Callable:
+def kernel(function: Callable) -> Callable:
     """`jit` for the functions that Python calls: their machine code is kept for later processes."""
     dispatcher = jit(function)
     dispatcher._cache = _SafeCache(function) if CACHE_FOLDER else _NoCache()
@@ -203,7 +203,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class Team:
+class ThreadTeam:
     """A fixed number of threads that do the parts of a task, each knowing its place.
 
     There are MAX_THREADS at most, and no more than the system lets start: with fewer the results
@@ -256,6 +256,6 @@ def threads_for(size: int) -> int:
     return 1 + size // 2**17
 
 
-def share(count: int, i: int, size: int) -> tuple[int, int]:
+def chunk_bounds(count: int, i: int, size: int) -> tuple[int, int]:
     """The i-th of `size` even contiguous shares of range(count), as (first, last)."""
     return count * i // size, count * (i + 1) // size

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..config import ModelConfig
 from .cells import CELLS
-from .jit import Team, share, threads_for
-from .kernels.dropout import drop_, mixed
+from .jit import ThreadTeam, chunk_bounds, threads_for
+from .kernels.dropout import drop_, fold_in
 from .kernels.matmul import (
-    PANEL,
+    NR,
     pack,
     pack_transposed,
     padded,
@@ -51,7 +51,7 @@ class Model:
         self.element = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
-        self.team = Team(threads)
+        self.team = ThreadTeam(threads)
         self._allocate_packed()
         if rng is not None:
             self._initialise(rng)
@@ -61,7 +61,7 @@ class Model:
         bound = self.config.hidden_size**-0.5
         for name in self.parameters.shapes:
             view = self.parameters.view(name)
-            if name == self.config.looked_up:
+            if name == self.config.lookup_table_name:
                 view[...] = rng.standard_normal(view.shape)
             elif "weight_hh" in name:
                 for gate in view:
@@ -90,9 +90,9 @@ class Model:
 
     def _panels(self, gates: int, inputs: int, outputs: int) -> np.ndarray:
         depth = padded(inputs) // (1 if self.element == self.dtype else 2)
-        return zeros((gates, padded(outputs) // PANEL, depth, PANEL), self.element)
+        return zeros((gates, padded(outputs) // NR, depth, NR), self.element)
 
-    def prepare_to_learn(self) -> None:
+    def prepare_backward(self) -> None:
         """Have the weights as transposed panels, too, now and after each `pack`: for backward."""
         if self._can_learn:
             return
@@ -139,7 +139,7 @@ class Model:
         def part(i: int, size: int) -> None:
             for k, array in enumerate(arrays, self.config.num_layers):
                 inputs, gates, _ = array.shape
-                drop_(array, mixed(seed, k), rate, inputs, *share(gates, i, size))
+                drop_(array, fold_in(seed, k), rate, inputs, *chunk_bounds(gates, i, size))
 
         self.team.run(part, threads_for(parameters.flat.size))
 

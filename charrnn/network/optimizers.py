@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .jit import FASTMATH, Team, entry, jit, share, threads_for
+from .jit import FASTMATH, ThreadTeam, chunk_bounds, jit, kernel, threads_for
 
 # The smallest normal float32. A mean whose gradients stay zero, those of a rare character, fades to
 # less and stays there, since 0.9 of a few last bits rounds to itself; such numbers are slow.
-LEAST = 2.0**-126
+SMALLEST_NORMAL = 2.0**-126
 BLOCK = 4096  # elements summed or counted at once: the same sums for any number of threads
 
 
@@ -25,7 +25,7 @@ def _flushed(x, least):
     return least - least if abs(x) < least else x  # a 0 of its own type
 
 
-@entry
+@kernel
 def _adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
     b1, rest1 = w.dtype.type(beta1), w.dtype.type(1 - beta1)
     b2, rest2 = w.dtype.type(beta2), w.dtype.type(1 - beta2)
@@ -33,21 +33,21 @@ def _adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
     keep = w.dtype.type(1 - learning_rate * decay)
     rate = w.dtype.type(learning_rate / (1 - beta1**step))
     unbias = w.dtype.type(1 / math.sqrt(1 - beta2**step))
-    least = w.dtype.type(LEAST)
+    least = w.dtype.type(SMALLEST_NORMAL)
     for i in range(w.size):
         m[i] = _flushed(b1 * m[i] + rest1 * g[i], least)
         v[i] = _flushed(b2 * v[i] + rest2 * g[i] * g[i], least)
         w[i] = keep * w[i] - rate * m[i] / (np.sqrt(v[i]) * unbias + small)
 
 
-@entry
+@kernel
 def _cautious_adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step):
     b1, rest1 = w.dtype.type(beta1), w.dtype.type(1 - beta1)
     b2, rest2 = w.dtype.type(beta2), w.dtype.type(1 - beta2)
     small, none = w.dtype.type(epsilon), w.dtype.type(0)
     keep = w.dtype.type(1 - learning_rate * decay)
     unbias = w.dtype.type(1 / math.sqrt(1 - beta2**step))
-    least = w.dtype.type(LEAST)
+    least = w.dtype.type(SMALLEST_NORMAL)
     for first in range(0, w.size, BLOCK):
         block = slice(first, first + BLOCK)
         wb, gb, mb, vb = w[block], g[block], m[block], v[block]
@@ -64,16 +64,20 @@ def _cautious_adam(w, g, m, v, learning_rate, beta1, beta2, epsilon, decay, step
             wb[i] = keep * wb[i] - own * mb[i] / (np.sqrt(vb[i]) * unbias + small)
 
 
-@entry
+@kernel
 def _rmsprop(w, g, v, learning_rate, alpha, epsilon):
     a, rest = w.dtype.type(alpha), w.dtype.type(1 - alpha)
-    small, rate, least = w.dtype.type(epsilon), w.dtype.type(learning_rate), w.dtype.type(LEAST)
+    small, rate, least = (
+        w.dtype.type(epsilon),
+        w.dtype.type(learning_rate),
+        w.dtype.type(SMALLEST_NORMAL),
+    )
     for i in range(w.size):
         v[i] = _flushed(a * v[i] + rest * g[i] * g[i], least)
         w[i] -= rate * g[i] / (np.sqrt(v[i]) + small)
 
 
-@entry
+@kernel
 def _adagrad(w, g, v, learning_rate, epsilon):
     small, rate = w.dtype.type(epsilon), w.dtype.type(learning_rate)
     for i in range(w.size):
@@ -81,10 +85,10 @@ def _adagrad(w, g, v, learning_rate, epsilon):
         w[i] -= rate * g[i] / (np.sqrt(v[i]) + small)
 
 
-@entry
+@kernel
 def _sgd(w, g, m, learning_rate, momentum):
     rate, keep = w.dtype.type(learning_rate), w.dtype.type(momentum)
-    least = w.dtype.type(LEAST)
+    least = w.dtype.type(SMALLEST_NORMAL)
     for i in range(w.size):
         m[i] = _flushed(keep * m[i] + g[i], least)
         w[i] -= rate * m[i]
@@ -104,7 +108,7 @@ class Optimizer:
         self,
         size: int,
         dtype=np.float32,
-        team: Team | None = None,
+        team: ThreadTeam | None = None,
         rates: Sequence[tuple[int, float]] = (),
         **options: float,
     ) -> None:
@@ -112,7 +116,7 @@ class Optimizer:
         self.arrays = {name: np.zeros(size, dtype) for name in self.names}
         self.options = self.defaults() | options
         self.steps = 0
-        self._team = team or Team(1)
+        self._team = team or ThreadTeam(1)
 
     @staticmethod
     def defaults() -> dict[str, float]:
@@ -124,7 +128,7 @@ class Optimizer:
         def part(i: int, size: int) -> None:
             start = 0
             for count, factor in self._rates:
-                first, last = (BLOCK * b for b in share(-(-count // BLOCK), i, size))
+                first, last = (BLOCK * b for b in chunk_bounds(-(-count // BLOCK), i, size))
                 part = slice(start + first, start + min(last, count))
                 arrays = [array[part] for array in (w, g, *self.arrays.values())]
                 self._update(arrays, learning_rate * factor)
@@ -213,7 +217,7 @@ OPTIMIZERS = {
 }
 
 
-@entry
+@kernel
 def _clip_value(g, limit):
     high = g.dtype.type(limit)
     low = -high
@@ -221,7 +225,7 @@ def _clip_value(g, limit):
         g[i] = low if g[i] < low else (high if g[i] > high else g[i])
 
 
-@entry
+@kernel
 def _scale(g, factor):
     f = g.dtype.type(factor)
     for i in range(g.size):
@@ -236,7 +240,7 @@ def _square_sum(block):
     return total
 
 
-@entry
+@kernel
 def _square_sums(g, sums, first, last):
     """sums[b] = the sum of squares of block b of g, for blocks first:last."""
     for b in range(first, last):
@@ -244,15 +248,15 @@ def _square_sums(g, sums, first, last):
         sums[b] = _square_sum(block)
 
 
-def norm(g: np.ndarray, team: Team | None = None) -> float:
+def norm(g: np.ndarray, team: ThreadTeam | None = None) -> float:
     """The length of g; NaN or infinity where g holds one."""
     blocks = -(-g.size // BLOCK)
     sums = np.zeros(blocks)
 
     def part(i: int, size: int) -> None:
-        _square_sums(g, sums, *share(blocks, i, size))
+        _square_sums(g, sums, *chunk_bounds(blocks, i, size))
 
-    (team or Team(1)).run(part, threads_for(g.size))
+    (team or ThreadTeam(1)).run(part, threads_for(g.size))
     return math.sqrt(sums.sum())
 
 
@@ -262,7 +266,7 @@ def clip_value_(g: np.ndarray, limit: float) -> None:
 
 
 def clip_norm_(
-    g: np.ndarray, limit: float, team: Team | None = None, length: float | None = None
+    g: np.ndarray, limit: float, team: ThreadTeam | None = None, length: float | None = None
 ) -> float:
     """Scale g, in place, to a length of at most limit (Pascanu et al. 2013); returns the length.
 

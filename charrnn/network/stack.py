@@ -8,17 +8,17 @@ import numpy as np
 
 from ..config import ModelConfig
 from .cells import CELLS
-from .jit import share
+from .jit import chunk_bounds
 from .kernels.cross_entropy import logits_of, losses_of, output_gradient
-from .kernels.dropout import drop, drop_, mixed
+from .kernels.dropout import drop, drop_, fold_in
 from .kernels.embedding import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.matmul import (
-    PANEL,
+    NR,
     input_product,
     output_product,
     padded,
-    room_for,
     weight_gradient,
+    workspace_size,
     zeros,
 )
 from .kernels.state import carry, vector_gradient
@@ -70,26 +70,26 @@ class Stack:
         self.scratch = lent.array((L, T, cell.PLANES, B, H))
         self.z = list(self.scratch)
         self.s = [lent.array((cell.STATES, T + 1, B, H)) for _ in range(L)]
-        self.kept = [lent.array((cell.KEPT, T, B, H)) for _ in range(L)]
+        self.kept = [lent.array((cell.SAVED, T, B, H)) for _ in range(L)]
         self.embedded = lent.array((T, B, padded(c.embedding_size)))
         self.logits = lent.array((T, B, padded(c.vocab_size)))
         self.losses = zeros((T, B), np.float64)
         if training:
-            model.prepare_to_learn()
+            model.prepare_backward()
             self.dropped = [zeros((T, B, H), dtype) if c.dropout else None for _ in range(L)]
             self.dh = zeros((T + 1, B, H), dtype)
             self.carry_gradient = zeros((B, H), dtype)
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, padded(c.embedding_size)), dtype)
             self.gradients = Parameters(c, dtype)
-            room = room_for(max(H, padded(c.embedding_size)))
+            room = workspace_size(max(H, padded(c.embedding_size)))
             self.room = [zeros((room,), model.element) for _ in range(model.team.size)]
 
     @staticmethod
     def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:
         """The memory that all of it needs in training, without the weights and their gradients."""
         c, cell = config, CELLS[config.cell]
-        layer = padded(c.hidden_size) * (cell.PLANES + cell.STATES + cell.KEPT + 1)
+        layer = padded(c.hidden_size) * (cell.PLANES + cell.STATES + cell.SAVED + 1)
         rest = padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
         return 4 * steps * batch_size * (c.num_layers * layer + rest)
 
@@ -116,7 +116,7 @@ class Stack:
         """Fill `logits` for x (T or fewer, B) int32."""
 
         def part(i: int, size: int) -> None:
-            self._forward_rows(x, None, *share(self.batch_size, i, size))
+            self._forward_rows(x, None, *chunk_bounds(self.batch_size, i, size))
 
         self.model.team.run(part, self.threads)
 
@@ -129,7 +129,7 @@ class Stack:
         """
 
         def part(i: int, size: int) -> None:
-            first, last = share(self.batch_size, i, size)
+            first, last = chunk_bounds(self.batch_size, i, size)
             for step in range(steps):
                 self._forward_rows(x, None, first, last)
                 for s in self.s:
@@ -143,7 +143,7 @@ class Stack:
         steps, vocab_size = x.shape[0], self.model.config.vocab_size
 
         def part(i: int, size: int) -> None:
-            rows = share(self.batch_size, i, size)
+            rows = chunk_bounds(self.batch_size, i, size)
             self._forward_rows(x, None, *rows)
             losses_of(
                 self.logits, y, self.losses, vocab_size, self.model.dtype.type(1), steps, *rows
@@ -158,7 +158,7 @@ class Stack:
         steps = x.shape[0]
 
         def rows(i: int, size: int) -> None:
-            first, last = share(self.batch_size, i, size)
+            first, last = chunk_bounds(self.batch_size, i, size)
             self._forward_rows(x, dropout_seed, first, last)
             self._backward_rows(x, y, dropout_seed, first, last)
 
@@ -201,7 +201,7 @@ class Stack:
 
     def _dropout(self, layer: int, seed: int) -> tuple[int, float]:
         """The seed and the rate of a layer's dropout."""
-        return mixed(seed, layer), self.model.config.dropout
+        return fold_in(seed, layer), self.model.config.dropout
 
     def _backward_rows(self, x, y, dropout_seed, first: int, last: int) -> None:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
@@ -228,32 +228,32 @@ class Stack:
         """This thread's share of the columns of every gradient."""
         m, cell, steps, room = self.model, self.model.cell, x.shape[0], self.room[i]
         grads = self.gradients.stored
-        panels = padded(m.config.hidden_size) // PANEL
+        panels = padded(m.config.hidden_size) // NR
         for k, z in enumerate(self.z):
             dw, db = grads[f"rnn.weight_ih_l{k}"], grads[f"rnn.bias_ih_l{k}"]
-            first, last = share(cell.GATES * panels, i, size)
+            first, last = chunk_bounds(cell.GATES * panels, i, size)
             if self._is_look_up(k):
-                columns = first * PANEL, last * PANEL
+                columns = first * NR, last * NR
                 look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
             else:
                 inputs = self._input(k, dropout_seed)
                 weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, room)
             dw, db = grads[f"rnn.weight_hh_l{k}"], grads[f"rnn.bias_hh_l{k}"]
             for gate, planes, operand in _by_operand(cell):
-                first, last = share(len(planes) * panels, i, size)
+                first, last = chunk_bounds(len(planes) * panels, i, size)
                 source = self.s[k][0] if operand < 0 else self.kept[k][operand]
                 weight_gradient(source, z, planes, gate, dw, db, steps, first, last, room)
-            columns = tuple(PANEL * p for p in share(panels, i, size))
+            columns = tuple(NR * p for p in chunk_bounds(panels, i, size))
             for name, (plane, state, shift) in cell.EXTRA.items():
                 dw = grads[f"rnn.{name}_l{k}"]
                 vector_gradient(z, plane, self.s[k][state], shift, dw, steps, *columns)
         dw, db = grads["output.weight"], grads["output.bias"]
-        first, last = share(dw.shape[2] // PANEL, i, size)
+        first, last = chunk_bounds(dw.shape[2] // NR, i, size)
         dlogits = self.logits[:, None]
         inputs = self._above(-1, dropout_seed)
         weight_gradient(inputs, dlogits, _FIRST, 0, dw, db, steps, first, last, room)
         if m.config.embedding_size:
-            columns = share(self.d_embedded.shape[2], i, size)
+            columns = chunk_bounds(self.d_embedded.shape[2], i, size)
             embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
 
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ..errors import FilePath, explained, printable, shown
+from ..errors import FilePath, display_path, escape_unprintable, os_errors_as
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> No
     symbolic link stays, its target is replaced. Raises CharRNNError when the file cannot be
     written.
     """
-    with explained(f"cannot write {shown(path)}"):
+    with os_errors_as(f"cannot write {display_path(path)}"):
         target = resolve_target(path)
         with _temporary_sibling(target) as temporary:
             with open(temporary, "xb") as file:
@@ -44,8 +44,8 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> No
 
 def require_writable(path: FilePath) -> None:
     """Raises CharRNNError when write_atomically could not write `path`: to know it in time."""
-    failure = f"cannot write {shown(path)}"
-    with explained(failure), _temporary_sibling(resolve_target(path)) as temporary:
+    failure = f"cannot write {display_path(path)}"
+    with os_errors_as(failure), _temporary_sibling(resolve_target(path)) as temporary:
         open(temporary, "xb").close()
 
 
@@ -54,7 +54,7 @@ def resolve_target(path: FilePath) -> str:
     target = os.path.realpath(os.fsdecode(path))
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"there is no folder {printable(folder)}")
+        raise FileNotFoundError(f"there is no folder {escape_unprintable(folder)}")
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(os.stat(target).st_mode):  # never replace a device
             raise OSError("it is a folder or a device, not a file")

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ..errors import CharRNNError, FilePath, printable, reason, shown
+from ..errors import CharRNNError, FilePath, display_path, error_reason, escape_unprintable
 from ..text.vocabulary import Vocabulary
 from .atomic import write_atomically
 
@@ -94,7 +94,7 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         content, tensors = _read(file, MODEL_KEY)
         config, training = content.get("config"), content.get("training")
         if not (isinstance(config, dict) and isinstance(training, dict)):
-            raise damaged("it holds no configuration")
+            raise corrupt_file("it holds no configuration")
         _check_tensors(tensors, config, tensor_shapes)
         vocabulary = _vocabulary(content.get("vocabulary", ""), config)
         return ModelFile(tensors, config, vocabulary, training, content["format_version"])
@@ -111,7 +111,7 @@ def load_state(path: FilePath) -> tuple[Arrays, dict[str, Any]]:
         content, arrays = _read(file, STATE_KEY)
         info = content.get("info")
         if not isinstance(info, dict):
-            raise damaged("it tells nothing of a run")
+            raise corrupt_file("it tells nothing of a run")
         return arrays, info
 
 
@@ -150,7 +150,7 @@ def _description(array: np.ndarray) -> dict[str, Any]:
 @contextlib.contextmanager
 def _opened(path: FilePath, if_missing: str) -> Iterator[BinaryIO]:
     """The file, open; any error met while it is read and checked becomes one that names it."""
-    name = shown(path)
+    name = display_path(path)
     try:
         if stat.S_ISFIFO(os.stat(path).st_mode):  # has no size to check numbers against
             raise OSError("it is a pipe, not a file")
@@ -161,7 +161,7 @@ def _opened(path: FilePath, if_missing: str) -> Iterator[BinaryIO]:
     except CharRNNError as error:
         raise CharRNNError(f"{name}: {error}") from None
     except (OSError, ValueError, MemoryError) as error:
-        raise CharRNNError(f"cannot read {name}: {reason(error)}.") from error
+        raise CharRNNError(f"cannot read {name}: {error_reason(error)}.") from error
 
 
 def _read(file: BinaryIO, key: str) -> tuple[dict[str, Any], Arrays]:
@@ -177,7 +177,7 @@ def _read(file: BinaryIO, key: str) -> tuple[dict[str, Any], Arrays]:
     _check_version(content.get("format_version"))
     arrays = {entry.name: _array(file, entry) for entry in _entries(header, num_bytes)}
     if metadata.get("sha256") != _digest(text, arrays):
-        raise damaged("its checksum is wrong")
+        raise corrupt_file("its checksum is wrong")
     return content, arrays
 
 
@@ -192,7 +192,7 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     if num_bytes > size - 8:
         raise _truncated(size, 8 + num_bytes)
     if not 2 <= num_bytes <= MAX_HEADER_BYTES:
-        raise damaged(f"its header has {num_bytes:,} bytes")
+        raise corrupt_file(f"its header has {num_bytes:,} bytes")
     text = b"{" + file.read(num_bytes - 1)
     return _parsed(text.decode("utf-8", "replace")), size - 8 - num_bytes
 
@@ -200,13 +200,13 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
 def _parsed(text: str) -> dict[str, Any]:
     """The JSON object `text`, of bounded size and depth, no key twice."""
     if sum(map(text.count, "[{,")) > MAX_HEADER_ITEMS:
-        raise damaged("its header is too large")
+        raise corrupt_file("its header is too large")
     try:
         value = json.loads(text, object_pairs_hook=_without_duplicates, parse_int=_bounded_int)
     except (ValueError, RecursionError):
-        raise damaged("its header is not valid JSON") from None
+        raise corrupt_file("its header is not valid JSON") from None
     if not isinstance(value, dict) or _depth_exceeds(MAX_DEPTH, value):
-        raise damaged("its header is not a plain JSON object")
+        raise corrupt_file("its header is not a plain JSON object")
     return value
 
 
@@ -232,7 +232,7 @@ def _depth_exceeds(limit: int, value: Any) -> bool:
 
 def _check_version(version: Any) -> None:
     if type(version) is not int or version < 1:
-        raise damaged("it has no format version")
+        raise corrupt_file("it has no format version")
     if version > FORMAT_VERSION:
         raise CharRNNError(
             f"the file has format version {version}, and this charrnn knows {FORMAT_VERSION} only: "
@@ -246,12 +246,12 @@ def _entries(header: dict[str, Any], num_bytes: int) -> list[_Entry]:
     end = 0
     for entry in entries:
         if entry.begin != end:
-            raise damaged("its arrays overlap or leave a gap")
+            raise corrupt_file("its arrays overlap or leave a gap")
         end = entry.end
     if end > num_bytes:
         raise _truncated(num_bytes, end)
     if end < num_bytes:
-        raise damaged(f"{num_bytes - end:,} bytes follow its arrays")
+        raise corrupt_file(f"{num_bytes - end:,} bytes follow its arrays")
     return entries
 
 
@@ -261,11 +261,11 @@ def _entry(name: str, description: Any) -> _Entry:
         shape = tuple(description["shape"])
         begin, end = description["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise damaged(f"it does not describe the array {_quoted(name)}") from None
+        raise corrupt_file(f"it does not describe the array {_quoted(name)}") from None
     sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and len(shape) <= MAX_DIMS
     sound = sound and math.prod(max(n, 1) for n in shape) <= MAX_VALUES
     if not sound or end - begin != math.prod(shape) * dtype.itemsize:
-        raise damaged(f"the size of the array {_quoted(name)} is wrong")
+        raise corrupt_file(f"the size of the array {_quoted(name)} is wrong")
     return _Entry(begin, end, name, dtype, shape)
 
 
@@ -281,41 +281,43 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
     """Raises CharRNNError unless `tensors` are those that `config` asks for, float32, finite."""
     layers = config.get("num_layers")
     if isinstance(layers, int) and layers > len(tensors):  # or tensor_shapes might not return
-        raise damaged(f"it has {len(tensors)} tensors for {layers} layers")
+        raise corrupt_file(f"it has {len(tensors)} tensors for {layers} layers")
     try:
         expected = {name: tuple(shape) for name, shape in tensor_shapes(config).items()}
     except (CharRNNError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise damaged(
-            f"its configuration is impossible: {printable(str(error)[:200].rstrip('.'))}"
+        raise corrupt_file(
+            f"its configuration is impossible: {escape_unprintable(str(error)[:200].rstrip('.'))}"
         ) from None
     found = {name: tensor.shape for name, tensor in tensors.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             shapes = f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}"
-            raise damaged(f"the tensor {_quoted(name)} is {shapes}")
+            raise corrupt_file(f"the tensor {_quoted(name)} is {shapes}")
         if tensors[name].dtype != np.float32:
-            raise damaged(f"the tensor {_quoted(name)} is not of float32")
+            raise corrupt_file(f"the tensor {_quoted(name)} is not of float32")
         if not np.isfinite(tensors[name]).all():
-            raise damaged(f"the tensor {_quoted(name)} holds values that are not finite")
+            raise corrupt_file(f"the tensor {_quoted(name)} holds values that are not finite")
 
 
 def _vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
     if not isinstance(characters, str | None):
-        raise damaged("its vocabulary is not a string")
+        raise corrupt_file("its vocabulary is not a string")
     vocabulary = Vocabulary(characters)
     if len(vocabulary) != config.get("vocab_size"):
-        raise damaged(f"its vocabulary has {len(vocabulary)} characters, its configuration not")
+        raise corrupt_file(
+            f"its vocabulary has {len(vocabulary)} characters, its configuration not"
+        )
     return vocabulary
 
 
-def damaged(how: str) -> CharRNNError:
+def corrupt_file(how: str) -> CharRNNError:
     """The error for a file that says it is charrnn's, but cannot be what charrnn wrote."""
     return CharRNNError(f"the file is damaged ({how}): restore it from a copy or train anew.")
 
 
 def _truncated(found: int, needed: int) -> CharRNNError:
-    return damaged(f"truncated: {found:,} bytes of {needed:,}")
+    return corrupt_file(f"truncated: {found:,} bytes of {needed:,}")
 
 
 def _quoted(name: str) -> str:
-    return f"'{printable(name[:80])}'"
+    return f"'{escape_unprintable(name[:80])}'"

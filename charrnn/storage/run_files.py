@@ -9,7 +9,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import CharRNNError, FilePath, UsageError, explained, shown
+from ..errors import CharRNNError, FilePath, UsageError, display_path, os_errors_as
 from .atomic import hidden_sibling, require_writable, resolve_target, write_atomically
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ def run_files(output: FilePath) -> RunFiles:
     return RunFiles(Path(output), Path(f"{stem}.state.safetensors"), Path(f"{stem}.log.jsonl"))
 
 
-def claim(output: FilePath, *, resume: bool, overwrite: bool) -> Hold:
+def acquire_run(output: FilePath, *, resume: bool, overwrite: bool) -> RunLock:
     """A hold on a run that may be started, or resumed, and can be written.
 
     Raises CharRNNError when its files cannot be written, another process holds it or there is
     nothing to resume, UsageError when there is what must not be replaced unasked.
     """
     files = run_files(output)
-    hold = Hold(output)
+    hold = RunLock(output)
     with contextlib.ExitStack() as on_error:
         on_error.callback(hold.release)
         for file in files:  # not sooner: another run might be writing them
@@ -47,19 +47,19 @@ def claim(output: FilePath, *, resume: bool, overwrite: bool) -> Hold:
         existing = [file for file in files if file.exists()]
         if existing and not (resume or overwrite):
             raise UsageError(
-                f"{shown(existing[0])} exists: --resume goes on with that run, --overwrite "
+                f"{display_path(existing[0])} exists: --resume goes on with that run, --overwrite "
                 "replaces it, -o gives the new one another name."
             )
         if resume and not files.state.exists():
             raise CharRNNError(
-                f"{shown(files.state)} is not there, so there is no run to resume: "
+                f"{display_path(files.state)} is not there, so there is no run to resume: "
                 "leave --resume out to start one."
             )
         on_error.pop_all()
     return hold
 
 
-class Hold:
+class RunLock:
     """This process's hold on the run `output`, exclusive, from now until it is released.
 
     It is a lock on the hidden file `.<name>.lock` beside the model, and ends with the process,
@@ -68,10 +68,10 @@ class Hold:
     """
 
     def __init__(self, output: FilePath) -> None:
-        with explained(f"cannot write {shown(output)}"):
+        with os_errors_as(f"cannot write {display_path(output)}"):
             folder, name = os.path.split(resolve_target(output).removesuffix(".safetensors"))
             path = os.path.join(folder, hidden_sibling(name, "lock"))
-            descriptor = _locked(path, shown(output))
+            descriptor = _locked(path, display_path(output))
         self.release = weakref.finalize(self, _unlocked, descriptor, path)
 
 
@@ -140,7 +140,7 @@ class Log:
 
     def write(self) -> None:
         """Bring the file up to date. Raises CharRNNError when it cannot be written."""
-        with explained(f"cannot write {shown(self._path)}"):
+        with os_errors_as(f"cannot write {display_path(self._path)}"):
             if _size(self._path) != self._written:
                 self._written = None
                 write_atomically(self._path, [self._content])
@@ -152,7 +152,10 @@ class Log:
     def flush(self) -> None:
         """`write`, and have it on the disk when this returns."""
         self.write()
-        with explained(f"cannot write {shown(self._path)}"), open(self._path, "ab") as file:
+        with (
+            os_errors_as(f"cannot write {display_path(self._path)}"),
+            open(self._path, "ab") as file,
+        ):
             os.fsync(file.fileno())
 
 

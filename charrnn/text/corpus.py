@@ -22,14 +22,21 @@ from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import CharRNNError, FilePath, UsageError, explained, printable, shown
-from .disk_ids import StoredIds
+from ..errors import (
+    CharRNNError,
+    FilePath,
+    UsageError,
+    display_path,
+    escape_unprintable,
+    os_errors_as,
+)
+from .disk_ids import DiskIds
 from .vocabulary import Vocabulary, code_points
 
 CHUNK_BYTES = 1 << 18  # bytes read at a time: what is made of them stays in the second cache
 SMALL_BYTES = 1 << 24  # ids, or a copy of standard input, up to this size stay in memory
 
-Ids = np.ndarray | StoredIds
+Ids = np.ndarray | DiskIds
 Opener = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
 
 
@@ -43,7 +50,7 @@ class Corpus:
     encoding: str  # its name, or "bytes"
     names: tuple[str, ...]  # the files, as they were given
     num_bytes: int  # bytes read
-    left_out: str = ""  # the unknown characters skipped, each once, sorted
+    skipped_characters: str = ""  # the unknown characters skipped, each once, sorted
 
 
 def read_corpus(
@@ -78,10 +85,12 @@ def read_corpus(
             vocabulary, unknown = _vocabulary_of(reader), "skip"
             if vocabulary is None:
                 raise _empty(inputs)
-        left_out = set()
-        ids = _joined(_encoded(reader, vocabulary, unknown, left_out), vocabulary.dtype, folder)
+        skipped_characters = set()
+        ids = _joined(
+            _encoded(reader, vocabulary, unknown, skipped_characters), vocabulary.dtype, folder
+        )
     if len(ids) == 0:
-        raise _empty(inputs, left_out)
+        raise _empty(inputs, skipped_characters)
     return Corpus(
         ids=ids,
         vocabulary=vocabulary,
@@ -89,16 +98,16 @@ def read_corpus(
         encoding=codec or "bytes",
         names=tuple(map(os.fsdecode, paths)),
         num_bytes=reader.num_bytes,
-        left_out="".join(sorted(left_out)),
+        skipped_characters="".join(sorted(skipped_characters)),
     )
 
 
-def require_learnable(corpus: Corpus) -> None:
+def require_varied(corpus: Corpus) -> None:
     """Raises CharRNNError for a text of one repeated character: it holds nothing to learn."""
     ids = corpus.ids
     parts = (ids[i : i + CHUNK_BYTES] for i in range(0, len(ids), CHUNK_BYTES))
     if all((part == ids[0]).all() for part in parts):
-        character = printable(corpus.vocabulary.decode(ids[:1]))
+        character = escape_unprintable(corpus.vocabulary.decode(ids[:1]))
         raise CharRNNError(
             f"the text is one character, '{character}', {len(ids):,} times: "
             "there is nothing to learn, give another text."
@@ -114,12 +123,12 @@ def split(ids: Ids, val_fraction: float) -> tuple[Ids, Ids]:
         raise UsageError(f"the validation fraction must be from 0 to below 1, not {val_fraction}.")
     num_val = math.floor(len(ids) * val_fraction)
     end = len(ids) - num_val if num_val >= 2 else len(ids)
-    if isinstance(ids, StoredIds):
+    if isinstance(ids, DiskIds):
         return ids.part(0, end), ids.part(end, len(ids))
     return ids[:end], ids[end:]
 
 
-def fit(num_train_ids: int, batch_size: int, seq_length: int) -> tuple[int, int]:
+def clamp_batch_shape(num_train_ids: int, batch_size: int, seq_length: int) -> tuple[int, int]:
     """(batch_size, seq_length), made smaller where a short text needs it.
 
     An epoch should have 4 chunks or more: first the batch shrinks, to make its streams longer,
@@ -136,7 +145,7 @@ def fit(num_train_ids: int, batch_size: int, seq_length: int) -> tuple[int, int]
     return batch_size, seq_length
 
 
-class Streams:
+class BatchStreams:
     """`ids` (n,) cut into B parallel streams, read in chunks of T steps (truncated BPTT).
 
     Stream b is ids[b*S : b*S + S + 1] with S = (n - 1) // B: chunk k + 1 continues chunk k in
@@ -152,7 +161,7 @@ class Streams:
         self.num_chunks = len(self._starts)
         self.chars_per_epoch = steps * batch_size
 
-    def chars_until(self, chunks: int) -> int:
+    def chars_in_chunks(self, chunks: int) -> int:
         """How many characters so many chunks have, over all epochs."""
         epochs, k = divmod(chunks, self.num_chunks)
         return epochs * self.chars_per_epoch + k * self.seq_length * self.batch_size
@@ -215,7 +224,7 @@ def _input(path: FilePath, folder: FilePath | None, stack: contextlib.ExitStack)
     """What reads `path` as often as needed: a pipe is first copied to a temporary file."""
     if path == "-":
         return _spooled("standard input", _standard_input, folder, stack)
-    name = shown(path)
+    name = display_path(path)
     with _reading(name):
         status = os.stat(path)
     if stat.S_ISREG(status.st_mode):
@@ -280,13 +289,16 @@ def _vocabulary_of(pieces: Iterable[str]) -> Vocabulary | None:
 
 
 def _encoded(
-    pieces: Iterable[str | bytes], vocabulary: Vocabulary, unknown: str, left_out: set[str]
+    pieces: Iterable[str | bytes],
+    vocabulary: Vocabulary,
+    unknown: str,
+    skipped_characters: set[str],
 ) -> Iterator[np.ndarray]:
-    """The ids of each piece; the characters skipped are added to `left_out`."""
+    """The ids of each piece; the characters skipped are added to `skipped_characters`."""
     for text in pieces:
         ids = vocabulary.encode(text, unknown)
         if len(ids) < len(text):
-            left_out.update(vocabulary.unknown(text))
+            skipped_characters.update(vocabulary.unknown(text))
         yield ids
 
 
@@ -299,7 +311,7 @@ def _joined(arrays: Iterable[np.ndarray], dtype: np.dtype, folder: FilePath | No
         with _storing(folder):
             file.flush()
         if file.tell() > SMALL_BYTES:
-            return StoredIds(file, dtype)
+            return DiskIds(file, dtype)
         file.seek(0)
         return np.frombuffer(file.read(), dtype)
 
@@ -316,26 +328,27 @@ def _codec_name(encoding: str) -> str:
         codecs.getincrementaldecoder(encoding)
     except (LookupError, ValueError):
         raise UsageError(
-            f"unknown encoding '{printable(encoding)}': utf-8, utf-16, latin-1 and cp1252 are some."
+            f"unknown encoding '{escape_unprintable(encoding)}': "
+            "utf-8, utf-16, latin-1 and cp1252 are some."
         ) from None
     # utf-8-sig is utf-8 here: the mark is dropped anyway.
     return codecs.lookup(encoding).name.removesuffix("-sig")
 
 
 def _reading(name: str) -> contextlib.AbstractContextManager[None]:
-    return explained(f"cannot read {name}")
+    return os_errors_as(f"cannot read {name}")
 
 
 def _storing(folder: FilePath | None) -> contextlib.AbstractContextManager[None]:
-    where = shown(folder) if folder else "the folder that TMPDIR names"
-    return explained(f"cannot keep temporary files in {where}")
+    where = display_path(folder) if folder else "the folder that TMPDIR names"
+    return os_errors_as(f"cannot keep temporary files in {where}")
 
 
 def _undecodable(name: str, codec: str, error: UnicodeError, num_bytes: int) -> CharRNNError:
     """The error for bytes that are no text, the last `num_bytes` read so far included."""
     advice = "name its encoding with --encoding, or model its bytes with --bytes."
     if not isinstance(error, UnicodeDecodeError):  # such as a missing byte-order mark
-        return CharRNNError(f"{name} is not {codec}: {printable(str(error))}; {advice}")
+        return CharRNNError(f"{name} is not {codec}: {escape_unprintable(str(error))}; {advice}")
     # The codec saw the last chunk, preceded by bytes it had held back from the one before.
     offset = num_bytes - len(error.object) + error.start
     found = error.object[error.start : error.end][:8].hex(" ")
@@ -344,8 +357,8 @@ def _undecodable(name: str, codec: str, error: UnicodeError, num_bytes: int) -> 
     )
 
 
-def _empty(inputs: list[_Input], left_out: Iterable[str] = ()) -> CharRNNError:
-    if left_out:
+def _empty(inputs: list[_Input], skipped_characters: Iterable[str] = ()) -> CharRNNError:
+    if skipped_characters:
         return CharRNNError(f"the model knows no character of {_listed(inputs)}.")
     return CharRNNError(f"no text: {_listed(inputs)} is empty.")
 

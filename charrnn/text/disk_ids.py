@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..errors import explained
+from ..errors import os_errors_as
 
 
-class StoredIds:
+class DiskIds:
     """Ids (n,) of `dtype` in a file, which stays open as long as they: `ids[a:b]` reads an array.
 
     They are not mapped: a map takes as much address space as the text is long, more than
@@ -35,14 +35,14 @@ class StoredIds:
             return self[index : index + 1 or None][0]
         start, end, _ = index.indices(self._count)
         ids = np.empty(max(end - start, 0), self.dtype)
-        with explained("cannot read back the text, which is kept in a temporary file"):
+        with os_errors_as("cannot read back the text, which is kept in a temporary file"):
             _read_into(ids, self._file, (self._start + start) * self.dtype.itemsize)
         return ids
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
-    def part(self, start: int, end: int) -> StoredIds:
+    def part(self, start: int, end: int) -> DiskIds:
         """The same as `ids[start:end]`, but nothing is read."""
         part = copy.copy(self)
         part._start, part._count = self._start + start, end - start

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import CharRNNError, printable
+from ..errors import CharRNNError, escape_unprintable
 
 # The surrogates that surrogateescape cannot turn back into a byte.
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -22,14 +22,14 @@ class UnknownCharacters(CharRNNError):
     def __init__(self, characters: str):
         self.characters = characters
         super().__init__(
-            f"the model has never seen {named(characters)}: --unknown skip leaves such characters "
-            "out."
+            f"the model has never seen {describe_characters(characters)}: "
+            "--unknown skip leaves such characters out."
         )
 
 
-def named(characters: str) -> str:
+def describe_characters(characters: str) -> str:
     """Characters as a message names them, the first ten."""
-    names = ", ".join(f"'{printable(c)}' (U+{ord(c):04X})" for c in characters[:10])
+    names = ", ".join(f"'{escape_unprintable(c)}' (U+{ord(c):04X})" for c in characters[:10])
     return f"{names} and {len(characters) - 10} more" if len(characters) > 10 else names
 
 

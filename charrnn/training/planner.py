@@ -16,8 +16,8 @@ import numpy as np
 
 from ..config import ModelConfig, TrainOptions
 from ..network.optimizers import OPTIMIZERS
-from ..text.corpus import Ids, Streams, fit
-from .trainer import Learner
+from ..text.corpus import BatchStreams, Ids, clamp_batch_shape
+from .trainer import Trainer
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
 TRIAL_SECONDS = 1.2
@@ -95,7 +95,9 @@ def fit_to_time(
     seconds -= num_val / (rate * VALIDATION_RATE)  # the best weights are measured on all of it
     looks = max(LEAST_VAL_CHARS, VALIDATING / 10 * seconds * rate * VALIDATION_RATE)
     val_chars = min(num_val, int(looks))
-    streams = Streams(train_ids, *fit(len(train_ids), options.batch_size, options.seq_length))
+    streams = BatchStreams(
+        train_ids, *clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
+    )
     epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
     steps = max(1, int(min(epochs, MOST_PASSES) * streams.num_chunks))
     options = replace(options, steps=steps, val_chars=max(val_chars, 1))
@@ -153,7 +155,9 @@ def _epochs(characters: float, per_epoch: int, num_val: int) -> float:
 def _weights(config: ModelConfig) -> int:
     """Multiplications a character: all weights but what is looked up."""
     shapes = config.tensor_shapes()
-    return sum(math.prod(shape) for name, shape in shapes.items() if name != config.looked_up)
+    return sum(
+        math.prod(shape) for name, shape in shapes.items() if name != config.lookup_table_name
+    )
 
 
 def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regularisation:
@@ -176,9 +180,9 @@ def _weight_decay(shrinking: float, options: TrainOptions) -> float:
 
 def _characters_a_second(train_ids, config, options, threads) -> float:
     """The speed of training, measured: at least three steps after one that does not count."""
-    shape = fit(len(train_ids), options.batch_size, options.seq_length)
-    learner = Learner(config, options, np.random.default_rng(0), threads, *shape)
-    x, y = Streams(train_ids, *shape).chunk(0)
+    shape = clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
+    learner = Trainer(config, options, np.random.default_rng(0), threads, *shape)
+    x, y = BatchStreams(train_ids, *shape).chunk(0)
     times = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()

@@ -16,19 +16,19 @@ import numpy as np
 
 from ..config import ModelConfig, TrainOptions, tensor_shapes
 from ..errors import CharRNNError
-from ..evaluation.loss import Validation
+from ..evaluation.loss import Validator
 from ..generation.sampler import generate
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
 from ..network.parameters import Parameters
-from ..storage.checkpoint import Arrays, damaged, load_model
-from ..storage.run_files import Hold, RunFiles
-from ..text.corpus import Corpus, Streams, fit, split
+from ..storage.checkpoint import Arrays, corrupt_file, load_model
+from ..storage.run_files import RunFiles, RunLock
+from ..text.corpus import BatchStreams, Corpus, clamp_batch_shape, split
 from .planner import MOST_PASSES, Plan
 from .report import Report, Summary
-from .run_writer import Best, Saves
-from .state import Progress, State, blamed_on
-from .trainer import Learner
+from .run_writer import BestWeights, RunWriter
+from .state import Progress, State, corrupt_if_invalid
+from .trainer import Trainer
 
 MAX_STEPS = 2**53  # a run without end; `epochs` may ask for infinitely many
 DIVERGED = 3.0  # times the first loss, beyond which a run has blown up (char-rnn's measure)
@@ -47,7 +47,7 @@ class Diverged(CharRNNError):
         self.how = how
 
 
-class Run:
+class TrainingRun:
     """A model in training. Iterate, once, to train; each step gives a Report.
 
     `stop()` ends the iteration after the step in hand, saved; `finished` tells whether all steps
@@ -62,7 +62,7 @@ class Run:
         corpus: Corpus,
         plan: Plan,
         files: RunFiles,
-        hold: Hold,
+        hold: RunLock,
         threads: int,
         save_every: float,
     ) -> None:
@@ -70,16 +70,16 @@ class Run:
         self.config, self.options = config, options = plan.config, plan.options
         self._hold, self._save_every = hold, save_every
         train_ids, val_ids = split(corpus.ids, options.val_fraction)
-        shape = fit(len(train_ids), options.batch_size, options.seq_length)
-        self.streams = Streams(train_ids, *shape)
+        shape = clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
+        self.streams = BatchStreams(train_ids, *shape)
         self.rng = np.random.default_rng(options.seed)
-        self.learner = Learner(config, options, self.rng, threads, *shape)
+        self.learner = Trainer(config, options, self.rng, threads, *shape)
         self._held_out = val_ids[: TrainOptions.val_chars + 1]
         self._validation = self._validation_of(options.val_chars)
         self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
         if plan.seconds is not None:
             self._end_with_a_pass()
-        self._saves = Saves(files, config, corpus.vocabulary)
+        self._saves = RunWriter(files, config, corpus.vocabulary)
         self.held_out_loss: float | None = None  # of the best weights, once the run has finished
         self._has_best = False  # in memory or, a run resumed, in the model file
         self._seconds_before = 0.0  # of training, in processes before this one
@@ -91,13 +91,13 @@ class Run:
     def model(self) -> Model:
         return self.learner.model
 
-    def _validation_of(self, most: int) -> Validation | None:
+    def _validation_of(self, most: int) -> Validator | None:
         """What measures the loss on `most` of what is held out; None if that is too little."""
         ids = self._held_out
         if len(ids) < 2:
             return None
         rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
-        return Validation(self.model, ids, rows, most, self.learner.stack)
+        return Validator(self.model, ids, rows, most, self.learner.stack)
 
     def _all_steps(self) -> int:
         """Updates of the whole run, as far as is known now."""
@@ -192,7 +192,9 @@ class Run:
             self.held_out_loss = self._validation_of(len(self._held_out)).loss()
         finally:
             self.model.load_state_dict(last)
-        self._saves.keep(Best(best.tensors, best.training | {"val_loss": self.held_out_loss}))
+        self._saves.keep(
+            BestWeights(best.tensors, best.training | {"val_loss": self.held_out_loss})
+        )
 
     def _advance(self) -> Report:
         """One update of the weights, with what comes after some of them."""
@@ -271,12 +273,12 @@ class Run:
             return self._best().tensors
         return Model(self.config, np.random.default_rng(self.options.seed)).state_dict()
 
-    def _best(self) -> Best:
+    def _best(self) -> BestWeights:
         """The best weights, from memory or the model file."""
         if self._saves.best:
             return self._saves.best
         file = load_model(self.files.model, tensor_shapes)
-        return Best(file.tensors, file.training)
+        return BestWeights(file.tensors, file.training)
 
     def _require_finite(self) -> None:
         """Raise Diverged before bad weights are saved: good gradients can make them."""
@@ -298,7 +300,7 @@ class Run:
             at.best_val_loss = loss
             self._keep()
             self._saves.model()
-        elif at.step < at.total_steps and at.learns_by_heart(self.options.patience):
+        elif at.step < at.total_steps and at.should_stop_early(self.options.patience):
             at.plan(at.step)
             self._notices.append(
                 "stopped early: what is held out is predicted no better, while the rest is "
@@ -339,9 +341,9 @@ class Run:
 
     def _report(self, learning_rate: float, logged: bool) -> Report:
         at, seconds = self.progress, self._seconds()
-        chars = self.streams.chars_until(at.step)
+        chars = self.streams.chars_in_chunks(at.step)
         step_then, then = self._speed_since
-        speed = (chars - self.streams.chars_until(step_then)) / max(seconds - then, 1e-9)
+        speed = (chars - self.streams.chars_in_chunks(step_then)) / max(seconds - then, 1e-9)
         if at.step == self._first_step:  # which may have waited for code to be compiled
             self._speed_since = at.step, seconds
         return Report(
@@ -366,7 +368,7 @@ class Run:
             "steps": at.step,
             "total_steps": at.total_steps,
             "epochs": at.step / self.streams.num_chunks,
-            "characters": self.streams.chars_until(at.step),
+            "characters": self.streams.chars_in_chunks(at.step),
             "train_loss": at.history[-1][1] if at.history else None,
             "val_loss": at.val_loss,
             "history": list(at.history),
@@ -374,7 +376,7 @@ class Run:
         }
         # In the place of those before, which no file needs any more.
         tensors = self.model.state_dict(into=self._saves.best and self._saves.best.tensors)
-        self._saves.keep(Best(tensors, training))
+        self._saves.keep(BestWeights(tensors, training))
         self._has_best = True
 
     def news(self) -> str | None:
@@ -401,8 +403,8 @@ class Run:
         flat = {"weights": self.model.parameters.flat} | self.learner.optimizer.arrays
         longer = state.progress.total_steps > self._all_steps() and not state.progress.deadline
         if state.groups.keys() != flat.keys() or longer:
-            with blamed_on(self.files.state):
-                raise damaged("it is not of its options")
+            with corrupt_if_invalid(self.files.state):
+                raise corrupt_file("it is not of its options")
         for name, array in flat.items():
             array[:] = _flat(state.groups[name], self.config)
         self.model.pack()

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import ModelConfig
-from ..errors import CharRNNError, explained, shown
+from ..errors import CharRNNError, display_path, os_errors_as
 from ..storage.checkpoint import Arrays, save_model
 from ..storage.run_files import Log, RunFiles
 from ..text.vocabulary import Vocabulary
 from .state import State
 
 
-class Best(NamedTuple):
+class BestWeights(NamedTuple):
     """The best weights so far, and what the model file tells of them."""
 
     tensors: Arrays
     training: dict[str, Any]
 
 
-class Saves:
+class RunWriter:
     """Writes a run's model, state and log. What cannot be written now is tried again later.
 
     `best` are the weights to be written; None: the file has the best there are, or there are none.
@@ -34,7 +34,7 @@ class Saves:
 
     def __init__(self, files: RunFiles, config: ModelConfig, vocabulary: Vocabulary) -> None:
         self.files, self._config, self._vocabulary = files, config, vocabulary
-        self.best: Best | None = None
+        self.best: BestWeights | None = None
         self._best_is_saved = False
         self._log = Log(files.log)
         self._saved, self._saved_step = time.monotonic(), 0
@@ -60,7 +60,7 @@ class Saves:
         self._log = Log(self.files.log, content)
         return seconds
 
-    def keep(self, best: Best) -> None:
+    def keep(self, best: BestWeights) -> None:
         self.best, self._best_is_saved = best, False
 
     def all(self, state: State) -> None:
@@ -127,7 +127,7 @@ def _log_until(step: int, path: Path) -> tuple[bytes, float]:
     Those after it will be made, and written, again; a crash may have cut the last one short.
     """
     content, seconds = b"", 0.0
-    with explained(f"cannot read {shown(path)}"), contextlib.suppress(FileNotFoundError):
+    with os_errors_as(f"cannot read {display_path(path)}"), contextlib.suppress(FileNotFoundError):
         for line in path.read_bytes().splitlines(keepends=True):
             try:
                 values = json.loads(line)

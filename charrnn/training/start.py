@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from ..config import LEARNING_RATES, ModelConfig, TrainOptions, fields_of
-from ..errors import FilePath, UsageError, shown
+from ..errors import FilePath, UsageError, display_path
 from ..network.jit import usable_cores
-from ..storage.checkpoint import damaged
-from ..storage.run_files import RunFiles, claim, run_files
-from ..text.corpus import Corpus, fit, split
+from ..storage.checkpoint import corrupt_file
+from ..storage.run_files import RunFiles, acquire_run, run_files
+from ..text.corpus import Corpus, clamp_batch_shape, split
 from .planner import Plan, fit_to_time
-from .run import Run
-from .state import State, blamed_on, read_state
+from .run import TrainingRun
+from .state import State, corrupt_if_invalid, read_state
 
 DEFAULT_TIME = 180.0  # seconds
 
@@ -29,7 +29,7 @@ def start_run(
     threads: int | None = None,
     save_every: float = 30.0,
     began: float | None = None,
-) -> Run:
+) -> TrainingRun:
     """A run on `corpus`, new or resumed. `settings` are fields of ModelConfig and TrainOptions.
 
     With `resume` the settings must agree with those the run was started with; others are taken
@@ -38,17 +38,17 @@ def start_run(
 
     Raises UsageError or CharRNNError, before anything is written.
     """
-    hold = claim(output, resume=resume, overwrite=overwrite)
+    hold = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
         files = run_files(output)
         threads = threads or usable_cores()
         state = read_state(files.state) if resume else None
         if state is not None:
-            _require_the_same(corpus, settings, state, files)
+            _require_same_run(corpus, settings, state, files)
             plan = Plan(state.config, state.options)
         else:
             plan = _planned(corpus, settings, threads, began or time.monotonic())
-        run = Run(corpus, plan, files, hold, threads, save_every)
+        run = TrainingRun(corpus, plan, files, hold, threads, save_every)
         if state is not None:
             run.restore(state)
         return run
@@ -70,14 +70,14 @@ def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: floa
     return fit_to_time(train_ids, len(val_ids), config, options, threads, settings.keys(), began)
 
 
-def _require_the_same(
+def _require_same_run(
     corpus: Corpus, settings: dict[str, Any], state: State, files: RunFiles
 ) -> None:
     """Refuse a text or settings other than those of the run, and a state of no possible run."""
     if state.fingerprint != corpus.fingerprint:
         raise UsageError(
-            f"the text is not the one that {shown(files.state)} was trained on: give the same "
-            "files in the same order, with the same encoding."
+            f"the text is not the one that {display_path(files.state)} was trained on: "
+            "give the same files in the same order, with the same encoding."
         )
     for name, value in settings.items():
         before = (asdict(state.config) | asdict(state.options))[name]
@@ -86,8 +86,10 @@ def _require_the_same(
                 f"the run was started with {name.replace('_', ' ')} {before}, not {value}: leave "
                 "the option out to resume it, or start another run with -o."
             )
-    with blamed_on(files.state):
+    with corrupt_if_invalid(files.state):
         train_ids, _ = split(corpus.ids, state.options.val_fraction)
-        rows, _ = fit(len(train_ids), state.options.batch_size, state.options.seq_length)
+        rows, _ = clamp_batch_shape(
+            len(train_ids), state.options.batch_size, state.options.seq_length
+        )
         if (state.config.vocab_size, state.hidden.shape[2]) != (len(corpus.vocabulary), rows):
-            raise damaged("its model is not of its text")
+            raise corrupt_file("its model is not of its text")

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..config import CELL_SHAPES, ModelConfig, TrainOptions, field_names, number, whole
-from ..errors import CharRNNError, UsageError, printable, shown
-from ..storage.checkpoint import Arrays, damaged, load_state, save_state
+from ..config import CELL_SHAPES, ModelConfig, TrainOptions, check_float, check_int, field_names
+from ..errors import CharRNNError, UsageError, display_path, escape_unprintable
+from ..storage.checkpoint import Arrays, corrupt_file, load_state, save_state
 
 WORSE = 0.02  # of the best validation loss, and so many nats at the least: more than noise
 
@@ -42,18 +42,18 @@ class Progress:
     history: list[list] = field(default_factory=list)  # [step, train loss, validation loss]
 
     def __post_init__(self) -> None:
-        whole("total_steps", self.total_steps, least=1)
-        whole("step", self.step, least=0, most=self.total_steps)
+        check_int("total_steps", self.total_steps, minimum=1)
+        check_int("step", self.step, minimum=0, maximum=self.total_steps)
         for name in "planned", "restarted":
-            whole(name, getattr(self, name), least=0, most=self.step)
-        whole("shift", self.shift, least=0)
-        whole("recoveries", self.recoveries, least=0, most=1000)
-        number("planned_done", self.planned_done, 0, 1)
-        _number("deadline", self.deadline, missing=True)
-        whole("loss_count", self.loss_count, least=0)
-        _number("loss_sum", self.loss_sum)
+            check_int(name, getattr(self, name), minimum=0, maximum=self.step)
+        check_int("shift", self.shift, minimum=0)
+        check_int("recoveries", self.recoveries, minimum=0, maximum=1000)
+        check_float("planned_done", self.planned_done, 0, 1)
+        _check_number("deadline", self.deadline, missing=True)
+        check_int("loss_count", self.loss_count, minimum=0)
+        _check_number("loss_sum", self.loss_sum)
         for name in "first_loss", "val_loss", "best_val_loss":
-            _number(name, getattr(self, name), missing=True)
+            _check_number(name, getattr(self, name), missing=True)
         if (self.first_loss is None) != (self.step == 0):
             raise UsageError("the first loss is not that of a first step.")
         if (self.val_loss is None) != (self.best_val_loss is None):
@@ -83,7 +83,7 @@ class Progress:
         self.loss_sum += loss * characters
         self.loss_count += characters
 
-    def learns_by_heart(self, patience: int) -> bool:
+    def should_stop_early(self, patience: int) -> bool:
         """Whether the last `patience` validations were all worse than the best, beyond noise,
         while the loss in training fell on. 0: never."""
         recent = self.history[-patience:] if patience else []
@@ -98,15 +98,15 @@ class Progress:
 def _check_entry(entry: Any) -> None:
     if not isinstance(entry, list) or len(entry) != 3:
         raise UsageError("the history has an entry that is none.")
-    whole("step of the history", entry[0], least=1)
-    _number("loss of the history", entry[1])
-    _number("loss of the history", entry[2], missing=True)
+    check_int("step of the history", entry[0], minimum=1)
+    _check_number("loss of the history", entry[1])
+    _check_number("loss of the history", entry[2], missing=True)
 
 
-def _number(name: str, value: Any, missing: bool = False) -> None:
+def _check_number(name: str, value: Any, missing: bool = False) -> None:
     """Refuse what is not finite; a loss may be just below zero, by rounding."""
     if value is not None or not missing:
-        number(name, value, -math.inf, math.inf)
+        check_float(name, value, -math.inf, math.inf)
 
 
 @dataclass
@@ -141,16 +141,16 @@ class State:
 def read_state(path: Path) -> State:
     """Read a state file. Raises CharRNNError for anything but a whole and sound one."""
     arrays, info = load_state(path)
-    with blamed_on(path):
+    with corrupt_if_invalid(path):
         if info.keys() != {"config", "options", "fingerprint", "encoding", "progress", "rng"}:
-            raise damaged("what it tells of its run is not all, or too much")
+            raise corrupt_file("what it tells of its run is not all, or too much")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
-            raise damaged("it does not tell which text it is of")
+            raise corrupt_file("it does not tell which text it is of")
         config = _part(info, "config", ModelConfig)
         _check_values(arrays)
         hidden = arrays.pop("hidden", np.zeros(0))
         if hidden.ndim != 4 or hidden.shape != _hidden_shape(config, hidden.shape[2]):
-            raise damaged("its hidden state is not of its model")
+            raise corrupt_file("its hidden state is not of its model")
         return State(
             config=config,
             options=_options(info),
@@ -164,22 +164,22 @@ def read_state(path: Path) -> State:
 
 
 @contextmanager
-def blamed_on(path: Path) -> Iterator[None]:
+def corrupt_if_invalid(path: Path) -> Iterator[None]:
     """Whatever is found wrong is wrong with the file."""
     try:
         yield
     except UsageError as error:
-        how = printable(str(error)[:200].rstrip("."))
-        raise CharRNNError(f"{shown(path)}: {damaged(how)}") from None
+        how = escape_unprintable(str(error)[:200].rstrip("."))
+        raise CharRNNError(f"{display_path(path)}: {corrupt_file(how)}") from None
     except CharRNNError as error:
-        raise CharRNNError(f"{shown(path)}: {error}") from None
+        raise CharRNNError(f"{display_path(path)}: {error}") from None
 
 
 def _part(info: dict[str, Any], name: str, cls: type) -> Any:
     """info[name] as a `cls`, which has a look at each of its values."""
     values = info[name]
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
-        raise damaged(f"its {name} is not complete")
+        raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
 
 
@@ -187,14 +187,14 @@ def _options(info: dict[str, Any]) -> TrainOptions:
     """Those of a run that has started: nothing is left to be chosen."""
     options = _part(info, "options", TrainOptions)
     if options.learning_rate is None or (options.steps is None and options.epochs is None):
-        raise damaged("its options are not all chosen")
+        raise corrupt_file("its options are not all chosen")
     return options
 
 
 def _check_values(arrays: Arrays) -> None:
     for array in arrays.values():
         if array.dtype != np.float32 or not np.isfinite(array).all():
-            raise damaged("an array of it holds what is not a finite float32")
+            raise corrupt_file("an array of it holds what is not a finite float32")
 
 
 def _hidden_shape(config: ModelConfig, rows: int) -> tuple[int, ...]:
@@ -208,11 +208,11 @@ def _groups(arrays: Arrays, config: ModelConfig) -> dict[str, Arrays]:
         group, _, tensor = name.partition(".")
         groups.setdefault(group, {})[tensor] = array
     if config.num_layers > len(arrays):  # or the shapes to expect might not end
-        raise damaged("it has more layers than arrays")
+        raise corrupt_file("it has more layers than arrays")
     expected = config.tensor_shapes()
     for tensors in groups.values():
         if {name: tensor.shape for name, tensor in tensors.items()} != expected:
-            raise damaged("its arrays are not those of its model")
+            raise corrupt_file("its arrays are not those of its model")
     return groups
 
 
@@ -221,5 +221,5 @@ def _generator(state: Any) -> np.random.Generator:
     try:
         rng.bit_generator.state = state
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise damaged("its random numbers have no state") from None
+        raise corrupt_file("its random numbers have no state") from None
     return rng

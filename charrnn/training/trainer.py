@@ -23,7 +23,7 @@ OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
 COPIES = 10
 
 
-class Learner:
+class Trainer:
     """A model with all that changes it: a stack of (T, B) chunks, gradients, an optimizer.
 
     `compute` and then `update` are one step of truncated BPTT; between them nothing of the model

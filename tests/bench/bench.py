@@ -25,7 +25,7 @@ from charrnn.network.jit import BFLOAT16, usable_cores
 from charrnn.network.kernels.matmul import pack, product, zeros
 from charrnn.network.model import Model
 from charrnn.text.vocabulary import Vocabulary
-from charrnn.training.trainer import Learner
+from charrnn.training.trainer import Trainer
 
 try:
     import torch
@@ -70,7 +70,7 @@ def our_step(
     cell, layers, hidden, batch, steps, vocabulary = shape
     config = ModelConfig(vocabulary, cell, hidden, layers)
     options = TrainOptions(optimizer="adam", clip_norm=CLIP, precision=precision)
-    learner = Learner(config, options, np.random.default_rng(0), threads, batch, steps)
+    learner = Trainer(config, options, np.random.default_rng(0), threads, batch, steps)
     x, y = batch_of(shape)
 
     def step() -> float:

@@ -19,7 +19,7 @@ import pytest
 
 import charrnn
 from charrnn.cli.render import color as shades
-from charrnn.evaluation.activations import Unit, values
+from charrnn.evaluation.activations import HiddenUnit, values
 from charrnn.network.stack import forward
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -187,12 +187,12 @@ def titles(kind, model_file, text):
     model = charrnn.load(model_file)
     ids = model.vocabulary.encode(text)
     if kind == "inspect":
-        return [f"{v:.4f}" for v in values(model.model, ids, Unit(0, 1, 2))]
+        return [f"{v:.4f}" for v in values(model.model, ids, HiddenUnit(0, 1, 2))]
     logits, _ = forward(model.model, ids[:-1, None], model.model.zero_state(1))
     p = np.exp(logits[:, 0] - logits.max(axis=2))
     p /= p.sum(axis=1, keepdims=True)
     nats = -np.log(p[np.arange(len(p)), ids[1:]])
-    names = [shades.visible(model.vocabulary.characters[i]) for i in p.argmax(axis=1)]
+    names = [shades.escape_character(model.vocabulary.characters[i]) for i in p.argmax(axis=1)]
     return ["not predicted"] + [
         f"{n:.2f} nats ({math.exp(-n):.1%}); expected: \u201c{name}\u201d {top:.1%}"
         for n, name, top in zip(nats, names, p.max(axis=1), strict=True)
@@ -264,7 +264,7 @@ def test_everything_is_legible_in_light_and_dark(browser, page, model_file, text
 
 def test_a_hostile_text_is_text(browser, page, bytes_model_file):
     browser.open(page(bytes_model_file, HOSTILE.encode()))
-    shown = "".join(c if c == "\n" else shades.visible(c) for c in HOSTILE)
+    shown = "".join(c if c == "\n" else shades.escape_character(c) for c in HOSTILE)
     assert browser.value(f"{CHARACTERS}.map(i => i.textContent).join('')") == shown
     assert browser.value("document.querySelectorAll('script, img, pre pre, i i').length") == 0
     assert browser.complaints() == []
@@ -275,7 +275,7 @@ def test_a_long_line_stays_within_the_window(browser, page, bytes_model_file):
     line = "Grüße aus 東京, ça va? <b>\u202e" * 2_000 + "Grüße" * 10_000
     assert len(line) >= 100_000
     browser.open(page(bytes_model_file, line.encode()))
-    shown = "".join(map(shades.visible, line))
+    shown = "".join(map(shades.escape_character, line))
     assert browser.value(f"{CHARACTERS}.map(i => i.textContent).join('')") == shown
     assert browser.value("document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []

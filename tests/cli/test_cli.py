@@ -20,7 +20,7 @@ import charrnn
 from charrnn.cli import main, outputs, progress, reported
 from charrnn.config import CELL_NAMES, ModelConfig, TrainOptions, tensor_shapes
 from charrnn.storage import checkpoint
-from charrnn.training.run import Run
+from charrnn.training.run import TrainingRun
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
 OPTIONS = {
@@ -652,14 +652,14 @@ def test_sample_every_shows_samples_on_stderr(invoke, corpus_file):
 
 
 def test_what_goes_wrong_at_the_very_last_step_is_told(invoke, corpus_file, monkeypatch):
-    validate = Run._validate
+    validate = TrainingRun._validate
 
     def fails_at_the_end(run):
         validate(run)
         if run.progress.step == run.progress.total_steps:
             raise run._diverged(run.progress.step, "validation loss nan")
 
-    monkeypatch.setattr(Run, "_validate", fails_at_the_end)
+    monkeypatch.setattr(TrainingRun, "_validate", fails_at_the_end)
     result = invoke("train", corpus_file, *TINY, "--steps", "10", "--quiet")
     assert result.exit_code == 0
     assert "blown up at step 10 (validation loss nan)" in result.stderr
@@ -745,7 +745,7 @@ def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_pa
     # A run that does not heed stop() stands for one that is busy for long.
     code = (
         "import sys, charrnn.training.run, charrnn.cli;"
-        "charrnn.training.run; sys.modules['charrnn.training.run'].Run.stop = lambda self: None;"
+        "charrnn.training.run; sys.modules['charrnn.training.run'].TrainingRun.stop = lambda self: None;"
         "charrnn.cli.main(sys.argv[1:])"
     )
     arguments = ["train", corpus_file, *TINY, "--steps", "200000"]

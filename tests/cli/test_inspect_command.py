@@ -19,7 +19,7 @@ from charrnn.cli.render import color as shades
 from charrnn.cli.render import embedding as plane
 from charrnn.config import CELL_NAMES, ModelConfig
 from charrnn.evaluation import activations as inspection
-from charrnn.evaluation.activations import Unit
+from charrnn.evaluation.activations import HiddenUnit
 from charrnn.evaluation.text_features import features
 from charrnn.network.model import Model
 from charrnn.storage.checkpoint import save_model
@@ -162,7 +162,7 @@ def test_states_and_gates_are_the_naive_ones(cell, short_steps):
     expected = naive_states(model, params, IDS)
     np.testing.assert_allclose(states, expected, atol=2e-3)
     np.testing.assert_allclose(gates, naive_gates(model, params, IDS), atol=2e-3)
-    for unit in Unit(0, 0, 4), Unit(1, model.cell.STATES - 1, 2):
+    for unit in HiddenUnit(0, 0, 4), HiddenUnit(1, model.cell.STATES - 1, 2):
         found = inspection.values(model, IDS, unit)
         np.testing.assert_array_equal(found, states[:, unit.layer, unit.state, unit.number])
 
@@ -184,7 +184,7 @@ def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
         "in one half": np.arange(n) < 20,
         "never": np.zeros(n, bool),
     }
-    found = inspection.survey(model, IDS, given, counted)
+    found = inspection.measure_activations(model, IDS, given, counted)
     first, second = counted.copy(), counted.copy()
     first[middle:] = second[:middle] = False
     followed = set()
@@ -192,19 +192,19 @@ def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
         r = [np.corrcoef(given[name][first], u[first])[0, 1] for u in columns.T]
         best = int(np.argmax(np.abs(r)))
         confirmed = np.corrcoef(given[name][second], columns[second, best])[0, 1]
-        follower = next(f for f in found.followers if f.feature == name)
-        assert follower.chosen == pytest.approx(r[best], abs=1e-3)
+        follower = next(f for f in found.matches if f.feature == name)
+        assert follower.selection_correlation == pytest.approx(r[best], abs=1e-3)
         assert follower.correlation == pytest.approx(confirmed, abs=1e-3)
         where = np.ravel_multi_index(
             (follower.unit.layer, follower.unit.state, follower.unit.number), states.shape[1:]
         )
         assert where == best
         followed.add(name)
-    assert {f.feature for f in found.followers} == followed and found.unfollowed == [
+    assert {f.feature for f in found.matches} == followed and found.unmatched == [
         "noise",
         "turns",
     ]
-    strengths = [abs(f.correlation) for f in found.followers]
+    strengths = [abs(f.correlation) for f in found.matches]
     assert strengths == sorted(strengths, reverse=True)
     gates = naive_gates(model, params, IDS)
     np.testing.assert_allclose(found.low, (gates < 0.1).mean(axis=0), atol=2 / n)
@@ -305,7 +305,7 @@ def test_json_says_what_the_table_says(invoke, made_model_file, quotes):
     for f in found["followers"]:
         assert f"{f['correlation']:>11.3f}  {f['unit']:<8}  {f['feature']}\n" in table
     if found["unfollowed"]:
-        assert f"          -  none      {', '.join(found['unfollowed'])}\n" in table
+        assert f"          -  none      {', '.join(found['unmatched'])}\n" in table
     for g in found["gates"]:
         shares = f"{g['under']:>9.1%}  {g['over']:>8.1%}"
         assert f"{g['layer']:>5}  {g['gate']:<8}  {shares}\n" in table
@@ -497,7 +497,7 @@ def test_bytes(invoke, bytes_model_file):
     text = data.decode("utf-8", "surrogateescape")
     assert [f["text"] for f in found] == text.split("\n")
     model = charrnn.load(bytes_model_file).model
-    whole = inspection.values(model, np.frombuffer(data, np.uint8), Unit(0, 0, 3))
+    whole = inspection.values(model, np.frombuffer(data, np.uint8), HiddenUnit(0, 0, 3))
     ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in text]) - 1
     flat = [v for f in found for v in f["values"]]
     np.testing.assert_allclose(flat, whole[ends], atol=1e-5)
@@ -514,7 +514,9 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
     assert len(found["followers"]) > 3
     for f in found["followers"]:
         number, state = int(f["unit"][2:-1]) - 1, "hc".index(f["unit"][-1])
-        whole = inspection.values(model, np.frombuffer(data, np.uint8), Unit(0, state, number))
+        whole = inspection.values(
+            model, np.frombuffer(data, np.uint8), HiddenUnit(0, state, number)
+        )
         feature = features(text)[f["feature"]]
         expected = np.corrcoef(feature[second], whole[ends][second])[0, 1]
         assert f["correlation"] == pytest.approx(expected, abs=1e-4)
@@ -525,8 +527,8 @@ def test_memory_is_that_of_the_unit_not_of_all():
     ids = np.zeros(50 * inspection.STEPS, np.uint8)
     survey_of = {"a": np.arange(len(ids)) % 7}, np.ones(len(ids), bool)
     for run in (
-        lambda: inspection.values(model, ids, Unit(0, 0, 0)),
-        lambda: inspection.survey(model, ids, *survey_of),
+        lambda: inspection.values(model, ids, HiddenUnit(0, 0, 0)),
+        lambda: inspection.measure_activations(model, ids, *survey_of),
     ):
         tracemalloc.start()
         run()
@@ -558,8 +560,8 @@ def test_chance_is_no_follower():
     model, _ = model_of("lstm", V=4, H=256)
     ids = np.random.default_rng(2).integers(0, 4, 400)
     noise = {str(k): np.random.default_rng(k).random(400) < 0.5 for k in range(20)}
-    found = inspection.survey(model, ids, noise, np.ones(400, bool))
-    assert found.followers == [] and found.unfollowed == list(noise)
+    found = inspection.measure_activations(model, ids, noise, np.ones(400, bool))
+    assert found.matches == [] and found.unmatched == list(noise)
 
 
 def test_bad_input(invoke, made_model_file, bytes_model_file):

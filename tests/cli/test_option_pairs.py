@@ -12,7 +12,7 @@ from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SCHEDULE_NAM
 from charrnn.network import jit
 from charrnn.storage.run_files import run_files
 from charrnn.training import planner as plan
-from charrnn.training.run import Run
+from charrnn.training.run import TrainingRun
 from charrnn.training.state import read_state
 
 MOST = 2**63 - 1
@@ -115,7 +115,7 @@ def brief(monkeypatch):
 
     Every processor counts as one for bfloat16.
     """
-    advance = Run._advance
+    advance = TrainingRun._advance
 
     def advance_or_stop(run):
         report = advance(run)
@@ -123,7 +123,7 @@ def brief(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return report
 
-    monkeypatch.setattr(Run, "_advance", advance_or_stop)
+    monkeypatch.setattr(TrainingRun, "_advance", advance_or_stop)
     monkeypatch.setattr(plan, "TRIAL_SECONDS", 0)
     monkeypatch.setattr(jit, "BFLOAT16", True)
 

@@ -12,9 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charrnn.cli.render.chart import Axis, Line, chart
+from charrnn.cli.render.chart import Axis, PlotLine, chart
 from charrnn.errors import CharRNNError
-from charrnn.evaluation.training_log import Curve, log_beside, read_course, thinned, worth_seeing
+from charrnn.evaluation.training_log import (
+    Curve,
+    binned_means,
+    log_beside,
+    read_loss_history,
+    without_burn_in,
+)
 
 
 def line_of(step, train=2.0, val=None, seconds=None):
@@ -73,7 +79,7 @@ def field_of(text, marks="┤│|+"):
 
 
 def test_the_log_of_training_is_read_back(model_file):
-    course = read_course(log_beside(model_file))
+    course = read_loss_history(log_beside(model_file))
     lines = [json.loads(line) for line in Path(log_beside(model_file)).read_text().splitlines()]
     assert course.damaged == 0 and len(lines) > 5
     for axis, field in (
@@ -118,7 +124,7 @@ def test_a_log_a_model_and_a_state_name_the_same_run(write):
 def test_damaged_lines_are_counted_and_left_out(write, damage):
     text = [line_of(1), line_of(2)]
     path = write("a", text, damage + "\n" + json.dumps(line_of(3)) + "\n")
-    course = read_course(path)
+    course = read_loss_history(path)
     assert course.times["steps"].tolist() == [1, 2, 3]
     assert course.damaged >= 1
     if len(damage) < 60_000:
@@ -128,13 +134,13 @@ def test_damaged_lines_are_counted_and_left_out(write, damage):
 def test_a_last_line_cut_short_is_no_damage(write):
     whole = json.dumps(line_of(3))
     for length in range(len(whole) + 1):
-        course = read_course(write("a", [line_of(1), line_of(2)], whole[:length]))
+        course = read_loss_history(write("a", [line_of(1), line_of(2)], whole[:length]))
         assert course.damaged == 0 and len(course.train) == 2 + (length == len(whole))
 
 
 def test_losses_that_are_no_numbers_are_gaps(write):
     losses = [math.nan, math.inf, -math.inf, 1e300, None, 1.25]
-    course = read_course(write("a", [line_of(i, x, x) for i, x in enumerate(losses)]))
+    course = read_loss_history(write("a", [line_of(i, x, x) for i, x in enumerate(losses)]))
     for values in course.train, course.val:
         curve = course.curve(values, "steps")
         assert curve.x.tolist() == [5] and curve.y.tolist() == [1.25]
@@ -145,7 +151,7 @@ def test_another_file_is_refused_however_large(folder):
     (folder / "b").write_bytes(bytes(10_000_000))
     for name in "ab":
         with pytest.raises(CharRNNError, match="not the log of a run"):
-            read_course(name)
+            read_loss_history(name)
 
 
 # --- Curves
@@ -154,20 +160,20 @@ def test_another_file_is_refused_however_large(folder):
 def test_thinned_curves_keep_the_means():
     rng = np.random.default_rng(0)
     x, y = np.sort(rng.uniform(0, 10, 5000)), rng.normal(size=5000)
-    thin = thinned(Curve(x, y), 20, 10)
+    thin = binned_means(Curve(x, y), 20, 10)
     for k in range(20):
         part = (x >= k / 2) & (x < (k + 1) / 2)
         assert thin.x[k] == pytest.approx(x[part].mean())
         assert thin.y[k] == pytest.approx(y[part].mean())
     few = Curve(np.array([0.0, 3.0, 10.0]), np.array([5.0, 4.0, 3.0]))
-    assert [v.tolist() for v in thinned(few, 100, 10.0)] == [v.tolist() for v in few]
+    assert [v.tolist() for v in binned_means(few, 100, 10.0)] == [v.tolist() for v in few]
 
 
 def test_the_steep_beginning_is_not_worth_seeing():
     curve = Curve(np.linspace(0, 100, 101), np.linspace(100, 0, 101))
-    assert worth_seeing(curve).tolist() == list(range(95, -1, -1))
+    assert without_burn_in(curve).tolist() == list(range(95, -1, -1))
     one = Curve(np.array([3.0]), np.array([2.0]))
-    assert worth_seeing(one).tolist() == [2.0]
+    assert without_burn_in(one).tolist() == [2.0]
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (1.23, 1.29), (0, 12_345), (-3, 900), (2, 2.0001)])
@@ -188,7 +194,7 @@ def test_ticks_are_few_round_and_inside(low, high, most):
 
 
 def drawn(x, y, *, width=40, height=13, **more):
-    lines = [Line(Curve(np.array(x, float), np.array(y, float)), "*", **more)]
+    lines = [PlotLine(Curve(np.array(x, float), np.array(y, float)), "*", **more)]
     return chart(lines, width, height, "steps", ascii=True)
 
 
@@ -226,7 +232,7 @@ def test_the_chart_is_right_dot_by_dot():
 
 def test_braille_dots_are_those_of_unicode():
     curve = Curve(np.array([0.0, 1.0]), np.array([1.0, 1.0]))
-    rows = chart([Line(curve, "a", dotted=True)], 40, 8, "", ascii=False)
+    rows = chart([PlotLine(curve, "a", dotted=True)], 40, 8, "", ascii=False)
     [row] = [row for row in field_of("\n".join(rows)) if row.strip()]
     # The middle of 20 dots is the tenth from below, in the third cell from below its second.
     assert set(row.strip()) <= set("⠄⠠⠂⠐ ") and len(row) > 30
@@ -477,13 +483,13 @@ def test_the_same_figure_is_the_same_file(invoke, write, folder, kind):
 def test_a_figure_shows_the_losses(write, folder):
     """What Matplotlib is given, since the picture itself is hard to read."""
     figure = pytest.importorskip("matplotlib.figure")
-    from charrnn.cli.render.run_curves import Unit, _read
     from charrnn.cli.render import figure as drawing
+    from charrnn.cli.render.run_curves import AxisUnit, _read
 
     write("_$a$.log.jsonl", lines_of(200, 120))
     write("b.log.jsonl", [line_of(1, 2.5), line_of(2, 2.25)])
     axes = figure.Figure().add_subplot()
-    drawing._draw(axes, _read(("_$a$.log.jsonl", "b.log.jsonl"), "steps"), Unit(1, "steps"))
+    drawing._draw(axes, _read(("_$a$.log.jsonl", "b.log.jsonl"), "steps"), AxisUnit(1, "steps"))
     train, val, best, other, *_ = axes.get_lines()
     assert list(train.get_xdata()) == list(range(1, 201))
     assert list(val.get_xdata()) == list(range(10, 201, 10)) and min(val.get_ydata()) == 1.5

@@ -20,14 +20,14 @@ from charrnn.cli import main
 from charrnn.cli.render import color as shades
 from charrnn.cli.render import html
 from charrnn.cli.render import scores as views
-from charrnn.evaluation.loss import STEPS, Reader, surprises
+from charrnn.evaluation.loss import STEPS, StreamingScorer, surprisals
 from charrnn.network.stack import forward
 
 
 def nats_of(path, data):
     """The surprise of each character or byte, NaN for the first."""
     model = charrnn.load(path)
-    parts = surprises(model.model, model.vocabulary.encode(data))
+    parts = surprisals(model.model, model.vocabulary.encode(data))
     return np.concatenate([[math.nan], *parts])
 
 
@@ -38,7 +38,7 @@ def nats_of(path, data):
 def test_a_reader_finds_the_surprises_whatever_the_pieces(model_file, text, sizes):
     model = charrnn.load(model_file)
     ids = model.vocabulary.encode(text)[: sum(sizes)]
-    reader = Reader(model.model)
+    reader = StreamingScorer(model.model)
     ends = np.cumsum(sizes)
     found = [reader.read(ids[end - n : end]) for n, end in zip(sizes, ends, strict=True)]
     assert [len(f) for f in found] == sizes
@@ -54,7 +54,7 @@ def test_a_reader_tells_what_was_expected(model_file, text, top):
     logits, _ = forward(model.model, ids[:-1, None], model.model.zero_state(1))
     p = np.exp(logits[:, 0] - logits.max(axis=2))
     p /= p.sum(axis=1, keepdims=True)
-    found = Reader(model.model, top).read(ids)[1:]
+    found = StreamingScorer(model.model, top).read(ids)[1:]
     order = np.argsort(-p, axis=1)[:, :top]
     likeliest = np.take_along_axis(p, order, 1)
     assert found["probability"].shape == (len(ids) - 1, min(top, len(model.vocabulary)))
@@ -233,7 +233,7 @@ def test_nothing_of_the_text_is_markup(invoke, evil_model_file, working_folder):
     page = Page(content)
     assert page.tags == {"html", "meta", "title", "style", "h1", "p", "i", "pre", "b"}
     assert all(a.keys() <= {"class", "data-t"} for a, _ in page.characters)
-    shown = "".join(shades.visible(c) if c != "\n" else c for c in EVIL)
+    shown = "".join(shades.escape_character(c) if c != "\n" else c for c in EVIL)
     assert "".join(c for _, c in page.characters) == 3 * shown
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", content)
 
@@ -415,7 +415,7 @@ def test_a_closed_pipe_is_no_error(spawn, model_file, corpus_file):
         assert (process.communicate()[1], process.returncode) == (b"", 0)
 
 
-class Idle(Reader):
+class Idle(StreamingScorer):
     """A reader that finds nothing, quickly."""
 
     def read(self, ids):
@@ -424,17 +424,17 @@ class Idle(Reader):
 
 @pytest.mark.parametrize("line", ["MARA: The tide is late.\n", "MARA: The tide is late. "])
 def test_memory_does_not_grow_with_the_text(model_file, working_folder, monkeypatch, line):
-    monkeypatch.setattr("charrnn.evaluation.loss.Reader", Idle)
+    monkeypatch.setattr("charrnn.evaluation.loss.StreamingScorer", Idle)
     monkeypatch.setattr("charrnn.text.corpus.SMALL_BYTES", 1000)
     monkeypatch.setattr(lines, "PIECE", 500)
     monkeypatch.setattr(lines, "BLOCK", 1000)
     peaks = []
     for count in 500, 2_000:
         (working_folder / "text").write_text(line * count)
-        scored = lines.Score(["text"], [model_file], "utf-8", "error")
+        scored = lines.LineScorer(["text"], [model_file], "utf-8", "error")
         with open(os.devnull, "w") as out:
             tracemalloc.start()
-            views.write(views.Table(scored, out, color=False), scored, "order", out)
+            views.write(views.TableRenderer(scored, out, color=False), scored, "order", out)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] + 1e4

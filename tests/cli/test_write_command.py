@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import charrnn
-from charrnn.generation.suggester import STEPS, Companion
+from charrnn.generation.suggester import STEPS, Suggester
 
 pytest.importorskip("pyte")
 pytest.importorskip("prompt_toolkit")
@@ -27,7 +27,7 @@ def model(model_file):
 
 
 def companion_of(model, text="", **how):
-    return Companion(model.model, model.vocabulary, text, **{"length": 30, "seed": 5} | how)
+    return Suggester(model.model, model.vocabulary, text, **{"length": 30, "seed": 5} | how)
 
 
 def finished(companion):

@@ -236,12 +236,12 @@ def test_eval_joins_several_training_texts_and_refuses_what_it_cannot_read(
 
 
 def test_eval_in_windows(invoke, model_file, corpus_file, text):
-    from charrnn.evaluation.loss import cold_loss
+    from charrnn.evaluation.loss import windowed_loss
 
     run = ["eval", "-m", model_file, corpus_file, "--window", 30]
     values = json.loads(invoke(*run, "--json").stdout)
     model = charrnn.load(model_file)
-    expected = cold_loss(model.model, model.vocabulary.encode(text), 30)
+    expected = windowed_loss(model.model, model.vocabulary.encode(text), 30)
     assert values["window_nats_per_character"] == expected != values["nats_per_character"]
     assert f"in windows of 30    {expected:.4f} nats" in invoke(*run).stdout
     assert invoke(*run[:-1], 0).exit_code == 2

@@ -9,7 +9,7 @@ from helpers import naive
 import charrnn
 from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError
-from charrnn.evaluation.loss import STEPS, Validation, cold_loss, mean_loss, surprises
+from charrnn.evaluation.loss import STEPS, Validator, mean_loss, surprisals, windowed_loss
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.text.corpus import split
@@ -43,7 +43,7 @@ def test_surprises_are_the_judges(cell, embedding_size):
     ids = text_of(STEPS + 30)
     for dtype, error in (np.float32, 1e-5), (np.float64, 1e-10):
         model, params = random_model(cell, dtype, embedding_size=embedding_size)
-        found = np.concatenate(list(surprises(model, ids)))
+        found = np.concatenate(list(surprisals(model, ids)))
         np.testing.assert_allclose(found, naive_surprises(params, model.config, ids), atol=error)
 
 
@@ -52,7 +52,7 @@ def test_surprises_are_the_judges(cell, embedding_size):
 )
 def test_the_ends_of_chunks_do_not_show(length):
     model, params = random_model("gru")
-    parts = list(surprises(model, text_of(length)))
+    parts = list(surprisals(model, text_of(length)))
     assert all(part.dtype == np.float64 for part in parts)
     assert [len(part) for part in parts[:-1]] == [STEPS] * (len(parts) - 1)
     expected = naive_surprises(params, model.config, text_of(length))
@@ -65,7 +65,7 @@ def test_the_ends_of_chunks_do_not_show(length):
 def test_surprises_are_the_readers_own():
     """What was given must not change when the next chunk is computed."""
     model, _ = random_model()
-    streamed = surprises(model, text_of(3 * STEPS))
+    streamed = surprisals(model, text_of(3 * STEPS))
     first = next(streamed)
     kept = first.copy()
     list(streamed)
@@ -84,7 +84,7 @@ def test_a_model_that_knows_nothing():
     for length in 2, 3, 100, 1000:
         assert mean_loss(model, text_of(length)) == pytest.approx(math.log(V), rel=1e-6)
         for rows in {1, 2, min(7, length - 1)}:
-            loss = Validation(model, text_of(length), rows).loss()
+            loss = Validator(model, text_of(length), rows).loss()
             assert loss == pytest.approx(math.log(V), rel=1e-6), (length, rows)
 
 
@@ -93,7 +93,7 @@ def test_threads_do_not_change_a_bit():
     losses = set()
     for threads in 1, 2, 3:
         model, _ = random_model(threads=threads)
-        losses.add((mean_loss(model, ids), Validation(model, ids, 9).loss()))
+        losses.add((mean_loss(model, ids), Validator(model, ids, 9).loss()))
     assert len(losses) == 1
 
 
@@ -109,14 +109,16 @@ def test_a_cold_window_knows_nothing_of_what_is_before_it(monkeypatch, window):
     starts = range(0, 5 * window, window)
     parts = [naive_surprises(params, model.config, ids[s : s + window + 1]) for s in starts]
     assert np.concatenate(parts).size == 5 * window
-    assert cold_loss(model, ids, window) == pytest.approx(np.mean(parts), rel=1e-5)
+    assert windowed_loss(model, ids, window) == pytest.approx(np.mean(parts), rel=1e-5)
 
 
 def test_a_window_needs_one_character_more():
     model, _ = random_model()
-    assert cold_loss(model, text_of(9), 8) == pytest.approx(mean_loss(model, text_of(9)), rel=1e-6)
+    assert windowed_loss(model, text_of(9), 8) == pytest.approx(
+        mean_loss(model, text_of(9)), rel=1e-6
+    )
     with pytest.raises(CharRNNError, match="window of 9"):
-        cold_loss(model, text_of(9), 9)
+        windowed_loss(model, text_of(9), 9)
 
 
 # --- the quick estimate
@@ -145,7 +147,7 @@ def test_every_character_but_the_first_counts_once(monkeypatch, length, rows):
     monkeypatch.setattr("charrnn.evaluation.loss.WARM_UP", 6)
     if rows >= length:
         return
-    validation = Validation(random_model()[0], np.arange(length), rows)
+    validation = Validator(random_model()[0], np.arange(length), rows)
     counter = validation._stack = Counter(validation._stack)
     for counter.wanted in range(1, length):
         assert validation.loss() == pytest.approx(1 / (length - 1)), counter.wanted
@@ -161,7 +163,7 @@ def test_every_character_but_the_first_counts_once(monkeypatch, length, rows):
 def test_the_beginnings_of_the_streams_count_if_not_all_may(monkeypatch, rows, most, counted):
     monkeypatch.setattr("charrnn.evaluation.loss.STEPS", 4)
     monkeypatch.setattr("charrnn.evaluation.loss.WARM_UP", 6)
-    validation = Validation(random_model()[0], np.arange(58), rows, most)
+    validation = Validator(random_model()[0], np.arange(58), rows, most)
     counter = validation._stack = Counter(validation._stack)
     for counter.wanted in range(1, 58):
         expected = 1 / len(counted) if counter.wanted in counted else 0
@@ -171,7 +173,7 @@ def test_the_beginnings_of_the_streams_count_if_not_all_may(monkeypatch, rows, m
 @pytest.mark.parametrize("length", [2, 3, 100, STEPS + 1, 3 * STEPS + 9])
 def test_one_row_is_the_exact_loss(length):
     model, _ = random_model()
-    validation = Validation(model, text_of(length), rows=1)
+    validation = Validator(model, text_of(length), rows=1)
     assert validation.loss() == pytest.approx(mean_loss(model, text_of(length)), rel=1e-12)
 
 
@@ -180,14 +182,14 @@ def test_many_rows_are_close_to_the_exact_loss(model_file, text):
     ids = language_model.vocabulary.encode(text)
     exact = mean_loss(language_model.model, ids)
     for rows in 2, 5, 20:
-        loss = Validation(language_model.model, ids, rows).loss()
+        loss = Validator(language_model.model, ids, rows).loss()
         assert loss == pytest.approx(exact, rel=1e-3), rows
 
 
 def test_a_validation_follows_the_weights_and_forgets_the_last_one(model_file, text):
     language_model = charrnn.load(model_file)
     _, ids = split(language_model.vocabulary.encode(text), 0.3)
-    validation = Validation(language_model.model, ids, rows=3)
+    validation = Validator(language_model.model, ids, rows=3)
     first = validation.loss()
     assert validation.loss() == first
     language_model.model.load_state_dict(Model(language_model.config).state_dict())

@@ -8,7 +8,7 @@ from helpers import naive
 
 from charrnn.config import ModelConfig
 from charrnn.generation.beam_search import beam_search
-from charrnn.generation.stopping import Cutter, Ending
+from charrnn.generation.stopping import StopMatcher, StoppingCriteria
 from charrnn.network.model import Model
 
 ALPHABET = "ab\n"
@@ -42,7 +42,7 @@ def log_probability(model, params, ids):
 def texts(ending):
     """The ids of all texts, just to their ends."""
     for ids in itertools.product(range(len(ALPHABET)), repeat=ending.length):
-        cutter = Cutter(ending)
+        cutter = StopMatcher(ending)
         n = 0
         while not cutter.over:
             cutter.feed(ALPHABET[ids[n]])
@@ -54,7 +54,13 @@ def texts(ending):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     "ending",
-    [Ending(5), Ending(5, lines=1), Ending(5, lines=2), Ending(5, stops=("ab", "b\n")), Ending(1)],
+    [
+        StoppingCriteria(5),
+        StoppingCriteria(5, lines=1),
+        StoppingCriteria(5, lines=2),
+        StoppingCriteria(5, stops=("ab", "b\n")),
+        StoppingCriteria(1),
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("allowed", [(True, True, True), (True, False, True)])
@@ -64,7 +70,7 @@ def test_wide_enough_it_finds_the_likeliest_text_of_all(seed, ending, allowed):
     scores = [log_probability(model, params, ids) for ids in candidates]
     best = int(np.argmax(scores))
     text, nats = search(model, 3**5, ending, allowed)
-    assert text == Cutter(ending).feed(symbols(candidates[best]))
+    assert text == StopMatcher(ending).feed(symbols(candidates[best]))
     assert nats == pytest.approx(scores[best], abs=1e-4)
 
 
@@ -77,19 +83,19 @@ def test_it_follows_so_many_beginnings(width):
         for _ in range(12):
             longer = [(*ids, i) for ids in beam for i in range(len(ALPHABET))]
             beam = sorted(longer, key=lambda ids: -log_probability(model, params, ids))[:width]
-        assert search(model, width, Ending(12))[0] == symbols(beam[0])
+        assert search(model, width, StoppingCriteria(12))[0] == symbols(beam[0])
 
 
 def test_a_wider_beam_is_never_given_a_text_of_no_likelihood():
     model, _ = random_model(0)
-    assert search(model, 50, Ending(3), (False, True, False))[0] == "bbb"
+    assert search(model, 50, StoppingCriteria(3), (False, True, False))[0] == "bbb"
 
 
 def test_nothing_to_write():
-    assert search(random_model(0)[0], 3, Ending(0)) == ("", 0.0)
+    assert search(random_model(0)[0], 3, StoppingCriteria(0)) == ("", 0.0)
 
 
 def test_a_large_vocabulary():
     model, _ = random_model(1, vocab_size=4000)
-    text, nats = beam_search(model, PRIME, 20, Ending(30), symbols, np.ones(4000, bool))
+    text, nats = beam_search(model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool))
     assert len(text) == 30 and -30 * np.log(4000) < nats < 0

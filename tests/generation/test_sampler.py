@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig
-from charrnn.generation.sampler import PRIME_STEPS, RECENT, Writer, generate
+from charrnn.generation.sampler import PRIME_STEPS, RECENT, BatchSampler, generate
 from charrnn.network.cells import CELLS
 from charrnn.network.kernels.sampling import draw_rows
 from charrnn.network.model import Model
@@ -125,7 +125,7 @@ def test_rows_can_begin_and_be_arranged_at_any_time(threads, monkeypatch):
     monkeypatch.setattr("charrnn.generation.sampler.WORTH_A_THREAD", 1)
     model, _ = random_model(threads=threads)
     how = {"repetition_penalty": 1.3}
-    writer = Writer(model, prime_of(4), 3, **how)
+    writer = BatchSampler(model, prime_of(4), 3, **how)
     written = {0: [], 1: [], 2: [], 3: []}
 
     def write(steps, *texts):

@@ -3,12 +3,12 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from charrnn.generation.stopping import Cutter, Ending
+from charrnn.generation.stopping import StopMatcher, StoppingCriteria
 
 CHARACTERS = "ab\n"
 PIECES = st.lists(st.text(CHARACTERS, max_size=4), max_size=12)
 ENDINGS = st.builds(
-    Ending,
+    StoppingCriteria,
     st.none() | st.integers(0, 20),
     st.none() | st.integers(1, 4),
     st.lists(st.text(CHARACTERS, min_size=1, max_size=4), max_size=3).map(tuple),
@@ -29,11 +29,11 @@ def cut(text, ending):
 
 
 @given(PIECES, ENDINGS)
-@example(["aa", "b"], Ending(stops=("aab", "b")))
-@example(["ab"], Ending(stops=("abb", "b")))
-@example(["a\nb"], Ending(lines=1, stops=("\n",)))
+@example(["aa", "b"], StoppingCriteria(stops=("aab", "b")))
+@example(["ab"], StoppingCriteria(stops=("abb", "b")))
+@example(["a\nb"], StoppingCriteria(lines=1, stops=("\n",)))
 def test_a_text_ends_where_it_should(pieces, ending):
-    cutter, shown, read = Cutter(ending), "", ""
+    cutter, shown, read = StopMatcher(ending), "", ""
     for piece in pieces:
         if cutter.over:
             break
@@ -51,7 +51,7 @@ def test_a_text_ends_where_it_should(pieces, ending):
 
 @given(PIECES, ENDINGS)
 def test_what_is_left_is_counted(pieces, ending):
-    cutter = Cutter(ending)
+    cutter = StopMatcher(ending)
     for piece in pieces:
         cutter.feed(piece)
         if cutter.over:

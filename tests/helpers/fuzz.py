@@ -25,7 +25,7 @@ import numpy as np
 from charrnn.api import read_model
 from charrnn.cli.commands import info_command as info
 from charrnn.config import ModelConfig, TrainOptions, tensor_shapes
-from charrnn.errors import CharRNNError, shown
+from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.text.vocabulary import Vocabulary
 from charrnn.training.state import Progress, State, read_state
@@ -387,7 +387,11 @@ def fault_of_refusal(error, path):
     message = str(error)
     if isinstance(error.__cause__, MemoryError):
         return "it wanted more memory than there is"
-    if not message.isprintable() or len(message) > 600 or not message.startswith(shown(path)):
+    if (
+        not message.isprintable()
+        or len(message) > 600
+        or not message.startswith(display_path(path))
+    ):
         return f"its message is {message!r}"
     return None
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from charrnn.network.kernels.matmul import PANEL, pack, pack_transposed, padded, zeros
+from charrnn.network.kernels.matmul import NR, pack, pack_transposed, padded, zeros
 
 
 def random(rng, shape, dtype=np.float32):
@@ -16,6 +16,6 @@ def packed(w, gate=0, transposed=False, pairs=False):
     """The panels of w[:, gate], w (K, G, N): of its numbers, or of bfloat16 in pairs."""
     k, n = (padded(w.shape[0]), w.shape[2]) if not transposed else (w.shape[2], padded(w.shape[0]))
     depth, dtype = (k // 2, np.uint32) if pairs else (k, w.dtype)
-    panels = zeros((n // PANEL, depth, PANEL), dtype)
+    panels = zeros((n // NR, depth, NR), dtype)
     (pack_transposed if transposed else pack)(w, gate, panels)
     return panels

@@ -21,18 +21,18 @@ from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
 from charrnn.network import jit
 from charrnn.network.cells import CELLS
-from charrnn.network.jit import entry
+from charrnn.network.jit import kernel
 from charrnn.network.kernels import bfloat16 as pairs
 from charrnn.network.kernels.bfloat16 import operand
 from charrnn.network.kernels.matmul import (
-    PANEL,
+    NR,
     input_product,
     output_product,
     pack,
     padded,
     product,
-    room_for,
     weight_gradient,
+    workspace_size,
     zeros,
 )
 from charrnn.network.model import Model
@@ -56,7 +56,7 @@ def close(found, expected):
 # --- rounding
 
 
-@entry
+@kernel
 def rounded_row(a, panels):
     return operand(a, 0, a.size, 1, panels)[0]
 
@@ -67,15 +67,15 @@ def as_floats(halves):
 
 def by_rows(x):
     """x (n,) rounded as activations are."""
-    panels = np.zeros((1, x.size // 2, PANEL), np.uint32)
+    panels = np.zeros((1, x.size // 2, NR), np.uint32)
     return as_floats(rounded_row(x, panels).view(np.uint16))
 
 
 def by_panels(x):
     """x (n,), n a multiple of 32, rounded as weights are."""
-    panels = zeros((1, x.size // 32, PANEL), np.uint32)
-    pack(x.reshape(-1, 1, PANEL), 0, panels)
-    halves = panels.view(np.uint16).reshape(-1, PANEL, 2)
+    panels = zeros((1, x.size // 32, NR), np.uint32)
+    pack(x.reshape(-1, 1, NR), 0, panels)
+    halves = panels.view(np.uint16).reshape(-1, NR, 2)
     return as_floats(halves.transpose(0, 2, 1).ravel())
 
 
@@ -148,12 +148,12 @@ def test_weight_gradient(steps, batch, parts):
     inputs, hidden, planes = 21, 90, np.array([3, 1])
     x, dz = random(rng, (steps, batch, inputs)), random(rng, (steps, 4, batch, hidden))
     dw = np.full((inputs, 3, padded(hidden)), 7, np.float32)
-    db, panels = np.full(dw.shape[1:], 7, np.float32), 2 * padded(hidden) // PANEL
-    room = zeros((room_for(x.shape[2]),), np.uint32)
+    db, panels = np.full(dw.shape[1:], 7, np.float32), 2 * padded(hidden) // NR
+    room = zeros((workspace_size(x.shape[2]),), np.uint32)
     room[:] = 0x7FC00000  # what was left there must not matter, least of all NaN
     for i in range(parts):
-        share = panels * i // parts, panels * (i + 1) // parts
-        weight_gradient(x, dz, planes, 1, dw, db, steps, *share, room)
+        chunk_bounds = panels * i // parts, panels * (i + 1) // parts
+        weight_gradient(x, dz, planes, 1, dw, db, steps, *chunk_bounds, room)
     x, dz = naive.rounded(x[..., :inputs]), naive.rounded(dz[:, planes])
     for g in range(2):
         assert close(dw[:, 1 + g], np.einsum("tbd,tbh->dh", x, dz[:, g]))

@@ -16,7 +16,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s")
 import numpy as np
 from charrnn.network import jit
 from charrnn.network.optimizers import norm
-assert norm(np.full(9, 2, np.float32), jit.Team(1)) == 6
+assert norm(np.full(9, 2, np.float32), jit.ThreadTeam(1)) == 6
 print(jit.CACHE_FOLDER)
 """
 
@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 def is_compiled():
     """Whether a first call must compile; its result is right."""
-    function = jit.entry(double)
+    function = jit.kernel(double)
     assert function(3) == 6
     return not function.stats.cache_hits
 

@@ -16,14 +16,14 @@ from charrnn.network.kernels.activations import exp, sigmoid_, tanh_
 from charrnn.network.kernels.cross_entropy import cross_entropy
 from charrnn.network.kernels.dropout import drop, drop_
 from charrnn.network.kernels.matmul import (
-    PANEL,
+    NR,
     input_product,
     output_product,
     padded,
     product,
-    room_for,
     sum_biases,
     weight_gradient,
+    workspace_size,
     zeros,
 )
 
@@ -132,11 +132,19 @@ def test_weight_gradient(dtype, steps, batch, parts):
     x = random(rng, (steps, batch, inputs), dtype)
     dz = random(rng, (steps, 4, batch, hidden), dtype)
     dw, db = np.full((inputs, 3, padded(hidden)), 7, dtype), np.full((3, padded(hidden)), 7, dtype)
-    panels = 2 * padded(hidden) // PANEL
+    panels = 2 * padded(hidden) // NR
     for i in range(parts):
-        share = panels * i // parts, panels * (i + 1) // parts
+        chunk_bounds = panels * i // parts, panels * (i + 1) // parts
         weight_gradient(
-            x, dz, planes, 1, dw, db, steps, *share, zeros((room_for(x.shape[2]),), dtype)
+            x,
+            dz,
+            planes,
+            1,
+            dw,
+            db,
+            steps,
+            *chunk_bounds,
+            zeros((workspace_size(x.shape[2]),), dtype),
         )
     for g, plane in enumerate(planes):
         expected = np.einsum("tbd,tbh->dh", x[..., :inputs], dz[:, plane])

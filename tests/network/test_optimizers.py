@@ -5,7 +5,7 @@ import pytest
 from helpers import naive
 
 from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES
-from charrnn.network.jit import Team
+from charrnn.network.jit import ThreadTeam
 from charrnn.network.optimizers import BLOCK, OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_
 
 OPTIONS = {
@@ -80,7 +80,7 @@ def test_parts_have_learning_rates_of_their_own(name, options, monkeypatch):
     p, gradients = random_walk(size=3 * BLOCK + 5)
     rates = [(BLOCK + 3, 1.0), (2 * BLOCK, 3.0), (2, 0.5)]
     optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, rates=rates, **options)
-    threaded = OPTIMIZERS[name](p.size, p.dtype, Team(3), rates=rates, **options)
+    threaded = OPTIMIZERS[name](p.size, p.dtype, ThreadTeam(3), rates=rates, **options)
     steps = list(trajectory(optimizer, p.copy(), gradients, RATES))
     np.testing.assert_array_equal(list(trajectory(threaded, p.copy(), gradients, RATES)), steps)
     start = 0

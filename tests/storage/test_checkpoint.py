@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
-from charrnn.errors import CharRNNError, shown
+from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
@@ -56,7 +56,7 @@ def refused(path, match=None):
         load_model(path, tensor_shapes)
     message = str(caught.value)
     assert type(caught.value) is CharRNNError
-    assert shown(path) in message
+    assert display_path(path) in message
     assert message.isprintable()
     assert len(message) < 600
     assert time.perf_counter() - start < 5

@@ -42,8 +42,8 @@ def run(invoke):
     def run(*words, code=0):
         result = invoke(*words)
         assert result.exit_code == code, result.stderr
-        for shown in result.stderr, result.stdout:
-            assert shown.replace("\n", "").isprintable(), shown
+        for display_path in result.stderr, result.stdout:
+            assert display_path.replace("\n", "").isprintable(), display_path
         assert "fault" not in result.stderr
         return result
 

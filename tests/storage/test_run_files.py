@@ -13,7 +13,7 @@ import pytest
 
 from charrnn.errors import CharRNNError
 from charrnn.storage.atomic import require_writable, write_atomically
-from charrnn.storage.run_files import Hold, Log, claim, run_files
+from charrnn.storage.run_files import Log, RunLock, acquire_run, run_files
 
 
 def test_the_files_of_a_run():
@@ -174,8 +174,8 @@ def test_require_writable_changes_nothing(tmp_path):
 
 HOLDER = """
 import sys, time
-from charrnn.storage.run_files import Hold
-hold = Hold(sys.argv[1])
+from charrnn.storage.run_files import RunLock
+hold = RunLock(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
 """
@@ -203,26 +203,26 @@ def test_a_run_is_held_by_one_process_until_that_ends(tmp_path, holder, number):
     process = holder(tmp_path / "m")
     for output in "m", "m.safetensors":  # which share their state
         with pytest.raises(CharRNNError, match=rf"process {process.pid} is training .*/m"):
-            Hold(tmp_path / output)
-    Hold(tmp_path / "other").release()
+            RunLock(tmp_path / output)
+    RunLock(tmp_path / "other").release()
     process.send_signal(number)
     process.wait()
-    Hold(tmp_path / "m").release()
+    RunLock(tmp_path / "m").release()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_hold_excludes_the_process_itself_too(tmp_path):
-    hold = Hold(tmp_path / "m")
+    hold = RunLock(tmp_path / "m")
     assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
     with pytest.raises(CharRNNError, match=f"process {os.getpid()}"):
-        Hold(tmp_path / "m")
+        RunLock(tmp_path / "m")
     hold.release()
     hold.release()
-    Hold(tmp_path / "m").release()
+    RunLock(tmp_path / "m").release()
 
 
 def test_a_hold_ends_with_what_holds_it(tmp_path):
-    hold = Hold(tmp_path / "m")
+    hold = RunLock(tmp_path / "m")
     del hold
     assert list(tmp_path.iterdir()) == []
 
@@ -231,39 +231,39 @@ def test_a_hold_is_of_the_file_not_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "folder" / "m.safetensors")
-    hold = Hold(tmp_path / "folder" / "m.safetensors")
+    hold = RunLock(tmp_path / "folder" / "m.safetensors")
     monkeypatch.chdir(tmp_path / "folder")
     for name in "m", "./m.safetensors", "../link/m", "../link.safetensors":
         with pytest.raises(CharRNNError, match="is training"):
-            Hold(name)
+            RunLock(name)
     hold.release()
 
 
 def test_a_lock_left_by_a_crash_means_nothing(tmp_path):
     for content in b"", b"1\n", b"\x1b[31m" * 9:
         (tmp_path / ".m.lock").write_bytes(content)
-        hold = Hold(tmp_path / "m")
+        hold = RunLock(tmp_path / "m")
         assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
         hold.release()
 
 
 def test_a_lock_that_says_nothing_of_its_holder(tmp_path):
-    hold = Hold(tmp_path / "m")
+    hold = RunLock(tmp_path / "m")
     (tmp_path / ".m.lock").write_bytes(b"\x1b[31m")
     with pytest.raises(CharRNNError, match="another process is training"):
-        Hold(tmp_path / "m")
+        RunLock(tmp_path / "m")
     hold.release()
 
 
 def test_a_hold_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path):
     (tmp_path / "folder").mkdir()
-    first = Hold(tmp_path / "folder" / "m")
+    first = RunLock(tmp_path / "folder" / "m")
     (tmp_path / "folder").rename(tmp_path / "moved")
     (tmp_path / "folder").mkdir()
-    second = Hold(tmp_path / "folder" / "m")
+    second = RunLock(tmp_path / "folder" / "m")
     first.release()
     with pytest.raises(CharRNNError, match="is training"):
-        Hold(tmp_path / "folder" / "m")
+        RunLock(tmp_path / "folder" / "m")
     second.release()
 
 
@@ -271,7 +271,7 @@ def test_a_lock_is_never_written_through_a_link(tmp_path):
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / ".m.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(CharRNNError, match="cannot write .*/m: "):
-        Hold(tmp_path / "m")
+        RunLock(tmp_path / "m")
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
@@ -281,12 +281,12 @@ def test_of_many_processes_that_want_a_run_one_gets_it_at_a_time(tmp_path):
 import sys
 from pathlib import Path
 from charrnn.errors import CharRNNError
-from charrnn.storage.run_files import Hold
+from charrnn.storage.run_files import RunLock
 count = Path(sys.argv[1] + ".count")
 for _ in range(50):
     while True:
         try:
-            hold = Hold(sys.argv[1])
+            hold = RunLock(sys.argv[1])
             break
         except CharRNNError:
             pass
@@ -306,10 +306,10 @@ def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    Hold(tmp_path / "m").release()
+    RunLock(tmp_path / "m").release()
     monkeypatch.setattr("fcntl.flock", lambda *args: (_ for _ in ()).throw(OSError(errno.EIO, "x")))
     with pytest.raises(CharRNNError, match="cannot write"):
-        Hold(tmp_path / "m")
+        RunLock(tmp_path / "m")
 
 
 def test_a_claim_that_fails_holds_nothing(tmp_path):
@@ -319,10 +319,10 @@ def test_a_claim_that_fails_holds_nothing(tmp_path):
         ({"resume": True, "overwrite": False}, "no run to resume"),
     ):
         with pytest.raises(CharRNNError, match=error) as kept:
-            claim(tmp_path / "m", **how)
-        Hold(tmp_path / "m").release()
+            acquire_run(tmp_path / "m", **how)
+        RunLock(tmp_path / "m").release()
         assert kept
-    claim(tmp_path / "m", resume=False, overwrite=True).release()
+    acquire_run(tmp_path / "m", resume=False, overwrite=True).release()
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 

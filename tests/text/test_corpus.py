@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.text import corpus as corpus_module
-from charrnn.text.corpus import Streams, fit, read_corpus, require_learnable, split
-from charrnn.text.disk_ids import StoredIds
+from charrnn.text.corpus import BatchStreams, clamp_batch_shape, read_corpus, require_varied, split
+from charrnn.text.disk_ids import DiskIds
 from charrnn.text.vocabulary import UnknownCharacters, Vocabulary
 
 TEXT = "plain\r\nline\rNUL\x00 ESC\x1b e\u0301 é \u2028 mid\ufeffdle 日本語 🙂\U0010ffff\n"
@@ -57,7 +57,7 @@ def test_every_character_survives(tmp_path, encoding):
     assert decoded(corpus) == TEXT
     assert corpus.vocabulary.characters == "".join(sorted(set(TEXT)))
     assert corpus.num_bytes == len(TEXT.encode(encoding))
-    assert corpus.left_out == ""
+    assert corpus.skipped_characters == ""
     with pytest.raises(ValueError, match="read-only"):
         corpus.ids[0] = 0
 
@@ -104,7 +104,7 @@ def test_standard_input(tmp_path, stdin, monkeypatch, large):
     corpus = read_corpus([write(tmp_path / "a", b"before "), "-"], folder=tmp_path)
     assert decoded(corpus) == "before " + TEXT
     assert corpus.names[1] == "-"
-    assert isinstance(corpus.ids, StoredIds) == large
+    assert isinstance(corpus.ids, DiskIds) == large
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -145,7 +145,7 @@ def test_a_given_vocabulary_only_encodes(tmp_path):
         read_corpus(path, vocabulary=vocabulary)
     corpus = read_corpus(path, vocabulary=vocabulary, unknown="skip")
     assert corpus.ids.tolist() == [3, 2, 1, 3, 2]
-    assert corpus.left_out == "d"
+    assert corpus.skipped_characters == "d"
     assert read_corpus(path, vocabulary=Vocabulary.of_bytes()).ids.tobytes() == b"abcabd"
     with pytest.raises(CharRNNError, match="knows no character of"):
         read_corpus(path, vocabulary=Vocabulary("x"), unknown="skip")
@@ -280,16 +280,16 @@ def test_imports_are_light():
 def test_one_repeated_character_is_nothing_to_learn(tmp_path, as_bytes):
     corpus = read_corpus(write(tmp_path / "a", b"\x1b" * 1000), as_bytes=as_bytes)
     with pytest.raises(CharRNNError, match=r"'\\x1b', 1,000 times"):
-        require_learnable(corpus)
-    require_learnable(read_corpus(write(tmp_path / "b", b"ab"), as_bytes=as_bytes))
+        require_varied(corpus)
+    require_varied(read_corpus(write(tmp_path / "b", b"ab"), as_bytes=as_bytes))
 
 
 @pytest.mark.usefixtures("no_memory")
 def test_one_repeated_character_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(corpus_module, "CHUNK_BYTES", 7)
     with pytest.raises(CharRNNError, match="'a', 100 times"):
-        require_learnable(read_corpus(write(tmp_path / "a", b"a" * 100), folder=tmp_path))
-    require_learnable(read_corpus(write(tmp_path / "b", b"a" * 99 + b"b"), folder=tmp_path))
+        require_varied(read_corpus(write(tmp_path / "a", b"a" * 100), folder=tmp_path))
+    require_varied(read_corpus(write(tmp_path / "b", b"a" * 99 + b"b"), folder=tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -323,22 +323,22 @@ def test_impossible_fractions(fraction):
     ],
 )
 def test_fit_shrinks_the_batch_and_then_the_sequence(n, fitted):
-    assert fit(n, 50, 50) == fitted
+    assert clamp_batch_shape(n, 50, 50) == fitted
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_fit_refuses_a_text_that_predicts_nothing(n):
     with pytest.raises(CharRNNError, match="too short"):
-        fit(n, 50, 50)
+        clamp_batch_shape(n, 50, 50)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(2, 5000), st.integers(1, 100), st.integers(1, 100))
 def test_fit_gives_four_chunks_where_there_can_be(n, batch_size, seq_length):
-    fitted = fit(n, batch_size, seq_length)
+    fitted = clamp_batch_shape(n, batch_size, seq_length)
     assert 1 <= fitted[0] <= batch_size
     assert 1 <= fitted[1] <= seq_length
-    assert Streams(np.zeros(n, np.uint8), *fitted).num_chunks >= min(4, n - 1)
+    assert BatchStreams(np.zeros(n, np.uint8), *fitted).num_chunks >= min(4, n - 1)
 
 
 @settings(deadline=None, max_examples=100)
@@ -347,7 +347,7 @@ def test_chunks_continue_each_stream(n, batch_size, seq_length):
     if n - 1 < batch_size:
         batch_size = 1
     ids = np.arange(n, dtype=np.uint8)
-    streams = Streams(ids, batch_size, seq_length)
+    streams = BatchStreams(ids, batch_size, seq_length)
     steps = (n - 1) // batch_size
     chunks = [streams.chunk(k) for k in range(streams.num_chunks)]
     for x, y in chunks:
@@ -371,10 +371,10 @@ def test_a_text_in_a_file_is_split_and_read_as_one_in_memory(tmp_path, monkeypat
     in_memory = read_corpus(path)
     monkeypatch.setattr(corpus_module, "SMALL_BYTES", 1)
     in_file = read_corpus(path, folder=tmp_path)
-    assert isinstance(in_file.ids, StoredIds)
+    assert isinstance(in_file.ids, DiskIds)
     for whole, part in zip(split(in_memory.ids, 0.3), split(in_file.ids, 0.3), strict=True):
         assert part[:].tolist() == whole.tolist()
-        streams = Streams(whole, 3, 5), Streams(part, 3, 5)
+        streams = BatchStreams(whole, 3, 5), BatchStreams(part, 3, 5)
         for k in range(streams[0].num_chunks):
             for a, b in zip(*(s.chunk(k) for s in streams), strict=True):
                 assert type(b) is np.ndarray and a.tolist() == b.tolist()

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from charrnn.errors import CharRNNError
-from charrnn.text.disk_ids import StoredIds
+from charrnn.text.disk_ids import DiskIds
 
 
 def stored(array):
     with tempfile.TemporaryFile() as file:
         file.write(array.tobytes())
         file.flush()
-        return StoredIds(file, array.dtype)
+        return DiskIds(file, array.dtype)
 
 
 @pytest.fixture(params=[np.uint8, np.uint16, np.uint32])

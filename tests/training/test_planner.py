@@ -12,7 +12,7 @@ from helpers.runs import log_of, started, stopped_after
 import charrnn
 from charrnn.config import ModelConfig, TrainOptions
 from charrnn.evaluation.loss import mean_loss
-from charrnn.text.corpus import Streams, fit, split
+from charrnn.text.corpus import BatchStreams, clamp_batch_shape, split
 from charrnn.training import planner as plan
 
 RECIPE = TrainOptions(learning_rate=0.01)
@@ -61,7 +61,9 @@ def test_a_short_text_gives_a_small_model_and_dropout(monkeypatch):
 @pytest.mark.parametrize("seconds, capped", [(1, False), (600, True), (6000, True)])
 def test_a_short_text_is_not_read_for_ever(monkeypatch, seconds, capped):
     chosen = fitted(monkeypatch, 5_000, seconds, 80_000)
-    streams = Streams(np.zeros(5_000), *fit(5_000, chosen.options.batch_size, 64))
+    streams = BatchStreams(
+        np.zeros(5_000), *clamp_batch_shape(5_000, chosen.options.batch_size, 64)
+    )
     assert (chosen.options.steps == 200 * streams.num_chunks) == capped
     assert ("planned for 200 epochs, not" in chosen.why) == capped
 

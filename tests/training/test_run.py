@@ -13,12 +13,12 @@ import charrnn
 from charrnn.api import start
 from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, ModelConfig, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.evaluation.loss import Validation, mean_loss
+from charrnn.evaluation.loss import Validator, mean_loss
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
-from charrnn.text.corpus import fit, read_corpus, split
+from charrnn.text.corpus import clamp_batch_shape, read_corpus, split
 from charrnn.training.run import MAX_RECOVERIES, Diverged
 from charrnn.training.state import Progress
 
@@ -45,11 +45,11 @@ def same_after_interruptions(corpus_file, folder, stops, **settings):
         pass
     assert run.finished
     assert result_of(folder / "parts") == result_of(folder / "whole")
-    require_the_same(run, whole)
+    require_same_run(run, whole)
     return run
 
 
-def require_the_same(run, other):
+def require_same_run(run, other):
     """The arrays in memory, padding and all, and the random numbers to come."""
     assert np.array_equal(run.model.parameters.flat, other.model.parameters.flat)
     assert np.array_equal(run.learner.stack.get_state(), other.learner.stack.get_state())
@@ -177,10 +177,10 @@ def test_sampling_in_between_changes_nothing(corpus_file, tmp_path):
 def test_validation_leaves_training_alone(corpus_file, tmp_path, monkeypatch):
     """The same steps, whether the text held out is looked at or not."""
     plain = trained(corpus_file, tmp_path / "validated", steps=STEPS, dropout=0.2)
-    monkeypatch.setattr(Validation, "loss", lambda self: 1.0)
+    monkeypatch.setattr(Validator, "loss", lambda self: 1.0)
     unvalidated = trained(corpus_file, tmp_path / "unvalidated", steps=STEPS, dropout=0.2)
     assert plain.progress.val_loss != unvalidated.progress.val_loss == 1.0
-    require_the_same(unvalidated, plain)
+    require_same_run(unvalidated, plain)
 
 
 # --- what is computed
@@ -198,7 +198,7 @@ def reference(corpus_file, seed, epochs, rate, momentum, **settings):
     exact = Model(config, dtype=np.float64)
     velocity = {name: np.zeros_like(p) for name, p in params.items()}
     ids, _ = split(corpus.ids, 0.1)
-    batch_size, seq_length = fit(len(ids), SMALL["batch_size"], SMALL["seq_length"])
+    batch_size, seq_length = clamp_batch_shape(len(ids), SMALL["batch_size"], SMALL["seq_length"])
     losses = []
     for _ in range(epochs):
         state = exact.zero_state(batch_size)
@@ -492,7 +492,7 @@ def test_interrupted_after_blowing_up_it_goes_on_exactly(corpus_file, tmp_path, 
     blown_up(run, step=22)
     list(run)
     assert result_of(tmp_path / "parts") == result_of(tmp_path / "whole")
-    require_the_same(run, whole)
+    require_same_run(run, whole)
 
 
 def test_a_run_that_blows_up_again_and_again_ends(corpus_file, tmp_path):
@@ -628,7 +628,7 @@ def test_what_is_no_better_for_a_while_is_not_by_heart():
         history = [
             [i + 1, t, v] for i, (t, v) in enumerate(zip(training, validations, strict=True))
         ]
-        return Progress(total_steps=9, history=history).learns_by_heart(patience)
+        return Progress(total_steps=9, history=history).should_stop_early(patience)
 
     falling = [5.0, 4.0, 3.0, 2.0, 1.0]
     assert stops([2.0, 1.0, 1.1, 1.1, 1.1], falling)

@@ -8,14 +8,14 @@ import pytest
 from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, TrainOptions
 from charrnn.network.model import Model
 from charrnn.network.stack import forward
-from charrnn.training.trainer import OUTPUT_RATES, Learner
+from charrnn.training.trainer import OUTPUT_RATES, Trainer
 
 CONFIG = ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5)
 
 
 def learner_of(optimizer="adam", **options):
     options = TrainOptions(optimizer=optimizer, **options)
-    return Learner(CONFIG, options, np.random.default_rng(0), 1, batch_size=4, seq_length=6)
+    return Trainer(CONFIG, options, np.random.default_rng(0), 1, batch_size=4, seq_length=6)
 
 
 def chunk():
@@ -88,21 +88,21 @@ def test_recurrent_dropout_is_a_network_with_some_weights_from_step_to_step_miss
     config = replace(CONFIG, cell=cell)
     shape = {"batch_size": 4, "seq_length": 6}
     options = TrainOptions(recurrent_dropout=0.25)
-    learner = Learner(config, options, np.random.default_rng(0), threads, **shape)
+    learner = Trainer(config, options, np.random.default_rng(0), threads, **shape)
     weights = learner.model.state_dict()
     loss, _ = learner.compute(*chunk(), 77)
     assert all(np.array_equal(a, weights[name]) for name, a in learner.model.state_dict().items())
 
     gradients = learner.stack.gradients.state_dict()
     learner.model.drop_recurrent(learner.model.parameters, 77, 0.25)
-    thinned = learner.model.state_dict()
-    other = Learner(config, TrainOptions(), np.random.default_rng(0), 1, **shape)
-    other.model.load_state_dict(thinned)
+    binned_means = learner.model.state_dict()
+    other = Trainer(config, TrainOptions(), np.random.default_rng(0), 1, **shape)
+    other.model.load_state_dict(binned_means)
     assert other.compute(*chunk(), None)[0] == loss
     for name, g in other.stack.gradients.state_dict().items():
         recurrent = "weight_hh" in name
-        mask = np.where(thinned[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
-        np.testing.assert_allclose(thinned[name], weights[name] * mask, rtol=1e-6)
+        mask = np.where(binned_means[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
+        np.testing.assert_allclose(binned_means[name], weights[name] * mask, rtol=1e-6)
         np.testing.assert_allclose(gradients[name], g * mask, rtol=1e-6)
         if recurrent:
             assert 0.1 < (mask == 0).mean() < 0.4
@@ -124,7 +124,7 @@ def test_both_kinds_of_dropout_go_together():
     config = replace(CONFIG, dropout=0.3)
     losses = set()
     for seed in 1, 2, 1:
-        learner = Learner(config, options, np.random.default_rng(0), 1, 4, 6)
+        learner = Trainer(config, options, np.random.default_rng(0), 1, 4, 6)
         losses.add(learner.compute(*chunk(), seed)[0])
     assert learner.drops and len(losses) == 2
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...config import whole
+from ...config import check_int
 from ..options import (
     FILE,
-    checked,
+    echo_err,
     json_option,
     loss_in_words,
     model_option,
     print_json,
     print_table,
-    say,
     threads_option,
     unknown_option,
+    validator,
     warn_unknown,
 )
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--window",
     type=int,
-    callback=checked(whole, least=1),
+    callback=validator(check_int, minimum=1),
     metavar="CHARACTERS",
     help="Also predict from within windows of so many characters, knowing nothing of what is "
     "before each.",
@@ -76,18 +76,18 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
         how = {"encoding": encoding, "vocabulary": language_model.vocabulary, "unknown": unknown}
         with reading() as progress:
             found = read_corpus(paths, progress=progress, **how)
-        warn_unknown(found.left_out)
+        warn_unknown(found.skipped_characters)
         return found
 
     text = read(texts)
     train = read(corpus) if corpus else None
-    from ...evaluation.loss import cold_loss, mean_loss
+    from ...evaluation.loss import mean_loss, windowed_loss
 
     with measuring(len(text.ids)) as measured:
         nats = mean_loss(language_model.model, text.ids, measured)
     more = []  # (name in JSON, name in the table, nats per character)
     if window:
-        cold = cold_loss(language_model.model, text.ids, window)
+        cold = windowed_loss(language_model.model, text.ids, window)
         more.append(("window", f"in windows of {window:,}", cold))
     if train:
         more += _baselines(train, text)
@@ -113,7 +113,9 @@ def _baselines(train: Corpus, text: Corpus) -> list[tuple[str, str, float]]:
 
     found = baselines(train.ids, text.ids, text.vocabulary)
     if found is None:
-        say(f"Warning: fewer than {LEAST_CHARS} characters tell nothing of an n-gram or of xz.")
+        echo_err(
+            f"Warning: fewer than {LEAST_CHARS} characters tell nothing of an n-gram or of xz."
+        )
         return []
     ngram = f"n-gram, looking back {found.order}"
     return [("ngram", ngram, found.ngram), ("xz", "xz", found.xz)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...errors import printable
+from ...errors import escape_unprintable
 from ..options import FILE, MODEL, json_option, loss_in_words, print_json, print_table
 
 if TYPE_CHECKING:
@@ -46,9 +46,13 @@ def command(model: str, json: bool) -> None:
 def _rows(path: str, file: ModelFile, num_parameters: int) -> list[tuple[str, str]]:
     c = file.config
     vocabulary = file.vocabulary
-    known = "bytes" if vocabulary.is_bytes else f"characters: {printable(vocabulary.characters)}"
+    known = (
+        "bytes"
+        if vocabulary.is_bytes
+        else f"characters: {escape_unprintable(vocabulary.characters)}"
+    )
     return [
-        ("file", f"{printable(path)} (format version {file.format_version})"),
+        ("file", f"{escape_unprintable(path)} (format version {file.format_version})"),
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("dropout", f"{c['dropout']:g}"),
@@ -71,4 +75,4 @@ def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
     options = training.get("options")
     options = options.items() if isinstance(options, dict) else ()
     shown = ((k.replace("_", " "), str(v)) for k, v in options if v is not None)
-    return rows + [(printable(name), printable(value)) for name, value in shown]
+    return rows + [(escape_unprintable(name), escape_unprintable(value)) for name, value in shown]

@@ -11,10 +11,10 @@ import click
 from ...errors import CharRNNError, UsageError
 from ..options import (
     check_page,
+    echo_err,
     json_option,
     model_option,
     page_file,
-    say,
     stdout,
     unknown_option,
     warn_unknown,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ...api import LanguageModel
-    from ...evaluation.activations import Survey, Unit
+    from ...evaluation.activations import ActivationReport, HiddenUnit
 
 MOST = 1_000_000  # characters that are read
 STATES = "hc"
@@ -113,16 +113,16 @@ class _Read(NamedTuple):
 def _read(texts, model: LanguageModel, encoding: str, unknown: str) -> _Read:
     import numpy as np
 
-    from ...errors import printable
+    from ...errors import escape_unprintable
     from ...text.corpus import read_corpus
     from ..line_scores import byte_sizes
 
     corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
-    warn_unknown(corpus.left_out)
+    warn_unknown(corpus.skipped_characters)
     ids = corpus.ids[:MOST]
     if len(ids) < len(corpus.ids):
-        say(f"note    only the first {MOST:,} of {len(corpus.ids):,} characters are read")
-    title = ", ".join(map(printable, corpus.names))
+        echo_err(f"note    only the first {MOST:,} of {len(corpus.ids):,} characters are read")
+    title = ", ".join(map(escape_unprintable, corpus.names))
     if not model.vocabulary.is_bytes:
         return _Read(title, model.vocabulary.decode(ids), ids, np.arange(len(ids)))
     text = ids.tobytes().decode("utf-8", "surrogateescape")
@@ -137,8 +137,8 @@ def _parsed(unit: str) -> tuple[int, int, str]:
     return int(found[1]), int(found[2]), found[3]
 
 
-def _unit(model: LanguageModel, layer: int, number: int, state: str, given: str) -> Unit:
-    from ...evaluation.activations import Unit
+def _unit(model: LanguageModel, layer: int, number: int, state: str, given: str) -> HiddenUnit:
+    from ...evaluation.activations import HiddenUnit
 
     config, states = model.config, model.model.cell.STATES
     if layer > config.num_layers or number > config.hidden_size:
@@ -150,15 +150,17 @@ def _unit(model: LanguageModel, layer: int, number: int, state: str, given: str)
         raise CharRNNError(
             f"a unit of this model, {config.cell}, has no c: give --unit {given[:-1]}."
         )
-    return Unit(layer - 1, max(STATES.find(state), 0), number - 1)
+    return HiddenUnit(layer - 1, max(STATES.find(state), 0), number - 1)
 
 
-def _name(unit: Unit, model: LanguageModel) -> str:
+def _name(unit: HiddenUnit, model: LanguageModel) -> str:
     state = STATES[unit.state] if model.model.cell.STATES > 1 else ""
     return f"{unit.layer + 1}.{unit.number + 1}{state}"
 
 
-def _show_unit(model: LanguageModel, read: _Read, unit: Unit, html: str | None, json: bool) -> None:
+def _show_unit(
+    model: LanguageModel, read: _Read, unit: HiddenUnit, html: str | None, json: bool
+) -> None:
     from ...evaluation.activations import values
     from ..render import activations as units
     from ..render.color import color_wanted
@@ -181,31 +183,31 @@ def _show_unit(model: LanguageModel, read: _Read, unit: Unit, html: str | None, 
 def _show_survey(model: LanguageModel, read: _Read, json: bool) -> None:
     import numpy as np
 
-    from ...evaluation.activations import survey
+    from ...evaluation.activations import measure_activations
     from ...evaluation.text_features import features
 
     counted = np.zeros(len(read.ids), bool)
     counted[read.ends] = True
     sizes = np.diff(read.ends, prepend=-1)
     of_ids = {name: np.repeat(a, sizes) for name, a in features(read.text).items()}
-    found = survey(model.model, read.ids, of_ids, counted)
+    found = measure_activations(model.model, read.ids, of_ids, counted)
     if json:
         click.echo(json_.dumps(_object(found, model, len(read.text))))
     else:
         click.echo("\n".join([*_followers(found, model), "", *_gates(found, model)]))
 
 
-def _followers(found: Survey, model: LanguageModel) -> list[str]:
+def _followers(found: ActivationReport, model: LanguageModel) -> list[str]:
     rows = [
-        f"{f.correlation:>11.3f}  {_name(f.unit, model):<8}  {f.feature}" for f in found.followers
+        f"{f.correlation:>11.3f}  {_name(f.unit, model):<8}  {f.feature}" for f in found.matches
     ]
     lines = ["correlation  unit      follows", *rows]
-    if found.unfollowed:
-        lines.append(f"{'-':>11}  {'none':<8}  {', '.join(found.unfollowed)}")
-    return lines if rows or found.unfollowed else ["no feature occurs in both halves of the text"]
+    if found.unmatched:
+        lines.append(f"{'-':>11}  {'none':<8}  {', '.join(found.unmatched)}")
+    return lines if rows or found.unmatched else ["no feature occurs in both halves of the text"]
 
 
-def _gates(found: Survey, model: LanguageModel) -> list[str]:
+def _gates(found: ActivationReport, model: LanguageModel) -> list[str]:
     gates = list(model.model.cell.SIGMOIDS)
     if not gates:
         return [f"gates     {model.config.cell} has none"]
@@ -216,7 +218,7 @@ def _gates(found: Survey, model: LanguageModel) -> list[str]:
     ]
 
 
-def _object(found: Survey, model: LanguageModel, characters: int) -> dict[str, object]:
+def _object(found: ActivationReport, model: LanguageModel, characters: int) -> dict[str, object]:
     return {
         "characters": characters,
         "followers": [
@@ -224,11 +226,11 @@ def _object(found: Survey, model: LanguageModel, characters: int) -> dict[str, o
                 "feature": f.feature,
                 "unit": _name(f.unit, model),
                 "correlation": f.correlation,
-                "first_half": f.chosen,
+                "first_half": f.selection_correlation,
             }
-            for f in found.followers
+            for f in found.matches
         ],
-        "unfollowed": found.unfollowed,
+        "unfollowed": found.unmatched,
         "gates": [
             {
                 "layer": k + 1,

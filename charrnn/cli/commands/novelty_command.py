@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import UsageError, printable
-from ..options import FILE, json_option, print_table, say
+from ...errors import UsageError, escape_unprintable
+from ..options import FILE, echo_err, json_option, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +85,7 @@ def say_novelty(texts: list[bytes], corpus: str, as_bytes: bool) -> None:
     found = novelty(_coded(code_points(text), known.vocabulary), known.ids[:])
     longest = text[found.start : found.start + found.length]
     for name, value in rows(found, longest):
-        say(f"{name:<24}{value}")
+        echo_err(f"{name:<24}{value}")
 
 
 def _coded(points: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
@@ -118,4 +118,4 @@ def _coded_as(corpus: Corpus, text: Corpus) -> np.ndarray:
 def _beginning(run: str) -> str:
     if not run:
         return ""
-    return f': "{printable(run[:SHOWN])}{"..." if len(run) > SHOWN else ""}"'
+    return f': "{escape_unprintable(run[:SHOWN])}{"..." if len(run) > SHOWN else ""}"'

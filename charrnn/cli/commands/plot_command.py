@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import CharRNNError, UsageError, printable
-from ..options import FILE, say
+from ...errors import CharRNNError, UsageError, escape_unprintable
+from ..options import FILE, echo_err
 
 if TYPE_CHECKING:
-    from ..render.run_curves import Run
+    from ..render.run_curves import RunCurves
 
 LOG = "model.log.jsonl"
 ENDINGS = (".png", ".svg", ".pdf")
@@ -60,10 +60,10 @@ def command(logs, output, x, ascii) -> None:
         raise UsageError(
             f"{output}: a figure's name ends in .png, .svg or .pdf, which says what it is."
         )
-    from ..render.run_curves import chart_rows, unit_of
+    from ..render.run_curves import axis_unit, chart_rows
 
     runs = _read(logs or (LOG,), x)
-    unit = unit_of(x, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
+    unit = axis_unit(x, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
     if output is None:
         if len(runs) > MOST_RUNS:
             raise UsageError(
@@ -78,19 +78,19 @@ def command(logs, output, x, ascii) -> None:
     write_figure(output, ending[1:], runs, unit)
 
 
-def _read(paths: tuple[str, ...], axis: str) -> list[Run]:
+def _read(paths: tuple[str, ...], axis: str) -> list[RunCurves]:
     """The runs that have losses to draw; says which have not, or raises if it is all."""
-    from ...evaluation.training_log import log_beside, read_course
-    from ..render.run_curves import Run
+    from ...evaluation.training_log import log_beside, read_loss_history
+    from ..render.run_curves import RunCurves
 
     logs = list(dict.fromkeys(map(log_beside, paths)))
     runs, empty = [], []
     for name, log in zip(_names(logs), logs, strict=True):
-        course = read_course(log)
+        course = read_loss_history(log)
         if course.damaged:
             lines = f"{course.damaged:,} of its lines"
-            say(f"Warning: {printable(log)}: left out what is damaged, {lines}.")
-        run = Run(name, course, *(course.curve(v, axis) for v in (course.train, course.val)))
+            echo_err(f"Warning: {escape_unprintable(log)}: left out what is damaged, {lines}.")
+        run = RunCurves(name, course, *(course.curve(v, axis) for v in (course.train, course.val)))
         (runs if len(run.train.x) or len(run.val.x) else empty).append(run)
     if not runs:
         raise CharRNNError(
@@ -98,7 +98,7 @@ def _read(paths: tuple[str, ...], axis: str) -> list[Run]:
             "the run has only just begun, or never did."
         )
     for run in empty:
-        say(f"note    {run.name} is left out: there is no loss in its log yet")
+        echo_err(f"note    {run.name} is left out: there is no loss in its log yet")
     return runs
 
 
@@ -106,7 +106,7 @@ def _names(logs: list[str]) -> list[str]:
     """What to call the runs: file names without their ending, or paths if these are the same."""
     paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
     names = [os.path.basename(path) or path for path in paths]
-    return [printable(n) for n in (names if len(set(names)) == len(names) else paths)]
+    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
 
 
 def _keep_logs(output: str, logs: tuple[str, ...]) -> None:

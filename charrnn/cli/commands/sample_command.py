@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from ...config import number, whole
+from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError
-from ..options import FILE, checked, model_option, say, threads_option, unknown_option, warn_unknown
+from ..options import (
+    FILE,
+    echo_err,
+    model_option,
+    threads_option,
+    unknown_option,
+    validator,
+    warn_unknown,
+)
 from .novelty_command import say_novelty
 
 if TYPE_CHECKING:
@@ -36,7 +44,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
 @click.option(
     "--length",
     type=int,
-    callback=checked(whole, least=0),
+    callback=validator(check_int, minimum=0),
     show_default=f"{LENGTH}; none with --lines",
     help="Characters to write at most (bytes, if the model is one of bytes); 0: without end.",
 )
@@ -44,7 +52,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
     "--lines",
     type=int,
     metavar="N",
-    callback=checked(whole, least=1),
+    callback=validator(check_int, minimum=1),
     help="End each text after N whole lines of new text.",
 )
 @click.option(
@@ -74,7 +82,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
     type=float,
     metavar="P",
     default=1.0,
-    callback=checked(number, low=0, high=inf, above=True),
+    callback=validator(check_float, minimum=0, maximum=inf, exclusive_min=True),
     help="Multiply by P the log-probability of each of the last 32 characters, the prime's too "
     "(CTRL, Keskar et al. 2019): above 1 they become less likely.",
 )
@@ -82,34 +90,34 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
     "--temperature",
     type=float,
     default=1.0,
-    callback=checked(number, low=0, high=inf),
+    callback=validator(check_float, minimum=0, maximum=inf),
     help="Below 1 safer, above 1 bolder text; 0 always writes the most likely character.",
 )
 @click.option(
     "--top-k",
     type=int,
     default=0,
-    callback=checked(whole, least=0),
+    callback=validator(check_int, minimum=0),
     help="Choose among the K likeliest characters only; 0: among all.",
 )
 @click.option(
     "--top-p",
     type=float,
     default=1.0,
-    callback=checked(number, low=0, high=1, above=True),
+    callback=validator(check_float, minimum=0, maximum=1, exclusive_min=True),
     help="Choose among the likeliest characters that together have this probability.",
 )
 @click.option(
     "--min-p",
     type=float,
     default=0.0,
-    callback=checked(number, low=0, high=1),
+    callback=validator(check_float, minimum=0, maximum=1),
     help="Choose among characters at least P times as likely as the likeliest.",
 )
 @click.option(
     "--seed",
     type=int,
-    callback=checked(whole, least=0),
+    callback=validator(check_int, minimum=0),
     show_default="another text each time",
     help="The same seed gives the same text.",
 )
@@ -117,7 +125,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
     "--beam",
     type=int,
     metavar="K",
-    callback=checked(whole, least=1),
+    callback=validator(check_int, minimum=1),
     help="Write the likeliest text that a beam search following K texts at once finds, and its "
     "log-probability on stderr. Nothing is drawn.",
 )
@@ -126,7 +134,7 @@ DRAWING = {  # what a beam search, which draws nothing, has no use for
     "--num-samples",
     type=int,
     default=1,
-    callback=checked(whole, least=1),
+    callback=validator(check_int, minimum=1),
     help="How many texts to write. Text I of seed S is the first of seed S + I, from I = 0.",
 )
 @click.option(
@@ -204,7 +212,7 @@ def command(
             outputs.write_texts(written, output, prime, after, num_samples)
     if beam is not None:
         characters = len(text) if as_bytes else len(text.decode())
-        say(_likelihood(nats, characters, stop))
+        echo_err(_likelihood(nats, characters, stop))
     if novelty is not None:
         say_novelty(written.texts(), novelty, as_bytes)
 
@@ -241,9 +249,9 @@ def _prime(prime: str, file: str | None, unknown: str, vocabulary: Vocabulary) -
         prime = _read(file, vocabulary.is_bytes)
     if unknown == "error":
         return prime
-    left_out = vocabulary.unknown(prime)
-    warn_unknown(left_out)
-    return prime.translate(dict.fromkeys(map(ord, left_out)))
+    skipped_characters = vocabulary.unknown(prime)
+    warn_unknown(skipped_characters)
+    return prime.translate(dict.fromkeys(map(ord, skipped_characters)))
 
 
 def _read(path: str, as_bytes: bool) -> str:

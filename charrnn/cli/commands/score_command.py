@@ -62,17 +62,17 @@ def command(texts, model, lines, color, html, json, unknown, encoding) -> None:
       charrnn score --json list.txt | jq -r 'select(.nats_per_character > 3) | .text'
     """
     _check_usage(texts, model, color, html, json)
-    from ..line_scores import Score
+    from ..line_scores import LineScorer
     from ..progress import writing
-    from ..render.scores import Objects, Page, Table, write
+    from ..render.scores import HtmlRenderer, JsonLinesRenderer, TableRenderer, write
 
-    score = Score(texts, model, encoding, unknown, top=EXPECTED if html else 0)
+    score = LineScorer(texts, model, encoding, unknown, top=EXPECTED if html else 0)
     with writing(html or "-", len(score.corpus.ids)) as score.progressed:
         if html:
             with page_file(html) as file:
-                write(Page(score), score, lines, file)
+                write(HtmlRenderer(score), score, lines, file)
         else:
-            view = Objects(score) if json else Table(score, stdout(), color)
+            view = JsonLinesRenderer(score) if json else TableRenderer(score, stdout(), color)
             write(view, score, lines, stdout())
 
 

@@ -22,16 +22,16 @@ from ...config import (
     SCHEDULE_NAMES,
     ModelConfig,
     TrainOptions,
-    whole,
+    check_int,
 )
 from ...errors import UsageError
-from ..options import FILE, MODEL, checked, loss_in_words, say, threads_option
+from ..options import FILE, MODEL, echo_err, loss_in_words, threads_option, validator
 
 if TYPE_CHECKING:
     from ...evaluation.baselines import Baselines
     from ...text.corpus import Corpus
     from ...training.report import Report
-    from ...training.run import Run
+    from ...training.run import TrainingRun
 
 # What ends a run, which is saved first, and the word for it.
 SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
@@ -62,7 +62,7 @@ class Duration(click.ParamType):
             self.fail(f"{value!r} is not a time: give seconds, or 90s, 10m, 2h.", param, ctx)
 
 
-def setting(name: str, help: str, **more: Any):
+def field_option(name: str, help: str, **more: Any):
     """The option for a field of ModelConfig or TrainOptions, which know its default and limits."""
     cls, default = SETTINGS[name]
     required = {"vocab_size": 1} if cls is ModelConfig else {}
@@ -70,7 +70,7 @@ def setting(name: str, help: str, **more: Any):
     return click.option(
         "--" + name.replace("_", "-"),
         default=default,
-        callback=checked(lambda name, value: cls(**required, **{name: value})),
+        callback=validator(lambda name, value: cls(**required, **{name: value})),
         help=help,
         **more,
     )
@@ -85,55 +85,57 @@ def setting(name: str, help: str, **more: Any):
     default=MODEL,
     help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
 )
-@setting("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
-@setting("hidden_size", "Units in each layer.", show_default="128, or fitted to --time")
-@setting("num_layers", "Layers, one upon the other.")
-@setting("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
-@setting(
+@field_option("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
+@field_option("hidden_size", "Units in each layer.", show_default="128, or fitted to --time")
+@field_option("num_layers", "Layers, one upon the other.")
+@field_option("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
+@field_option(
     "dropout",
     "Share of the units switched off at random, between layers and before the output.",
     show_default="0, or fitted to --time",
 )
-@setting(
+@field_option(
     "recurrent_dropout",
     "Share of the weights from one step to the next switched off at random.",
     show_default="0, or fitted to --time",
 )
-@setting("seq_length", "Characters through which the error is followed back.")
-@setting(
+@field_option("seq_length", "Characters through which the error is followed back.")
+@field_option(
     "batch_size",
     "Places in the text that are read side by side.",
     show_default="16, or with --time fewer for a short text",
 )
-@setting(
+@field_option(
     "time",
     "How long to train: 90s, 10m, 2h. Sizes that are not given are fitted to it.",
     type=Duration(),
     show_default="3m, unless --epochs or --steps is given",
 )
-@setting("epochs", "Times to read the text, instead of --time.", type=float)
-@setting("steps", "Updates to make, instead of --time.", type=int)
-@setting("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
-@setting(
+@field_option("epochs", "Times to read the text, instead of --time.", type=float)
+@field_option("steps", "Updates to make, instead of --time.", type=int)
+@field_option("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
+@field_option(
     "learning_rate",
     "The size of an update, at first.",
     type=float,
     show_default=", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()),
 )
-@setting("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
-@setting("momentum", "Momentum of sgd.")
-@setting(
+@field_option("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
+@field_option("momentum", "Momentum of sgd.")
+@field_option(
     "weight_decay",
     "Decoupled weight decay of adam and cautious-adam.",
     show_default="0, or fitted to --time",
 )
-@setting("lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float)
-@setting("lr_decay_after", "... from this epoch on.", type=float)
-@setting("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
-@setting("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
-@setting("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
-@setting("val_chars", "Characters of it that each look reads, at most.")
-@setting(
+@field_option(
+    "lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float
+)
+@field_option("lr_decay_after", "... from this epoch on.", type=float)
+@field_option("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
+@field_option("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
+@field_option("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
+@field_option("val_chars", "Characters of it that each look reads, at most.")
+@field_option(
     "patience",
     "Stop after so many looks at what is held out that were all worse than the best, while the "
     "rest is learned by heart; 0: never.",
@@ -142,19 +144,19 @@ def setting(name: str, help: str, **more: Any):
     "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
 )
 @click.option("--encoding", default="utf-8", help="How the text is encoded.")
-@setting(
+@field_option(
     "precision",
     "What is multiplied; all else is float32. bfloat16 needs a processor with AVX-512 BF16.",
     type=click.Choice(PRECISIONS),
 )
-@setting("seed", "The same seed gives the same weights.")
+@field_option("seed", "The same seed gives the same weights.")
 @threads_option
 @click.option("--resume", is_flag=True, help="Go on with the run that --output holds.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
 @click.option(
     "--sample-every",
     type=int,
-    callback=checked(whole, least=0),
+    callback=validator(check_int, minimum=0),
     metavar="STEPS",
     default=0,
     help="Show a short sample on stderr every so many updates; 0: never.",
@@ -207,8 +209,8 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
             show_notice(news)
     if not run.finished:
         step = report.step if report else run.summary.resumed_step
-        say(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
-        say(f"  {_to_resume(ctx)}")
+        echo_err(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
+        echo_err(f"  {_to_resume(ctx)}")
         ctx.exit(128 + received[0])
     if not quiet:
         _conclude(run, report, output, others[0])
@@ -221,16 +223,18 @@ def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
     return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
 
 
-def _conclude(run: Run, report: Report | None, output: str, others: Baselines | None) -> None:
+def _conclude(
+    run: TrainingRun, report: Report | None, output: str, others: Baselines | None
+) -> None:
     if report is None:
-        say("note    the run was finished before; nothing was left to do")
+        echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
         loss = run.held_out_loss or report.best_val_loss
-        say(f"best    {loss_in_words(loss)} on the text held out")
+        echo_err(f"best    {loss_in_words(loss)} on the text held out")
         if others:
-            say(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
-            say(f"xz      {loss_in_words(others.xz)}")
-    say(f"done    charrnn sample -m {_quoted(output)}")
+            echo_err(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
+            echo_err(f"xz      {loss_in_words(others.xz)}")
+    echo_err(f"done    charrnn sample -m {_quoted(output)}")
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:
@@ -238,7 +242,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
 
 
 @contextmanager
-def _stopped_by_signals(run: Run) -> Iterator[list[int]]:
+def _stopped_by_signals(run: TrainingRun) -> Iterator[list[int]]:
     """Let signals end the run once it has saved; gives the list of those that came.
 
     A second Ctrl-C ends everything at once. A signal that was ignored stays so (nohup).

@@ -11,10 +11,10 @@ from typing import TextIO
 
 import click
 
-from ...config import number, whole
-from ...errors import CharRNNError, UsageError, reason, shown
+from ...config import check_float, check_int
+from ...errors import CharRNNError, UsageError, display_path, error_reason
 from ..editor.document import Draft, encoded
-from ..options import checked, model_option, say
+from ..options import echo_err, model_option, validator
 
 ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):
@@ -28,14 +28,14 @@ if hasattr(signal, "SIGHUP"):
     "--length",
     type=int,
     default=80,
-    callback=checked(whole, least=1, most=10_000),
+    callback=validator(check_int, minimum=1, maximum=10_000),
     help="Characters to suggest.",
 )
 @click.option(
     "--temperature",
     type=float,
     default=0.7,
-    callback=checked(number, low=0, high=inf),
+    callback=validator(check_float, minimum=0, maximum=inf),
     help="Below 1 safer, above 1 bolder suggestions; 0: always the most likely.",
 )
 @click.option(
@@ -48,7 +48,7 @@ if hasattr(signal, "SIGHUP"):
 @click.option(
     "--seed",
     type=int,
-    callback=checked(whole, least=0),
+    callback=validator(check_int, minimum=0),
     show_default="others each time",
     help="The same seed and the same keys give the same suggestions.",
 )
@@ -77,7 +77,7 @@ def command(ctx, file, model, length, temperature, prime, seed) -> None:
     piped = file == "-"
     terminal = _terminal(piped)
     try:
-        from ..editor.screen import Screen
+        from ..editor.screen import Editor
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("prompt_toolkit"):
             raise
@@ -93,15 +93,15 @@ def command(ctx, file, model, length, temperature, prime, seed) -> None:
     from ...api import load
 
     loaded = load(model, threads=1)
-    from ...generation.suggester import Companion
+    from ...generation.suggester import Suggester
 
     how = {"temperature": temperature, "seed": seed}
-    warm = Companion(loaded.model, loaded.vocabulary, length=1, **how)
+    warm = Suggester(loaded.model, loaded.vocabulary, length=1, **how)
     while warm.work():  # compiles what is not compiled yet, and says so, while there is no screen
         pass
-    companion = Companion(loaded.model, loaded.vocabulary, text or prime, length=length, **how)
+    companion = Suggester(loaded.model, loaded.vocabulary, text or prime, length=length, **how)
     keyboard = terminal if piped else sys.stdin
-    screen = Screen(companion, draft, text or prime, keyboard, terminal)
+    screen = Editor(companion, draft, text or prime, keyboard, terminal)
     try:
         end = screen.run()
     except BaseException:
@@ -137,13 +137,13 @@ def _text_of_stdin() -> str:
 def _tell(draft: Draft, end: str, text: str) -> None:
     """Say how it ended and where the text is; if it could not be kept, print it."""
     if draft.failure:
-        say(f"{end}; {draft.failure} This is the text:")
+        echo_err(f"{end}; {draft.failure} This is the text:")
         with contextlib.suppress(OSError):
             _write(text)
     elif draft.kept:
-        say(f"{end}; the text is kept in {shown(draft.kept)}")
+        echo_err(f"{end}; the text is kept in {display_path(draft.kept)}")
     else:
-        say(end)
+        echo_err(end)
 
 
 def _let_go_of_terminal() -> None:
@@ -163,8 +163,8 @@ def _print(text: str, draft: Draft) -> None:
         _write(text)
     except OSError as error:
         draft.keep_now(text)
-        where = draft.failure or f"the text is kept in {shown(draft.kept)}."
-        raise CharRNNError(f"cannot write to stdout: {reason(error)}; {where}") from None
+        where = draft.failure or f"the text is kept in {display_path(draft.kept)}."
+        raise CharRNNError(f"cannot write to stdout: {error_reason(error)}; {where}") from None
 
 
 def _write(text: str) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, count
 from pathlib import Path
 
-from ...errors import CharRNNError, explained, shown
+from ...errors import CharRNNError, display_path, os_errors_as
 from ...storage.atomic import require_writable, write_atomically
 
 NAMELESS = "charrnn-write"  # begins the name of the file that keeps a text without one
@@ -37,7 +37,7 @@ class Draft:
             return ""
         require_writable(self.path)
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
-            raise CharRNNError(f"cannot write {shown(self.path)}: it is read-only.")
+            raise CharRNNError(f"cannot write {display_path(self.path)}: it is read-only.")
         self._saved = self._on_disk()
         return self._saved.decode("utf-8", "surrogateescape")
 
@@ -71,7 +71,7 @@ class Draft:
         self._worker.submit(self._remove).result()
 
     def _on_disk(self) -> bytes:
-        with explained(f"cannot read {shown(self.path)}"):
+        with os_errors_as(f"cannot read {display_path(self.path)}"):
             try:
                 return Path(self.path).read_bytes()
             except FileNotFoundError:

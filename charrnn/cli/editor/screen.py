@@ -33,11 +33,11 @@ from prompt_toolkit.layout.processors import TabsProcessor
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
-from ...errors import CharRNNError, printable, shown
+from ...errors import CharRNNError, display_path, escape_unprintable
 from .document import Draft
 
 if TYPE_CHECKING:
-    from ...generation.suggester import Companion
+    from ...generation.suggester import Suggester
 
 SLICE_SECONDS = 0.01  # of thinking between two looks at the keyboard
 KEEP_SECONDS = 10  # between two times that the text is kept, in case of a crash
@@ -48,15 +48,15 @@ STYLE = Style([("suggestion", "dim"), ("status", "reverse"), ("help", "dim")])
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class Screen:
+class Editor:
     """A terminal with a text to edit and a companion who follows it."""
 
     def __init__(
-        self, companion: Companion, draft: Draft, text: str, keyboard: TextIO, terminal: TextIO
+        self, companion: Suggester, draft: Draft, text: str, keyboard: TextIO, terminal: TextIO
     ) -> None:
         self._companion, self._draft, self._keyboard = companion, draft, keyboard
         self._mode = termios.tcgetattr(keyboard)
-        self._message = f"there is a {shown(old)}, too" if (old := draft.left_over()) else ""
+        self._message = f"there is a {display_path(old)}, too" if (old := draft.left_over()) else ""
         self._answers: dict[str, Callable[[], None]] = {}  # to the question in the message
         self._changed = asyncio.Event()
         self._buffer = Buffer(
@@ -237,7 +237,7 @@ class Screen:
         try:
             if not replace and draft.is_foreign():
                 self._ask(
-                    f"another program has changed {shown(draft.path)}: replace it? (y, n)",
+                    f"another program has changed {display_path(draft.path)}: replace it? (y, n)",
                     {"y": lambda: self._save(then, replace=True)},
                 )
                 return
@@ -256,7 +256,7 @@ class Screen:
             self._end(0)
         else:
             self._ask(
-                f"save {shown(self._draft.path)}? (y, n, Esc)",
+                f"save {display_path(self._draft.path)}? (y, n, Esc)",
                 {"y": lambda: self._save(lambda: self._end(0)), "n": lambda: self._end(0)},
             )
 
@@ -269,13 +269,15 @@ class Screen:
     def _status_line(self) -> str:
         name = "charrnn write"
         if self._draft.path is not None:
-            name = shown(self._draft.path)
+            name = display_path(self._draft.path)
             name += "" if self._draft.is_saved(self.text) else " *"
         return f" {name}  {self._message or self._unread()}"
 
     def _unread(self) -> str:
         unknown = self._companion.unknown
-        names = " ".join(map(printable, unknown[:10])) + (" ..." if len(unknown) > 10 else "")
+        names = " ".join(map(escape_unprintable, unknown[:10])) + (
+            " ..." if len(unknown) > 10 else ""
+        )
         return f"the model has never seen, and skips: {names}" if unknown else ""
 
 
@@ -303,4 +305,4 @@ class _TextWithSuggestion(BufferControl):
 
 def _drawable(text: str) -> str:
     """`text` as it can be shown, its line ends as they are."""
-    return "\n".join(map(printable, text.replace("\t", " " * TAB).split("\n")))
+    return "\n".join(map(escape_unprintable, text.replace("\t", " " * TAB).split("\n")))

@@ -10,15 +10,15 @@ from io import StringIO
 import numpy as np
 
 from . import html
-from .color import MOST, painted, signed_levels, visible, width_of
+from .color import MOST, colorize, escape_character, signed_color_levels, width_of
 
 
 def colored(name: str, text: str, values: np.ndarray) -> Iterator[str]:
     """The text on the shades of the values (n,), for a terminal."""
-    legend = " ".join(painted([f" {value} "], [level]) for level, value in _legend(values))
+    legend = " ".join(colorize([f" {value} "], [level]) for level, value in _legend(values))
     yield f"unit {name}: {legend}\n\n"
-    for line, _, shades in _lines(text, values, signed_levels(values)):
-        yield painted(list(map(visible, line.removesuffix("\n"))), shades) + "\n"
+    for line, _, shades in _lines(text, values, signed_color_levels(values)):
+        yield colorize(list(map(escape_character, line.removesuffix("\n"))), shades) + "\n"
 
 
 def digits(name: str, text: str, values: np.ndarray) -> Iterator[str]:
@@ -28,7 +28,9 @@ def digits(name: str, text: str, values: np.ndarray) -> Iterator[str]:
     tenths = ((values - low) * (9 / ((high - low) or 1))).round().astype(int).tolist()
     room = shutil.get_terminal_size().columns
     for line, _, marks in _lines(text, values, tenths):
-        for shown, below in _folded(list(map(visible, line.removesuffix("\n"))), marks, room):
+        for shown, below in _folded(
+            list(map(escape_character, line.removesuffix("\n"))), marks, room
+        ):
             yield f"{shown}\n{below}\n"
 
 
@@ -58,7 +60,7 @@ def page(title: str, text: str, values: np.ndarray) -> Iterator[str]:
     legend = " ".join(html.shaded(f"\u00a0{v}\u00a0", level) for level, v in _legend(values))
     note = f"The value after each character: {legend}. Rest on a character to see it."
     yield html.head(title, note)
-    lines = _lines(text, values, signed_levels(values))
+    lines = _lines(text, values, signed_color_levels(values))
     for number, (line, part, shades) in enumerate(lines, 1):
         yield html.line(f"{number:6}", line, shades, (f"{v:.4f}" for v in part.tolist()))
     low, mean, high = (f"{v:.4f}" for v in (values.min(), values.mean(), values.max()))
@@ -72,9 +74,9 @@ def _legend(values: np.ndarray) -> Iterator[tuple[int, str]]:
         yield level, f"{level * step:+.2g}" if level else "0"
 
 
-def _lines(text: str, values: np.ndarray, levels: Sequence) -> Iterator[tuple]:
+def _lines(text: str, values: np.ndarray, color_levels: Sequence) -> Iterator[tuple]:
     """Each line with its newline, its values and its levels."""
     start = 0
     for line in StringIO(text, newline="\n"):
         part = slice(start, start := start + len(line))
-        yield line, values[part], levels[part]
+        yield line, values[part], color_levels[part]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...evaluation.training_log import Curve, thinned, worth_seeing
+from ...evaluation.training_log import Curve, binned_means, without_burn_in
 
 # Of the 256 colours, six that are legible on black and on white, and apart for the colour-blind.
 COLORS = (33, 166, 29, 162, 99, 136)
@@ -18,7 +18,7 @@ ASCII = {"up": "+", "side": "|", "corner": "+", "along": "-", "down": "+"}
 EVERY = 12  # columns from letter to letter on a curve
 
 
-class Line(NamedTuple):
+class PlotLine(NamedTuple):
     """A curve and how it is drawn."""
 
     curve: Curve
@@ -50,7 +50,7 @@ class Axis(NamedTuple):
         return [k * step for k in range(first, last + 1)], decimals
 
 
-def chart(lines: list[Line], width: int, height: int, unit: str, *, ascii: bool) -> list[str]:
+def chart(lines: list[PlotLine], width: int, height: int, unit: str, *, ascii: bool) -> list[str]:
     """Rows of at most `width` characters: the lines, their axes, and below them `unit`.
 
     Escape sequences for colours come on top. There is at least one point.
@@ -72,9 +72,9 @@ def chart(lines: list[Line], width: int, height: int, unit: str, *, ascii: bool)
     ]
 
 
-def _upright(lines: list[Line], dots: int) -> Axis:
+def _upright(lines: list[PlotLine], dots: int) -> Axis:
     """The axis of the losses: all of them but for the steep beginnings, and a little room."""
-    values = np.concatenate([worth_seeing(line.curve) for line in lines])
+    values = np.concatenate([without_burn_in(line.curve) for line in lines])
     low, high = float(values.min()), float(values.max())
     room = (high - low) / 20 or max(abs(high), 1) / 10
     return Axis(low - room, high + room, dots)
@@ -106,13 +106,13 @@ def _floor(x: Axis, sx: int, margin: int, marks: dict[str, str], unit: str) -> l
     ]
 
 
-def _drawn(lines: list[Line], x: Axis, y: Axis, sx: int, sy: int) -> list[str]:
+def _drawn(lines: list[PlotLine], x: Axis, y: Axis, sx: int, sy: int) -> list[str]:
     """The rows of the field. What comes first in `lines` lies on top."""
     shape = y.dots // sy, x.dots // sx
     text, colors = np.full(shape, " "), np.zeros(shape, int)
     bits = np.zeros(shape, int)
 
-    def put(character: str, line: Line, i: int, j: int) -> None:
+    def put(character: str, line: PlotLine, i: int, j: int) -> None:
         cell = shape[0] - 1 - i // sy, j // sx
         text[cell], colors[cell] = character, line.color
 
@@ -131,9 +131,9 @@ def _drawn(lines: list[Line], x: Axis, y: Axis, sx: int, sy: int) -> list[str]:
     return [_painted(*row) for row in zip(text.tolist(), colors.tolist(), strict=True)]
 
 
-def _dots(line: Line, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
+def _dots(line: PlotLine, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
     """The dots (from below, from the left) of a line: its points, joined if it is not dotted."""
-    xs, ys = thinned(line.curve, x.dots // sx if line.dotted else x.dots, x.high)
+    xs, ys = binned_means(line.curve, x.dots // sx if line.dotted else x.dots, x.high)
     i, j = y.place(ys), x.place(xs)
     if not line.dotted and len(i):
         i, j = _joined(i, j)
@@ -149,7 +149,7 @@ def _joined(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.rint(np.interp(every, along, v)).astype(int) for v in (i, j))
 
 
-def _letters(line: Line, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
+def _letters(line: PlotLine, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
     """Places for the letters of a line, staggered from line to line so that all can be seen."""
     first = EVERY // 2 + 3 * (ord(line.letter) % 4)
     dots = {j // sx: (i, j) for i, j in reversed(_dots(line, x, y, sx))}
@@ -165,8 +165,8 @@ def _inside(point: tuple[float, float, str], x: Axis, y: Axis) -> tuple[int, int
 def _painted(text: list[str], colors: list[int]) -> str:
     """A row of the field, its characters in their colours."""
     runs = groupby(zip(text, colors, strict=True), key=lambda cell: cell[1])
-    return "".join(painted("".join(c for c, _ in run), color) for color, run in runs)
+    return "".join(colorize("".join(c for c, _ in run), color) for color, run in runs)
 
 
-def painted(text: str, color: int) -> str:
+def colorize(text: str, color: int) -> str:
     return f"\x1b[38;5;{color}m{text}\x1b[39m" if color else text

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from ...errors import printable
+from ...errors import escape_unprintable
 
 # The shades of levels 0 (none), 1 to 5 and, from the end as Python counts, -1 to -5. In a terminal,
 # as numbers of the 256 colours, and on a light page black text on them is legible, on a dark page
@@ -33,32 +33,32 @@ def color_wanted(out: TextIO) -> bool:
     return (out.isatty() or forced) and not os.environ.get("NO_COLOR")
 
 
-def levels(nats: np.ndarray) -> list[int]:
+def color_levels(nats: np.ndarray) -> list[int]:
     """The shade of each surprise: whole nats, at most 5; none for what was not predicted."""
     return np.nan_to_num(nats).clip(0, MOST).astype(int).tolist()
 
 
-def signed_levels(values: np.ndarray) -> list[int]:
+def signed_color_levels(values: np.ndarray) -> list[int]:
     """The shade of each value, from -5 to 5, where that farthest from 0 has the strongest."""
     scale = np.abs(values).max(initial=0)
     return np.rint(values * (MOST / scale if scale else 0)).astype(int).tolist()
 
 
 @lru_cache(1 << 16)
-def visible(character: str) -> str:
+def escape_character(character: str) -> str:
     """What stands for a character of a text; a byte that is not UTF-8 is \\xNN."""
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
-    return printable(character)
+    return escape_unprintable(character)
 
 
-def painted(shown: list[str], shades: list[int]) -> str:
+def colorize(shown: list[str], shades: list[int]) -> str:
     """The strings on the shades of their levels, for a terminal of 256 colours."""
     runs = groupby(zip(shown, shades, strict=False), key=lambda pair: pair[1])
-    return "".join(_painted("".join(s for s, _ in run), level) for level, run in runs)
+    return "".join(_colorize("".join(s for s, _ in run), level) for level, run in runs)
 
 
-def _painted(text: str, level: int) -> str:
+def _colorize(text: str, level: int) -> str:
     return f"\x1b[38;5;16;48;5;{TERMINAL[level]}m{text}\x1b[0m" if level else text
 
 

@@ -10,7 +10,7 @@ from typing import TextIO
 import numpy as np
 
 from ...api import LanguageModel
-from ...evaluation.activations import character_vectors, neighbours, plane
+from ...evaluation.activations import character_vectors, neighbours, pca_2d
 from .color import width_of
 from .scores import names_of
 
@@ -23,7 +23,7 @@ SIGNS = {" ": "\u2423", "\\n": "\u21b5"}  # for those that a chart cannot show
 def show(model: LanguageModel, out: TextIO, json: bool) -> None:
     """Write what the model's vectors of characters tell."""
     vectors = character_vectors(model.model)
-    points, shares = plane(vectors)
+    points, shares = pca_2d(vectors)
     near = neighbours(vectors, NEAREST)
     if json:
         out.write(json_.dumps(_object(model, points, shares, near)) + "\n")

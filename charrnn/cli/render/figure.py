@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import CharRNNError
-from ...evaluation.training_log import thinned, worth_seeing
+from ...evaluation.training_log import binned_means, without_burn_in
 from ...storage.atomic import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from ...evaluation.training_log import Curve
-    from .run_curves import Run, Unit
+    from .run_curves import AxisUnit, RunCurves
 
 MOST_POINTS = 1000  # of a curve; more are averaged
 # Nothing that differs from one writing of the same figure to the next.
@@ -31,7 +31,7 @@ STYLE = {
 }
 
 
-def write_figure(path: str, kind: str, runs: list[Run], unit: Unit) -> None:
+def write_figure(path: str, kind: str, runs: list[RunCurves], unit: AxisUnit) -> None:
     """Write the losses of `runs` to `path`, whole or not at all, as png, svg or pdf.
 
     Raises CharRNNError when there is no Matplotlib or the file cannot be written.
@@ -53,7 +53,7 @@ def write_figure(path: str, kind: str, runs: list[Run], unit: Unit) -> None:
     write_atomically(path, [content.getvalue()])
 
 
-def _draw(axes: Axes, runs: list[Run], unit: Unit) -> None:
+def _draw(axes: Axes, runs: list[RunCurves], unit: AxisUnit) -> None:
     handles, labels = [], []
     for number, run in enumerate(runs):
         color = f"C{number}"
@@ -76,14 +76,16 @@ def _draw(axes: Axes, runs: list[Run], unit: Unit) -> None:
     _cut_beginnings(axes, runs)
 
 
-def _points(curve: Curve, unit: Unit) -> Curve:
+def _points(curve: Curve, unit: AxisUnit) -> Curve:
     if len(curve.x) > MOST_POINTS:
-        curve = thinned(curve, MOST_POINTS, float(curve.x.max()))
+        curve = binned_means(curve, MOST_POINTS, float(curve.x.max()))
     return curve._replace(x=curve.x / unit.size)
 
 
-def _cut_beginnings(axes: Axes, runs: list[Run]) -> None:
+def _cut_beginnings(axes: Axes, runs: list[RunCurves]) -> None:
     """Let the axis of the losses end where the steep fall at the beginning is over."""
-    seen = np.concatenate([worth_seeing(curve) for run in runs for curve in (run.train, run.val)])
+    seen = np.concatenate(
+        [without_burn_in(curve) for run in runs for curve in (run.train, run.val)]
+    )
     room = (seen.max() - seen.min()) / 20 or 0.1
     axes.set_ylim(seen.min() - room, seen.max() + room)

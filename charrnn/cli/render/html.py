@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
-from .color import DARK, LIGHT, MOST, visible
+from .color import DARK, LIGHT, MOST, escape_character
 
 _STYLE = """
 :root { color-scheme: light dark; font-family: sans-serif }
@@ -76,5 +76,5 @@ def _character(character: str, level: int, title: str) -> str:
     newline = character == "\n"
     kinds = " ".join([_class_of(level)] * (level != 0) + ["n"] * newline)
     kind = f' class="{kinds}"' if kinds else ""
-    shown = "\n" if newline else escape(visible(character))
+    shown = "\n" if newline else escape(escape_character(character))
     return f'<i{kind} data-t="{escape(title)}">{shown}</i>'

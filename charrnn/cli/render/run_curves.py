@@ -8,16 +8,16 @@ import sys
 from string import ascii_lowercase
 from typing import NamedTuple
 
-from ...evaluation.training_log import Course, Curve
-from .chart import Line
+from ...evaluation.training_log import Curve, LossHistory
+from .chart import PlotLine
 
 TIMES = ((3600, "hours", "h"), (60, "minutes", "min"), (1, "seconds", "s"))
 UNITS = {"steps": "steps", "epochs": "epochs", "chars": "characters"}
 
 
-class Run(NamedTuple):
+class RunCurves(NamedTuple):
     name: str
-    course: Course
+    course: LossHistory
     train: Curve  # the points of these two are losses over the axis asked for
     val: Curve
 
@@ -29,7 +29,7 @@ class Run(NamedTuple):
         return float(self.val.x[at]), float(self.val.y[at])
 
 
-class Unit(NamedTuple):
+class AxisUnit(NamedTuple):
     """What is written at the x axis: its values are divided by `size`."""
 
     size: float
@@ -43,8 +43,8 @@ class Unit(NamedTuple):
         return f"{value / size:.3g} {short}"
 
 
-def unit_of(axis: str, end: float) -> Unit:
-    return Unit(1, UNITS[axis]) if axis in UNITS else Unit(*_time(end / 2)[:2])
+def axis_unit(axis: str, end: float) -> AxisUnit:
+    return AxisUnit(1, UNITS[axis]) if axis in UNITS else AxisUnit(*_time(end / 2)[:2])
 
 
 def _time(seconds: float) -> tuple[float, str, str]:
@@ -52,7 +52,7 @@ def _time(seconds: float) -> tuple[float, str, str]:
     return next((unit for unit in TIMES if seconds >= unit[0]), TIMES[-1])
 
 
-def chart_rows(runs: list[Run], unit: Unit, ascii: bool) -> list[str]:
+def chart_rows(runs: list[RunCurves], unit: AxisUnit, ascii: bool) -> list[str]:
     """The rows of the chart, one less than the terminal has, so that the prompt has room."""
     from ..render.chart import COLORS, chart
 
@@ -65,40 +65,40 @@ def chart_rows(runs: list[Run], unit: Unit, ascii: bool) -> list[str]:
     return head + chart(lines, size.columns, room, unit.name, ascii=ascii)
 
 
-def _lines(runs: list[Run], unit: Unit, colors: list[int], ascii: bool) -> list[Line]:
+def _lines(runs: list[RunCurves], unit: AxisUnit, colors: list[int], ascii: bool) -> list[PlotLine]:
     """What the chart draws: both losses of one run, or of each the one that compares best."""
-    from ..render.chart import Line
+    from ..render.chart import PlotLine
 
     if len(runs) == 1:
         [run] = runs
         best = run.best() and (*_scaled(run.best(), unit), "O" if ascii else "●")
-        val = Line(_over(run.val, unit), "*", colors[0], best=best)
-        return [val, Line(_over(run.train, unit), ".", colors[1], dotted=True)]
+        val = PlotLine(_over(run.val, unit), "*", colors[0], best=best)
+        return [val, PlotLine(_over(run.train, unit), ".", colors[1], dotted=True)]
     lines = []
     for run, letter, color in zip(runs, ascii_lowercase, colors, strict=False):
         best = run.best() and (*_scaled(run.best(), unit), letter.upper())
         curve = _over(run.val if best else run.train, unit)
-        lines.append(Line(curve, letter, color, best=best))
+        lines.append(PlotLine(curve, letter, color, best=best))
     return lines
 
 
-def _over(curve: Curve, unit: Unit) -> Curve:
+def _over(curve: Curve, unit: AxisUnit) -> Curve:
     return curve._replace(x=curve.x / unit.size)
 
 
-def _scaled(point: tuple[float, float], unit: Unit) -> tuple[float, float]:
+def _scaled(point: tuple[float, float], unit: AxisUnit) -> tuple[float, float]:
     return point[0] / unit.size, point[1]
 
 
-def _single(run: Run, unit: Unit, colors: list[int], ascii: bool) -> list[str]:
+def _single(run: RunCurves, unit: AxisUnit, colors: list[int], ascii: bool) -> list[str]:
     """What stands above the chart of one run."""
-    from ..render.chart import painted
+    from ..render.chart import colorize
 
     signs = ("**", "..") if ascii else ("⠤⠤", "⠄⠄")
-    val, train = (painted(sign, color) for sign, color in zip(signs, colors, strict=False))
+    val, train = (colorize(sign, color) for sign, color in zip(signs, colors, strict=False))
     rows = [f"{run.name}, nats per character"]
     if best := run.best():
-        mark = painted("O" if ascii else "●", colors[0])
+        mark = colorize("O" if ascii else "●", colors[0])
         last = f", last {_nats(run.val.y[-1])}"
         rows.append(f"{val} validation  best {_nats(best[1])} {mark} at {unit.of(best[0])}{last}")
     else:
@@ -112,9 +112,9 @@ def _nats(loss: float) -> str:
     return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.3g}"
 
 
-def _several(runs: list[Run], unit: Unit, colors: list[int]) -> list[str]:
+def _several(runs: list[RunCurves], unit: AxisUnit, colors: list[int]) -> list[str]:
     """What stands above the chart of several runs: a table."""
-    from ..render.chart import painted
+    from ..render.chart import colorize
 
     columns = shutil.get_terminal_size().columns
     widest = max(max(len(run.name) for run in runs), 18)
@@ -129,5 +129,5 @@ def _several(runs: list[Run], unit: Unit, colors: list[int]) -> list[str]:
             else (f"{'-':>7}  {'no validation yet':21}")
         )
         train = f"{_nats(run.train.y[-1]):>8}" if len(run.train.y) else f"{'-':>8}"
-        rows.append(f"{painted(letter, color)} {name:<{width}}  {found}  {train}")
+        rows.append(f"{colorize(letter, color)} {name:<{width}}  {found}  {train}")
     return rows

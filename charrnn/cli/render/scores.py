@@ -13,17 +13,17 @@ from typing import TextIO
 import numpy as np
 
 from ...text.vocabulary import Vocabulary
-from ..line_scores import Line, Score
+from ..line_scores import LineScorer, ScoredLine
 from . import html
-from .color import MOST, color_wanted, levels, painted, visible, width_of
+from .color import MOST, color_levels, color_wanted, colorize, escape_character, width_of
 
 SPOOLED = 1 << 24  # bytes of sorted lines kept in memory
 
 
-class Table:
+class TableRenderer:
     """Rows: the number of the line, its surprise, its text."""
 
-    def __init__(self, score: Score, out: TextIO, color: bool) -> None:
+    def __init__(self, score: LineScorer, out: TextIO, color: bool) -> None:
         self._score = score
         names = ["nats/char"] if len(score.models) == 1 else score.names
         self._widths = [max(len(name), 7) for name in names]
@@ -38,7 +38,7 @@ class Table:
         cells = [f"{n:>{w}}" for n, w in zip(self._names, self._widths, strict=True)]
         return self._row("line", cells, "likeliest") + "text\n"
 
-    def line(self, line: Line) -> Iterator[str]:
+    def line(self, line: ScoredLine) -> Iterator[str]:
         yield self._start(str(line.number), line)
         yield from self._text(line)
         yield "\n"
@@ -49,11 +49,11 @@ class Table:
         if len(names) == 1:
             note += f", {total.means()[0] / math.log(2):.4f} bits per character"
         else:
-            won = zip(names, self._score.won, strict=True)
-            note += "; likeliest in lines: " + ", ".join(f"{name} {n:,}" for name, n in won)
+            num_best = zip(names, self._score.num_best, strict=True)
+            note += "; likeliest in lines: " + ", ".join(f"{name} {n:,}" for name, n in num_best)
         return self._start("all", total) + note + "\n"
 
-    def _start(self, label: str, line: Line) -> str:
+    def _start(self, label: str, line: ScoredLine) -> str:
         cells = [
             f"{'-' if math.isnan(mean) else format(mean, '.4f'):>{w}}"
             for mean, w in zip(line.means(), self._widths, strict=True)
@@ -66,20 +66,22 @@ class Table:
             cells = [*cells, f"{best:<{self._won}}"]
         return "  ".join([f"{label:>6}", *cells, ""])
 
-    def _text(self, line: Line) -> Iterator[str]:
+    def _text(self, line: ScoredLine) -> Iterator[str]:
         if self.needs_characters:
             text, nats, _ = self._score.characters(line)
             text = text.removesuffix("\n")
-            shown = list(map(visible, text))
+            shown = list(map(escape_character, text))
             kept = _fitting(shown, self._room)
-            yield painted(shown[:kept], levels(nats)) + ("..." if kept < len(shown) else "")
+            yield colorize(shown[:kept], color_levels(nats)) + ("..." if kept < len(shown) else "")
         elif self._room:
-            shown = [visible(c) for p in self._score.pieces(line, self._room + 1) for c in p]
+            shown = [
+                escape_character(c) for p in self._score.pieces(line, self._room + 1) for c in p
+            ]
             kept = _fitting(shown, self._room)
             yield "".join(shown[:kept]) + ("..." if kept < len(shown) else "")
         else:
             for piece in self._score.pieces(line):
-                yield piece if piece.isprintable() else "".join(map(visible, piece))
+                yield piece if piece.isprintable() else "".join(map(escape_character, piece))
 
 
 def _fitting(shown: list[str], room: int | None) -> int:
@@ -96,10 +98,10 @@ def _fitting(shown: list[str], room: int | None) -> int:
     return len(shown)
 
 
-class Objects:
+class JsonLinesRenderer:
     """A line of JSON for a line of text."""
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: LineScorer) -> None:
         self._score = score
         self.needs_characters = len(score.models) == 1
 
@@ -108,7 +110,7 @@ class Objects:
 
     foot = head
 
-    def line(self, line: Line) -> Iterator[str]:
+    def line(self, line: ScoredLine) -> Iterator[str]:
         values = {
             "line": line.number,
             "text": "".join(self._score.pieces(line)),
@@ -117,14 +119,14 @@ class Objects:
         values |= self._of_one(line) if self.needs_characters else self._of_several(line)
         yield json.dumps(values) + "\n"
 
-    def _of_one(self, line: Line) -> dict[str, object]:
+    def _of_one(self, line: ScoredLine) -> dict[str, object]:
         nats = self._score.characters(line)[1].round(4).tolist()
         return {
             **_measures(line)[0],
             "surprises": [None if math.isnan(n) else n for n in nats],
         }
 
-    def _of_several(self, line: Line) -> dict[str, object]:
+    def _of_several(self, line: ScoredLine) -> dict[str, object]:
         names, best = self._score.names, line.likeliest()
         return {
             "models": [
@@ -134,7 +136,7 @@ class Objects:
         }
 
 
-def _measures(line: Line) -> list[dict[str, float | None]]:
+def _measures(line: ScoredLine) -> list[dict[str, float | None]]:
     """For each model what JSON says of a line as a whole."""
     return [
         {"nats": float(total), "nats_per_character": float(mean) if line.characters else None}
@@ -142,12 +144,12 @@ def _measures(line: Line) -> list[dict[str, float | None]]:
     ]
 
 
-class Page:
+class HtmlRenderer:
     """A page in which each character is shaded and tells what was expected."""
 
     needs_characters = True
 
-    def __init__(self, score: Score) -> None:
+    def __init__(self, score: LineScorer) -> None:
         self._score, self._names = score, names_of(score.models[0].vocabulary)
 
     def head(self) -> str:
@@ -160,12 +162,12 @@ class Page:
             "Before each line stand its number and its nats per character.",
         )
 
-    def line(self, line: Line) -> Iterator[str]:
+    def line(self, line: ScoredLine) -> Iterator[str]:
         text, nats, found = self._score.characters(line)
         mean = float(line.means()[0])
         label = f"{line.number:6}  {'-' if math.isnan(mean) else format(mean, '.4f'):>7}"
         titles = map(self._title, nats.tolist(), found["expected"], found["probability"])
-        yield html.line(label, text, levels(nats), titles)
+        yield html.line(label, text, color_levels(nats), titles)
 
     def _title(self, nats: float, expected: np.ndarray, probability: np.ndarray) -> str:
         if math.isnan(nats):
@@ -186,11 +188,16 @@ class Page:
 def names_of(vocabulary: Vocabulary) -> list[str]:
     """What to call the characters of a model, by their ids."""
     if vocabulary.is_bytes:
-        return [visible(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
-    return list(map(visible, vocabulary.characters))
+        return [escape_character(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
+    return list(map(escape_character, vocabulary.characters))
 
 
-def write(view: Table | Objects | Page, score: Score, order: str, out: TextIO) -> None:
+def write(
+    view: TableRenderer | JsonLinesRenderer | HtmlRenderer,
+    score: LineScorer,
+    order: str,
+    out: TextIO,
+) -> None:
     """Write the lines as they come, or the most surprising first."""
     out.write(view.head())
     lines = score.lines(kept=view.needs_characters)

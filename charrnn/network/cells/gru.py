@@ -13,11 +13,11 @@ hidden.
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh
 from ..kernels.matmul import product
 
-GATES, PLANES, STATES, KEPT = 3, 4, 1, 0
+GATES, PLANES, STATES, SAVED = 3, 4, 1, 0
 INPUT_PLANES = np.array([0, 1, 2])
 HIDDEN_PLANES = np.array([0, 1, 3])
 OPERANDS = (-1, -1, -1)
@@ -26,7 +26,7 @@ BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
 
-@entry
+@kernel
 def forward(z, s, kept, W, extra, steps, first, last):
     for t in range(steps):
         h_prev = s[0, t, first:last]
@@ -54,7 +54,7 @@ def _states(r, u, n, n_hidden, h_prev, h):
         h[j] = n[j] + u[j] * (h_prev[j] - n[j])
 
 
-@entry
+@kernel
 def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(

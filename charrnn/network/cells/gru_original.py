@@ -12,11 +12,11 @@ kept: it is what W_hn's gradient is taken with.
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh_
 from ..kernels.matmul import product
 
-GATES, PLANES, STATES, KEPT = 3, 3, 1, 1
+GATES, PLANES, STATES, SAVED = 3, 3, 1, 1
 INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
 OPERANDS = (-1, -1, 0)
 EXTRA: dict = {}
@@ -24,7 +24,7 @@ BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
 
-@entry
+@kernel
 def forward(z, s, kept, W, extra, steps, first, last):
     for t in range(steps):
         h_prev, reset = s[0, t, first:last], kept[0, t, first:last]
@@ -53,7 +53,7 @@ def _mix(u, n, h_prev, h):
         h[j] = n[j] + u[j] * (h_prev[j] - n[j])
 
 
-@entry
+@kernel
 def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
     for t in range(steps - 1, -1, -1):
         h_prev, dh_prev = s[0, t, first:last], dh[t, first:last]

@@ -13,11 +13,11 @@ The forget gate's bias starts at 1 (Jozefowicz et al. 2015), so that a new cell 
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh, tanh_
 from ..kernels.matmul import product
 
-GATES, PLANES, STATES, KEPT = 4, 4, 2, 0
+GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
 EXTRA: dict = {}
@@ -25,7 +25,7 @@ BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
-@entry
+@kernel
 def forward(z, s, kept, W, extra, steps, first, last):
     for t in range(steps):
         for gate in range(4):
@@ -53,7 +53,7 @@ def _states(i, f, g, o, c_prev, c, h):
         h[j] = o[j] * tanh(c[j])
 
 
-@entry
+@kernel
 def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(

@@ -14,11 +14,11 @@ the LSTM without peepholes, in gate order (i, f, g, o), sizes and forget bias.
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh, tanh_
 from ..kernels.matmul import product
 
-GATES, PLANES, STATES, KEPT = 4, 4, 2, 0
+GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
 EXTRA = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
@@ -26,7 +26,7 @@ BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
-@entry
+@kernel
 def forward(z, s, kept, W, extra, steps, first, last):
     for t in range(steps):
         for gate in range(4):
@@ -56,7 +56,7 @@ def _states(i, f, g, o, c_prev, c, h, w_ci, w_cf, w_co):
         h[j] = o[j] * tanh(c[j])
 
 
-@entry
+@kernel
 def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
     for t in range(steps - 1, -1, -1):
         for b in range(first, last):

@@ -7,11 +7,11 @@ x_t (D,) input, h_t (H,) hidden state. W_ih (H, D), W_hh (H, H), biases (H,).
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from ..kernels.activations import tanh
 from ..kernels.matmul import product
 
-GATES, PLANES, STATES, KEPT = 1, 1, 1, 0
+GATES, PLANES, STATES, SAVED = 1, 1, 1, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
 OPERANDS = (-1,)
 EXTRA: dict = {}
@@ -19,7 +19,7 @@ BIAS = (0.0,)
 SIGMOIDS: dict = {}
 
 
-@entry
+@kernel
 def forward(z, s, kept, W, extra, steps, first, last):
     for t in range(steps):
         product(s[0, t, first:last], W[0], z[t, 0, first:last])
@@ -32,7 +32,7 @@ def _output(z, h):
         h[i] = tanh(z[i])
 
 
-@entry
+@kernel
 def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
     for t in range(steps - 1, -1, -1):
         dz, h = z[t, 0, first:last], s[0, t + 1, first:last]

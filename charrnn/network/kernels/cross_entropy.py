@@ -4,15 +4,15 @@ import math
 
 import numpy as np
 
-from ..jit import FASTMATH, entry, jit
+from ..jit import FASTMATH, jit, kernel
 from .activations import exp
 from .matmul import fill, products
 
 # A row's sum may be reordered into vector lanes: a row is never split, so its bits do not change.
-SUMMABLE = FASTMATH | {"reassoc"}
+REASSOCIATIVE = FASTMATH | {"reassoc"}
 
 
-@jit(fastmath=SUMMABLE)
+@jit(fastmath=REASSOCIATIVE)
 def _exponentials(x, highest):
     """x becomes exp(x - highest), in place; returns the sum."""
     total = x.dtype.type(0)
@@ -38,7 +38,7 @@ def cross_entropy(logits, target, scale):
     return math.log(np.float64(total)) + (np.float64(highest) - np.float64(of_target))
 
 
-@entry
+@kernel
 def logits_of(h, w, bias, logits, steps, first, last):
     """logits[t, rows] = h[t, rows] @ w + bias. h (T, B, H), w (V / 16, H, 16), bias (1, V)."""
     for t in range(steps):
@@ -46,7 +46,7 @@ def logits_of(h, w, bias, logits, steps, first, last):
     products(h, w, logits, steps, first, last)
 
 
-@entry
+@kernel
 def losses_of(logits, y, losses, vocab_size, scale, steps, first, last):
     """losses[t, b] in nats; logits (T, B, padded V) become scale times their gradients."""
     for t in range(steps):
@@ -55,7 +55,7 @@ def losses_of(logits, y, losses, vocab_size, scale, steps, first, last):
             logits[t, b, vocab_size:] = 0
 
 
-@entry
+@kernel
 def output_gradient(dlogits, w, dh, steps, first, last):
     """dh[t, rows] = dlogits[t, rows] @ w, w packed transposed (H / 16, V, 16)."""
     for t in range(steps):

@@ -5,13 +5,13 @@ Forward and backward compute the same mask, and it does not depend on the order 
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from .matmul import copy
 
 _A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
 
-@entry
+@kernel
 def drop(source, target, seed, rate, steps, first, last):
     """target[t, rows] = source[t, rows] * mask / (1 - rate), mask 0 at `rate` of the places.
 
@@ -23,14 +23,14 @@ def drop(source, target, seed, rate, steps, first, last):
         _mask_(b, _start(source, t, first), seed, rate)
 
 
-@entry
+@kernel
 def drop_(array, seed, rate, steps, first, last):
     """The same in place, for which `drop` would be slow: it cannot see that its arrays are one."""
     for t in range(steps):
         _mask_(array[t, first:last].reshape(-1), _start(array, t, first), seed, rate)
 
 
-def mixed(seed: int, number: int) -> int:
+def fold_in(seed: int, number: int) -> int:
     """A seed of its own for each of several masks."""
     return (seed + number * 0x9E3779B9) % 2**32
 

@@ -1,10 +1,10 @@
 """The first layer: a one-hot input times a matrix is a look-up of its rows; so is an embedding."""
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from .matmul import copy, fill
 
 
-@entry
+@kernel
 def look_up(table, x, planes, bias, z, steps, first, last):
     """z[t, p, b] = bias[p], and where p = planes[g] also + table[x[t, b], g]. table (V, G, N)."""
     for t in range(steps):
@@ -14,7 +14,7 @@ def look_up(table, x, planes, bias, z, steps, first, last):
                 _add(table[x[t, b], g], z[t, planes[g], b])
 
 
-@entry
+@kernel
 def embed(table, x, out, steps, first, last):
     """out[t, b] = table[x[t, b]]. table (V, E), out (T, B, E)."""
     for t in range(steps):
@@ -22,7 +22,7 @@ def embed(table, x, out, steps, first, last):
             copy(table[x[t, b]], out[t, b])
 
 
-@entry
+@kernel
 def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
     """The gradient of `look_up`: rows of dz added to the rows that were looked up, in order.
 
@@ -44,7 +44,7 @@ def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
                 _add(source, db[g, low:high])
 
 
-@entry
+@kernel
 def embed_gradient(x, dout, dtable, steps, first, last):
     """dtable[v, columns] = the sum of dout[t, b, columns] where x[t, b] = v."""
     for v in range(dtable.shape[0]):

@@ -11,11 +11,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit import PROVIDERS, entry
+from ..jit import SYMBOL_LOADERS, kernel
 from .bfloat16 import PAIR
-from .microkernel import MOST_ROWS, PANEL, panels_at_once, tile_of
+from .microkernel import MR, NR, multiply_tile, panels_per_tile
 
-DEPTH = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
+KC = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
 
 
 @intrinsic
@@ -74,7 +74,7 @@ def _provide_pairs():
     _provide(PAIR)
 
 
-PROVIDERS.update(
+SYMBOL_LOADERS.update(
     {
         _name(types.float32): _provide_float32,
         _name(types.float64): _provide_float64,
@@ -89,30 +89,30 @@ def _signature(element):
     return p, n, n, n, p, n, c, n, n, n, n, n
 
 
-@entry
+@kernel
 def _multiply(a, a_at, a_row, a_col, b, b_panel, c, c_at, c_row, depth, rows, panels):
     """Rows are spread evenly over tiles; the depth is taken in blocks, from first to last."""
-    tiles = (rows + MOST_ROWS - 1) // MOST_ROWS
+    tiles = (rows + MR - 1) // MR
     if tiles == 0:
         return
     least, more = rows // tiles, rows % tiles
     b_at = 0
     while depth > 0:
-        block = min(depth, DEPTH)
+        block = min(depth, KC)
         p = 0
         while p < panels:
-            wide = panels_at_once(least + (1 if more else 0))
+            wide = panels_per_tile(least + (1 if more else 0))
             if p + wide > panels:
                 wide = 1
             i = 0
             for t in range(tiles):
                 height = least + (1 if t < more else 0)
-                tile_of(
+                multiply_tile(
                     height, wide, a, a_at + i * a_row, a_row, a_col, b, b_at + p * b_panel, b_panel,
-                    c, c_at + i * c_row + p * PANEL, c_row, block,
+                    c, c_at + i * c_row + p * NR, c_row, block,
                 )  # fmt: skip
                 i += height
             p += wide
         a_at += block * a_col
-        b_at += block * PANEL
+        b_at += block * NR
         depth -= block

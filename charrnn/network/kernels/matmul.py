@@ -7,17 +7,17 @@ is rounded before it.
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from .bfloat16 import TWO_ONES, is_pairs, operand
-from .gemm import DEPTH, multiply
-from .microkernel import PANEL, copy_rows, transpose_rows
+from .gemm import KC, multiply
+from .microkernel import NR, copy_rows, transpose_rows
 
-TOGETHER = 4  # panels of a weight gradient packed before they are used
+PANELS_PER_PACK = 4  # panels of a weight gradient packed before they are used
 
 
 def padded(size: int) -> int:
     """`size` rounded up to whole panels."""
-    return -(-size // PANEL) * PANEL
+    return -(-size // NR) * NR
 
 
 def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -28,31 +28,31 @@ def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
     return room[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
-@entry
+@kernel
 def pack(w, gate, panels):
     """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
     row, start = w.shape[1] * w.shape[2], gate * w.shape[2]
     for p in range(panels.shape[0]):
-        to = p * panels.shape[1] * PANEL
-        copy_rows(w, start + p * PANEL, row, panels, to, PANEL, w.shape[0])
+        to = p * panels.shape[1] * NR
+        copy_rows(w, start + p * NR, row, panels, to, NR, w.shape[0])
 
 
-@entry
+@kernel
 def pack_transposed(w, gate, panels):
     """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
     row, depth = w.shape[1] * w.shape[2], panels.shape[1]
-    whole = 0 if depth % PANEL else w.shape[0] // PANEL  # (few pairs do not fill a vector)
+    whole = 0 if depth % NR else w.shape[0] // NR  # (few pairs do not fill a vector)
     for p in range(whole):
-        start = p * PANEL * row + gate * w.shape[2]
-        source, at, apart = operand(w, start, row, PANEL, panels)
-        transpose_rows(source, at, apart, panels, p * depth * PANEL, depth)
-    for n in range(whole * PANEL, w.shape[0]):
+        start = p * NR * row + gate * w.shape[2]
+        source, at, apart = operand(w, start, row, NR, panels)
+        transpose_rows(source, at, apart, panels, p * depth * NR, depth)
+    for n in range(whole * NR, w.shape[0]):
         source, _, _ = operand(w[n, gate], 0, 0, 1, panels)
         for k in range(depth):
-            panels[n // PANEL, k, n % PANEL] = source[k]
+            panels[n // NR, k, n % NR] = source[k]
 
 
-@entry
+@kernel
 def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
     """bias[p] = all that is added to plane p of z. b_ih, b_hh (G, H), bias (P, H)."""
     bias[:] = 0
@@ -83,7 +83,7 @@ def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
     are `a_row` and `c_row` elements apart."""
     depth = b.shape[1]
     x, x_at, x_row = operand(a, a_at, a_row, rows, b)
-    multiply(x, x_at, x_row, 1, b, depth * PANEL, c, c_at, c_row, depth, rows, b.shape[0])
+    multiply(x, x_at, x_row, 1, b, depth * NR, c, c_at, c_row, depth, rows, b.shape[0])
 
 
 @jit
@@ -109,7 +109,7 @@ def fill(bias, z, first, last):
             copy(bias[p], z[p, b])
 
 
-@entry
+@kernel
 def input_product(x, w, planes, bias, z, steps, first, last):
     """z[t, p, rows] = bias[p], and where p = planes[g] also + x[t, rows] @ w[g]; rows first:last.
 
@@ -130,7 +130,7 @@ def input_product(x, w, planes, bias, z, steps, first, last):
             product(x[t, first:last], w[g], z[t, planes[g], first:last])
 
 
-@entry
+@kernel
 def output_product(dz, w, planes, dx, steps, first, last):
     """dx[t, rows] += the sum over gates g of dz[t, planes[g], rows] @ w[g]: backward of the above.
 
@@ -147,7 +147,7 @@ def output_product(dz, w, planes, dx, steps, first, last):
             product(dz[t, planes[g], first:last], w[g], dx[t, first:last])
 
 
-@entry
+@kernel
 def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
     """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
 
@@ -156,44 +156,44 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
     pairs where the products are to be of pairs.
     Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
     """
-    batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // PANEL, dw.shape[0]
-    strips = room[TOGETHER * DEPTH * PANEL :]
+    batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // NR, dw.shape[0]
+    strips = room[PANELS_PER_PACK * KC * NR :]
     strips[-1] = TWO_ONES if is_pairs(room) else 1
     gathered = room.view(dz.dtype)
     for p in range(first, last):
-        column = p % panels * PANEL
+        column = p % panels * NR
         for d in range(inputs):
-            dw[d, gate + p // panels, column : column + PANEL] = 0
-        db[gate + p // panels, column : column + PANEL] = 0
-    for k in range(0, steps * batch, DEPTH):
-        depth = min(DEPTH, steps * batch - k)
+            dw[d, gate + p // panels, column : column + NR] = 0
+        db[gate + p // panels, column : column + NR] = 0
+    for k in range(0, steps * batch, KC):
+        depth = min(KC, steps * batch - k)
         turns = (depth + 1) // 2 if is_pairs(room) else depth
-        for i in range(0, width, PANEL):
-            copy_rows(x, k * width + i, width, strips, i * DEPTH, PANEL, depth)
+        for i in range(0, width, NR):
+            copy_rows(x, k * width + i, width, strips, i * KC, NR, depth)
         p = first
         while p < last:
-            g, column = p // panels, p % panels * PANEL
-            count = min(TOGETHER, last - p, panels - p % panels)
+            g, column = p // panels, p % panels * NR
+            count = min(PANELS_PER_PACK, last - p, panels - p % panels)
             for i in range(count):
-                to = i * DEPTH * PANEL
-                _gather(dz, planes[g], column + i * PANEL, k, depth, gathered, to)
+                to = i * KC * NR
+                _gather(dz, planes[g], column + i * NR, k, depth, gathered, to)
                 if is_pairs(room):
-                    copy_rows(gathered, to, PANEL, room, to, PANEL, depth)
+                    copy_rows(gathered, to, NR, room, to, NR, depth)
             at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
-            for i in range(0, inputs, PANEL):
+            for i in range(0, inputs, NR):
                 multiply(
-                    strips, i * DEPTH, 1, PANEL, room, DEPTH * PANEL, dw, at + i * row,
-                    row, turns, min(PANEL, inputs - i), count,
+                    strips, i * KC, 1, NR, room, KC * NR, dw, at + i * row,
+                    row, turns, min(NR, inputs - i), count,
                 )  # fmt: skip
             # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
             one = strips.size - 1
-            multiply(strips, one, 0, 0, room, DEPTH * PANEL, db, at, 0, turns, 1, count)
+            multiply(strips, one, 0, 0, room, KC * NR, db, at, 0, turns, 1, count)
             p += count
 
 
-def room_for(width: int) -> int:
+def workspace_size(width: int) -> int:
     """Elements of scratch that `weight_gradient` needs for D' = width."""
-    return (TOGETHER * PANEL + width) * DEPTH + 1
+    return (PANELS_PER_PACK * NR + width) * KC + 1
 
 
 @jit
@@ -205,5 +205,5 @@ def _gather(dz, plane, column, start, count, packed, to):
         t, b = (start + done) // batch, (start + done) % batch
         rows = min(batch - b, count - done)
         at = ((t * dz.shape[1] + plane) * batch + b) * width + column
-        copy_rows(dz, at, width, packed, to + done * PANEL, PANEL, rows)
+        copy_rows(dz, at, width, packed, to + done * NR, NR, rows)
         done += rows

@@ -14,27 +14,27 @@ from numba.extending import intrinsic
 from ..jit import VECTOR_BYTES, jit
 from .bfloat16 import PAIR, dot, paired
 
-PANEL = 16  # columns a panel, whatever the processor: the packed layout is the same everywhere
+NR = 16  # columns a panel, whatever the processor: the packed layout is the same everywhere
 
-MOST_ROWS = 6  # of a tile
+MR = 6  # of a tile
 
 # How many neighbouring panels a tile of so many rows takes at once: the more sums the better, since
 # each must wait for its last addition; but they share the registers with b and an element of a.
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
-_VECTORS = PANEL * 4 // VECTOR_BYTES
+_VECTORS = NR * 4 // VECTOR_BYTES
 PANELS = tuple(
     max(p for p in (1, 2, 4) if p == 1 or (rows + 1) * p * _VECTORS < _REGISTERS)
-    for rows in range(1, MOST_ROWS + 1)
+    for rows in range(1, MR + 1)
 )
 
 
 @jit
-def panels_at_once(rows):
+def panels_per_tile(rows):
     return PANELS[rows - 1]
 
 
 @intrinsic
-def tile_of(
+def multiply_tile(
     typing_context, rows, panels, a, a_at, a_row, a_col, b, b_at, b_panel, c, c_at, c_row, depth
 ):
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
@@ -52,7 +52,7 @@ def tile_of(
 
     def generate(context, builder, signature, args):
         rows, panels, *operands = args
-        kinds = [(r, p) for r in range(1, MOST_ROWS + 1) for p in sorted({1, PANELS[r - 1]})]
+        kinds = [(r, p) for r in range(1, MR + 1) for p in sorted({1, PANELS[r - 1]})]
         done = builder.append_basic_block("done")
         key = builder.add(builder.mul(rows, _number(8)), panels)
         switch = builder.switch(key, done)
@@ -110,7 +110,7 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     outputs = [
         builder.gep(c_start, [builder.add(builder.mul(_number(i), c_row), _number(j))])
         for i in range(num_rows)
-        for j in range(0, PANEL * num_panels, lanes)
+        for j in range(0, NR * num_panels, lanes)
     ]
 
     before = builder.block
@@ -123,11 +123,11 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     sums = [builder.phi(sum_vector) for _ in outputs]
     for phi, value in zip(sums, initial, strict=True):
         phi.add_incoming(value, before)
-    line = builder.mul(k, _number(PANEL))
+    line = builder.mul(k, _number(NR))
     b_values = [
         load(builder.gep(panel, [builder.add(line, _number(j))]), vector)
         for panel in b_panels
-        for j in range(0, PANEL, lanes)
+        for j in range(0, NR, lanes)
     ]
     column = builder.mul(k, a_col)
     results = []
@@ -191,7 +191,7 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
         rows = builder.sdiv(builder.add(count, _number(1)), _number(2)) if pairs else count
         with cgutils.for_range(builder, rows) as loop:
             goal = row(signature.args[3], target, target_at, target_row, loop.index)
-            for j in range(0, PANEL, lanes):
+            for j in range(0, NR, lanes):
                 value = (load_pairs if pairs else load)(loop.index, j)
                 pointer = builder.bitcast(builder.gep(goal, [_number(j)]), value.type.as_pointer())
                 builder.store(value, pointer).align = size
@@ -221,7 +221,7 @@ def transpose_rows(typing_context, source, source_at, source_row, target, target
         goal = context.make_array(signature.args[3])(context, builder, target).data
         step = ir.Constant(count.type, lanes)
         with cgutils.for_range_slice(builder, _number(0), count, step) as (k, _):
-            for first in range(0, PANEL, lanes):
+            for first in range(0, NR, lanes):
                 rows = []
                 for i in range(first, first + lanes):
                     place = builder.add(k, builder.mul(_number(i), source_row))
@@ -229,7 +229,7 @@ def transpose_rows(typing_context, source, source_at, source_row, target, target
                     rows.append(builder.load(builder.bitcast(pointer, vector)))
                     rows[-1].align = size
                 for i, column in enumerate(_transposed(builder, rows)):
-                    line = builder.mul(builder.add(k, _number(i)), _number(PANEL))
+                    line = builder.mul(builder.add(k, _number(i)), _number(NR))
                     place = builder.add(line, _number(first))
                     pointer = builder.gep(goal, [builder.add(target_at, place)])
                     builder.store(column, builder.bitcast(pointer, vector)).align = size

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from .activations import exp
-from .cross_entropy import SUMMABLE
+from .cross_entropy import REASSOCIATIVE
 
 
 @jit
@@ -74,7 +74,7 @@ def _exponentials(p, highest, temperature):
         p[i] = exp((p[i] - highest) / temperature)
 
 
-@jit(fastmath=SUMMABLE)
+@jit(fastmath=REASSOCIATIVE)
 def _sum(p):
     total = 0.0
     for i in range(p.size):
@@ -160,7 +160,7 @@ def _chosen(p, share):
     return last
 
 
-@entry
+@kernel
 def draw_rows(
     logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, step, ids, x, first, last
 ):

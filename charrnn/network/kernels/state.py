@@ -1,10 +1,10 @@
 """Vectors as long as a state: carried on, and the gradients of weights that multiply one."""
 
-from ..jit import entry, jit
+from ..jit import jit, kernel
 from .matmul import copy
 
 
-@entry
+@kernel
 def carry(s, first, last):
     """s[:, 0] = s[:, 1] for the rows first:last. s (STATES, T + 1, B, H)."""
     for i in range(s.shape[0]):
@@ -12,7 +12,7 @@ def carry(s, first, last):
             copy(s[i, 1, b], s[i, 0, b])
 
 
-@entry
+@kernel
 def vector_gradient(dz, plane, state, shift, dw, steps, first, last):
     """dw[0, columns] = the sum over steps and rows of dz[t, plane] * state[t + shift].
 
