@@ -744,8 +744,8 @@ def test_a_signal_saves_and_says_how_to_go_on(spawn, corpus_file, working_folder
 def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_path):
     # A run that does not heed stop() stands for one that is busy for long.
     code = (
-        "import sys, charrnn.training.run, charrnn.cli;"
-        "charrnn.training.run; sys.modules['charrnn.training.run'].TrainingRun.stop = lambda self: None;"
+        "import sys, charrnn.cli; from charrnn.training.run import TrainingRun;"
+        "TrainingRun.stop = lambda self: None;"
         "charrnn.cli.main(sys.argv[1:])"
     )
     arguments = ["train", corpus_file, *TINY, "--steps", "200000"]
