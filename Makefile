@@ -1,4 +1,4 @@
-# Needs GNU make, Python 3.10 or newer and a package index; all else is put into .venv.
+# Needs GNU make, Python 3.10 or newer and a package index; all else is installed in .venv.
 # With another Python: make PYTHON=python3.13 test
 
 PYTHON ?= python3
@@ -10,39 +10,39 @@ BIN := .venv/bin
 help:  ## list the targets
 	@sed -n 's/^\([a-z./-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
 
-demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and write 500 characters
+demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and print 500 characters
 	@mkdir -p build
 	$(BIN)/charrnn train data/harbour.txt --output build/demo.safetensors --overwrite --time 1m
 	$(BIN)/charrnn sample --model build/demo.safetensors --length 500 --temperature 0.7
 
-test: .venv/test  ## run the tests that take seconds
+test: .venv/test  ## run the quick tests
 	$(BIN)/python -m pytest
 
 test-all: .venv/test  ## run all tests
 	$(BIN)/python -m pytest -m ""
 
-lint: .venv/test  ## check the style and the types of the source
+lint: .venv/test  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/test  ## measure the speed of training and sampling
+bench: .venv/test  ## measure speed, start-up time and memory
 	$(BIN)/python tests/bench/bench.py
 
 TEXTS ?= data/harbour.txt data/python.txt
 TIMES ?= 1m 3m 10m
 
-results: .venv/charrnn $(TEXTS)  ## table of what is learned in TIMES="1m 3m 10m" of TEXTS="a.txt b.txt"
+results: .venv/charrnn $(TEXTS)  ## table of losses after training on TEXTS="a.txt b.txt" for TIMES="1m 3m 10m"
 	@$(BIN)/python tests/bench/results.py --times "$(TIMES)" $(TEXTS)
 
-data/python.txt: data/build_python_corpus.py  ## make a corpus of 8 MB from Python's own library
+data/python.txt: data/build_python_corpus.py  ## build a corpus of 8 MB from Python's standard library
 	$(PYTHON) $< $@
 
-clean:  ## remove all that make has made
+clean:  ## remove all files that make created
 	rm -rf .venv build dist data/python.txt .pytest_cache .ruff_cache .hypothesis
 	find charrnn tests -name __pycache__ -exec rm -rf {} +
 
-# The environment is a file that says when it was last made to fit pyproject.toml.
+# These files record when the environment was last updated to pyproject.toml.
 .venv/charrnn: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || \
 	    { echo "make: $(PYTHON) is not Python 3.10 or newer; try make PYTHON=..." >&2; exit 1; }

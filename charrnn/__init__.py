@@ -1,4 +1,4 @@
-"""Character-level RNN text generation: train on any text, on a CPU, and write more of it.
+"""Train character-level RNN, LSTM and GRU language models on a CPU and generate text.
 
 >>> import charrnn
 >>> model = charrnn.train(["corpus.txt"], output="model.safetensors", epochs=5)

@@ -1,10 +1,10 @@
-"""Build a large training text from the sources of Python's own library.
+"""Build a large training text from the sources of Python's standard library.
 
 Usage: python data/build_python_corpus.py OUTPUT
 
-Joins the .py files of the standard library, in sorted order and with LF line
-ends, up to about 8 MB. Installed packages and test folders are left out, and
-so are files that are not valid UTF-8 or are larger than 500 KB.
+The script joins the .py files of the standard library, in sorted order and
+with LF line ends, up to about 8 MB. It omits installed packages, test folders,
+files that are not valid UTF-8 and files larger than 500 KB.
 """
 
 import os
@@ -12,32 +12,32 @@ import sys
 import sysconfig
 from pathlib import Path
 
-SKIP = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-MAX_FILE = 500_000
-MAX_TOTAL = 8_000_000
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
+MAX_FILE_BYTES = 500_000
+MAX_TOTAL_BYTES = 8_000_000
 
 
 def main(output):
-    top = Path(sysconfig.get_path("stdlib"))
-    files = total = 0
+    library = Path(sysconfig.get_path("stdlib"))
+    num_files = num_bytes = 0
     with open(output + ".tmp", "wb") as out:
-        for path in sorted(top.rglob("*.py")):
-            if SKIP.intersection(path.relative_to(top).parts):
+        for path in sorted(library.rglob("*.py")):
+            if SKIPPED_FOLDERS.intersection(path.relative_to(library).parts):
                 continue
-            if path.stat().st_size > MAX_FILE:
+            if path.stat().st_size > MAX_FILE_BYTES:
                 continue
-            try:  # reading as text also turns every line end into LF
+            try:  # reading as text also converts every line end to LF
                 text = path.read_text(encoding="utf-8-sig").strip("\n")
             except UnicodeDecodeError:
                 continue
             data = (text + "\n\n").encode("utf-8") if text else b""
-            if total + len(data) > MAX_TOTAL:
+            if num_bytes + len(data) > MAX_TOTAL_BYTES:
                 break
             out.write(data)
-            files += bool(data)
-            total += len(data)
+            num_files += bool(data)
+            num_bytes += len(data)
     os.replace(output + ".tmp", output)
-    print(f"{output}: {files} files, {total:,} bytes", file=sys.stderr)
+    print(f"{output}: {num_files} files, {num_bytes:,} bytes", file=sys.stderr)
 
 
 if __name__ == "__main__":

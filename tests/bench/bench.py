@@ -1,10 +1,10 @@
-"""How fast charrnn is, beside PyTorch where that is installed: `make bench`, or a part by name.
+"""Benchmark charrnn, with PyTorch for comparison if it is installed: `make bench`.
 
-    python tests/bench/bench.py [--seconds 8] [PART ...]      parts: see PARTS, or shapes by name
+    python tests/bench/bench.py [--seconds 8] [PART ...]      for the names of parts see PARTS
 
-Everything is measured side by side: both warmed, then in turn, and the ratio is the median of the
-pairwise ones. Results are checked against PyTorch's before anything is timed. A table goes to
-stdout as it grows; its last line is one JSON document.
+Both sides are warmed up and then measured in turn; the ratio is the median of the pairwise ratios.
+Losses are compared with PyTorch's before anything is timed. A table is printed to stdout row by
+row; the last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ SHAPES = {
 }
 
 
-def model_of(shape: tuple, threads: int = THREADS) -> Model:
+def make_model(shape: tuple, threads: int = THREADS) -> Model:
     cell, layers, hidden, _, _, vocabulary = shape
     config = ModelConfig(vocabulary, cell, hidden, layers)
     return Model(config, np.random.default_rng(0), threads=threads)
 
 
-def batch_of(shape: tuple) -> tuple[np.ndarray, np.ndarray]:
+def make_batch(shape: tuple) -> tuple[np.ndarray, np.ndarray]:
     _, _, _, batch, steps, vocabulary = shape
     ids = np.random.default_rng(1).integers(0, vocabulary, (2, steps, batch))
     return tuple(ids.astype(np.int32))
 
 
-def our_step(
+def charrnn_step(
     shape: tuple, threads: int = THREADS, precision: str = "float32"
 ) -> Callable[[], float]:
-    """A whole step of training: forward, loss, backward, clip, optimizer, packing, state."""
+    """A whole training step: forward, loss, backward, clipping, optimizer, packing, state."""
     cell, layers, hidden, batch, steps, vocabulary = shape
     config = ModelConfig(vocabulary, cell, hidden, layers)
     options = TrainOptions(optimizer="adam", clip_norm=CLIP, precision=precision)
     learner = Trainer(config, options, np.random.default_rng(0), threads, batch, steps)
-    x, y = batch_of(shape)
+    x, y = make_batch(shape)
 
     def step() -> float:
         loss, _ = learner.compute(x, y, None)
@@ -82,7 +82,7 @@ def our_step(
 
 
 def torch_modules(shape: tuple, weights: dict[str, np.ndarray]):
-    """An embedding of one-hot size (the same function), the network and the output layer."""
+    """Embedding, network and output layer; the embedding starts as the one-hot function."""
     cell, layers, hidden, _, _, vocabulary = shape
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell]
     rnn, output = kind(vocabulary, hidden, layers), torch.nn.Linear(hidden, vocabulary)
@@ -96,8 +96,8 @@ def torch_modules(shape: tuple, weights: dict[str, np.ndarray]):
 def torch_step(shape: tuple, threads: int = THREADS, autocast: bool = False) -> Callable[[], float]:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    x, y = (torch.tensor(a.astype(np.int64)) for a in batch_of(shape))
-    embedding, rnn, output = torch_modules(shape, model_of(shape).state_dict())
+    x, y = (torch.tensor(a.astype(np.int64)) for a in make_batch(shape))
+    embedding, rnn, output = torch_modules(shape, make_model(shape).state_dict())
     parameters = [*rnn.parameters(), *output.parameters(), *embedding.parameters()]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, (0.9, 0.99), fused=True)
     state = None
@@ -118,11 +118,11 @@ def torch_step(shape: tuple, threads: int = THREADS, autocast: bool = False) -> 
 
 
 def in_turn(a: Callable, b: Callable | None, seconds: float) -> dict[str, float]:
-    """Median milliseconds of a and of b, and the median of their ratio b / a with its quartiles.
+    """Median milliseconds of a and b, and the median and quartiles of the ratio b / a.
 
-    They run in turn, in blocks of some tenths of a second: PyTorch's OpenMP threads keep spinning
-    for a while after its last operation and would slow down whatever comes next, so the first run
-    of a block does not count.
+    They run in turn, in blocks of some tenths of a second. PyTorch's OpenMP threads spin for a
+    while after its last operation and slow down the next one, so the first run of each block is
+    discarded.
     """
     for _ in range(2):
         a()
@@ -131,7 +131,7 @@ def in_turn(a: Callable, b: Callable | None, seconds: float) -> dict[str, float]
     blocks: list[tuple[float, float]] = []
     end = time.perf_counter() + seconds
     while len(blocks) < 5 or time.perf_counter() < end:
-        blocks.append((_median_of_block(a), _median_of_block(b) if b else 0.0))
+        blocks.append((_block_median(a), _block_median(b) if b else 0.0))
     result = {"ms": 1e3 * statistics.median(t for t, _ in blocks)}
     if b:
         ratios = statistics.quantiles([other / own for own, other in blocks], n=4)
@@ -140,7 +140,7 @@ def in_turn(a: Callable, b: Callable | None, seconds: float) -> dict[str, float]
     return result
 
 
-def _median_of_block(run: Callable, seconds: float = 0.25) -> float:
+def _block_median(run: Callable, seconds: float = 0.25) -> float:
     run()
     times = []
     while not times or sum(times) < seconds:
@@ -151,15 +151,16 @@ def _median_of_block(run: Callable, seconds: float = 0.25) -> float:
 
 
 def training(name: str, seconds: float, precision: str = "float32") -> dict[str, float]:
-    """In bfloat16 against the better of PyTorch's float32 and its bfloat16 autocast."""
-    shape, rounded = SHAPES[name], precision == "bfloat16"
-    ours, others = our_step(shape, precision=precision), [None]
+    """A training step; bfloat16 is compared with PyTorch's faster one of float32 and autocast."""
+    shape, is_bfloat16 = SHAPES[name], precision == "bfloat16"
+    ours, torch_steps = charrnn_step(shape, precision=precision), [None]
     if torch:
-        others = [torch_step(shape, autocast=autocast) for autocast in [False, True][: 1 + rounded]]
-        # The embedding, too, learns in PyTorch, so that only the first loss is the same.
-        losses = [step() for step in (ours, *others)]
-        assert np.allclose(losses, losses[0], rtol=1e-3 if rounded else 1e-4), losses
-    results = [in_turn(ours, theirs, seconds / len(others)) for theirs in others]
+        autocasts = (False, True) if is_bfloat16 else (False,)
+        torch_steps = [torch_step(shape, autocast=autocast) for autocast in autocasts]
+        # PyTorch trains the embedding, too, so only the first losses are equal.
+        losses = [step() for step in (ours, *torch_steps)]
+        assert np.allclose(losses, losses[0], rtol=1e-3 if is_bfloat16 else 1e-4), losses
+    results = [in_turn(ours, theirs, seconds / len(torch_steps)) for theirs in torch_steps]
     result = min(results, key=lambda r: r.get("other_ms", 0.0))
     result["chars_per_second"] = shape[3] * shape[4] / result["ms"] * 1e3
     return result
@@ -167,36 +168,41 @@ def training(name: str, seconds: float, precision: str = "float32") -> dict[str,
 
 def two_threads(seconds: float) -> dict[str, float]:
     shape = SHAPES["lstm-2x256"]
-    return in_turn(our_step(shape, 2), our_step(shape, 1), seconds)
+    return in_turn(charrnn_step(shape, 2), charrnn_step(shape, 1), seconds)
 
 
-def flops(shape: tuple) -> float:
-    """Multiply-adds, times two, of the products of a step: forward, and twice that backward."""
+def flops_per_step(shape: tuple) -> float:
+    """Floating-point operations of the products in a step: forward, and twice that backward."""
     _, layers, hidden, batch, steps, vocabulary = shape
     gates = {"lstm": 4, "gru": 3, "rnn": 1}[shape[0]]
     weights = gates * hidden * hidden * (2 * layers - 1) + hidden * vocabulary
     return 6.0 * weights * batch * steps
 
 
-def peak(seconds: float) -> dict[str, float]:
-    """The tile's own rate, data near the core, beside the whole step of LSTM 2x512; one thread."""
+def microkernel_speed(seconds: float) -> dict[str, float]:
+    """GFLOP/s of the microkernel, data in cache, and of a step of LSTM 2x512; one thread."""
     a, c = zeros((96, 256), np.float32), zeros((96, 64), np.float32)
     b = zeros((4, 256, 16), np.float32)
-    many = [(a, b, c)] * 50
+    calls = [(a, b, c)] * 50
 
-    def tiles() -> None:
-        for arguments in many:
+    def microkernel() -> None:
+        for arguments in calls:
             product(*arguments)
 
     shape = SHAPES["lstm-2x512"]
-    result = in_turn(tiles, our_step(shape, 1), seconds)
-    gflops = 2e-9 * 96 * 256 * 64 * len(many) / (result["ms"] * 1e-3)
-    step = flops(shape) * 1e-9 / (result["other_ms"] * 1e-3)
-    return {"ms": result["ms"], "tile_gflops": gflops, "step_gflops": step, "share": step / gflops}
+    result = in_turn(microkernel, charrnn_step(shape, 1), seconds)
+    gflops = 2e-9 * 96 * 256 * 64 * len(calls) / (result["ms"] * 1e-3)
+    step = flops_per_step(shape) * 1e-9 / (result["other_ms"] * 1e-3)
+    return {
+        "ms": result["ms"],
+        "microkernel_gflops": gflops,
+        "step_gflops": step,
+        "fraction": step / gflops,
+    }
 
 
-def tile_of_a_step(seconds: float) -> dict[str, float]:
-    """The product at one step of LSTM 2x512 beside NumPy's matmul, one thread each."""
+def numpy_product(seconds: float) -> dict[str, float]:
+    """The product of one time step of LSTM 2x512 and NumPy's matmul, one thread each."""
     rng = np.random.default_rng(0)
     a, w = zeros((25, 512), np.float32), rng.standard_normal((512, 1, 2048), np.float32)
     a[:] = rng.standard_normal(a.shape)
@@ -208,9 +214,9 @@ def tile_of_a_step(seconds: float) -> dict[str, float]:
 
 
 def sampling(name: str, seconds: float, length: int = 200) -> dict[str, float]:
-    """One text, a character at a time, against a PyTorch loop that draws in the same way."""
+    """One text, character by character, and a PyTorch loop that samples in the same way."""
     shape = SHAPES[name]
-    model = model_of(shape, 1)
+    model = make_model(shape, 1)
     ids = generate(model, np.array([0]), np.random.default_rng(0))
 
     def ours() -> None:
@@ -239,11 +245,11 @@ def _torch_sampler(shape: tuple, weights: dict, length: int) -> Callable[[], Non
     return theirs
 
 
-def many_texts(seconds: float, texts: int, length: int, alone: int) -> dict[str, float]:
-    """So many texts at once against `alone` of them one after the other, per character."""
+def batched_sampling(seconds: float, texts: int, length: int, alone: int) -> dict[str, float]:
+    """`texts` generated in a batch and `alone` texts one after the other, per character."""
     shape = SHAPES["lstm-2x128"]
     vocabulary = Vocabulary("".join(map(chr, range(32, 32 + shape[5]))))
-    model = LanguageModel(model_of(shape), vocabulary, {})
+    model = LanguageModel(make_model(shape), vocabulary, {})
 
     def write(count: int, seed: int) -> None:
         for pieces in model.texts(count, length, seed=seed):
@@ -265,12 +271,12 @@ PARTS: dict[str, Callable[[float], dict[str, float]]] = {
         if BFLOAT16
     },
     "two-threads": two_threads,
-    "peak-2x512": peak,
-    "numpy-25x512x2048": tile_of_a_step,
+    "peak-2x512": microkernel_speed,
+    "numpy-25x512x2048": numpy_product,
     "sample-2x128": lambda seconds: sampling("lstm-2x128", seconds),
     "sample-2x512": lambda seconds: sampling("lstm-2x512", seconds),
-    "sample-64-texts": lambda seconds: many_texts(seconds, 64, 100, 16),
-    "sample-1000-texts": lambda seconds: many_texts(seconds, 1000, 200, 20),
+    "sample-64-texts": lambda seconds: batched_sampling(seconds, 64, 100, 16),
+    "sample-1000-texts": lambda seconds: batched_sampling(seconds, 1000, 200, 20),
     **processes.PARTS,
 }
 
@@ -278,9 +284,9 @@ PARTS: dict[str, Callable[[float], dict[str, float]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART")
-    parser.add_argument("--seconds", type=float, default=8.0, help="for each part")
+    parser.add_argument("--seconds", type=float, default=8.0, help="time per part")
     arguments = parser.parse_args()
-    print(f"other: {'PyTorch ' + torch.__version__ if torch else 'none (no PyTorch)'}")
+    print(f"compared with: {'PyTorch ' + torch.__version__ if torch else 'nothing (no PyTorch)'}")
     results = {}
     for part in arguments.parts or PARTS:
         results[part] = {k: round(v, 3) for k, v in PARTS[part](arguments.seconds).items()}

@@ -1,4 +1,4 @@
-"""What the command takes as a whole process: time to start and memory, for tests/bench/bench.py."""
+"""Benchmarks of whole processes: start-up time and memory. Used by bench.py."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 TEXT = HERE.parents[1] / "data" / "harbour.txt"
 MEASURED = HERE.parent / "helpers" / "measured.py"
-VOCABULARY = 72  # of TEXT
+VOCABULARY = 72  # distinct characters of TEXT
 MB, GB = 10**6, 10**9
 
 
 def python(*arguments: object, **environment: str) -> str:
-    """Run Python on these; what it writes on stderr, and on stdout before that."""
+    """Run Python with these arguments; return its stdout followed by its stderr."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         check=True,
@@ -39,24 +39,24 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def in_turn(work: Callable, least: Callable, seconds: float) -> dict[str, float]:
-    """Median seconds of `work` and of the `least` beside it, and of the ratio; both warm."""
-    work(), least()
+def in_turn(work: Callable, baseline: Callable, seconds: float) -> dict[str, float]:
+    """Median seconds of `work` and `baseline`, measured in turn, and of their ratio; both warm."""
+    work(), baseline()
     pairs, end = [], time.perf_counter() + seconds
     while len(pairs) < 3 or time.perf_counter() < end:
-        pairs.append((seconds_of(work), seconds_of(least)))
+        pairs.append((seconds_of(work), seconds_of(baseline)))
     return _summary(pairs)
 
 
 def _summary(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    work, least = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return {"s": work, "least_s": least, "ratio": statistics.median(a / b for a, b in pairs)}
+    work, baseline = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return {"s": work, "baseline_s": baseline, "ratio": statistics.median(a / b for a, b in pairs)}
 
 
 def help_(seconds: float) -> dict[str, float]:
-    """`charrnn --help` against importing what it needs at the least."""
-    least = ("-c", "import click, numpy")
-    return in_turn(lambda: python("-m", "charrnn", "--help"), lambda: python(*least), seconds)
+    """`charrnn --help`, relative to importing click and NumPy."""
+    baseline = ("-c", "import click, numpy")
+    return in_turn(lambda: python("-m", "charrnn", "--help"), lambda: python(*baseline), seconds)
 
 
 def import_numba() -> None:
@@ -64,61 +64,61 @@ def import_numba() -> None:
 
 
 def sample(seconds: float) -> dict[str, float]:
-    """500 characters of LSTM 2x128, the compiled code kept, against importing Numba."""
+    """500 characters of LSTM 2x128 with a warm compile cache, relative to importing Numba."""
     with tempfile.TemporaryDirectory() as folder:
-        command = ("-m", "charrnn", "sample", "-m", _model(folder), "--length", 500)
+        command = ("-m", "charrnn", "sample", "-m", _train_model(folder), "--length", 500)
         return in_turn(lambda: python(*command), import_numba, seconds)
 
 
 def score(seconds: float) -> dict[str, float]:
-    """`score` of 1 MB with LSTM 2x128 against `eval` of the same."""
+    """`score` of 1 MB with LSTM 2x128, relative to `eval` of the same text."""
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "text"
         text.write_bytes(_lines(MB))
-        how = ("-m", _model(folder), text)
+        arguments = ("-m", _train_model(folder), text)
         return in_turn(
-            lambda: python("-m", "charrnn", "score", *how),
-            lambda: python("-m", "charrnn", "eval", *how),
+            lambda: python("-m", "charrnn", "score", *arguments),
+            lambda: python("-m", "charrnn", "eval", *arguments),
             seconds,
         )
 
 
-def _model(folder: str) -> Path:
-    """One of LSTM 2x128, all that training needs compiled."""
+def _train_model(folder: str) -> Path:
+    """A model file of LSTM 2x128; writing it also fills the compile cache."""
     model = Path(folder) / "m"
     python("-m", "charrnn", "train", TEXT, "-o", model, "--steps", 1)
     return model
 
 
 def _lines(size: int, seed: int = 0) -> bytes:
-    """So many bytes of lines of TEXT, in any order."""
+    """Return `size` bytes of lines that are drawn from TEXT."""
     lines = TEXT.read_bytes().splitlines(keepends=True)
     chosen = random.Random(seed).choices(lines, k=size // 10)
     return b"".join(chosen)[:size]
 
 
 def novelty(seconds: float) -> dict[str, float]:
-    """100 KB against 10 MB: time, and memory above that of a corpus of next to nothing."""
+    """100 KB with a corpus of 10 MB: time, and memory in excess of a corpus of 100 bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        text, corpus, little = (Path(folder) / name for name in ("text", "corpus", "little"))
+        text, corpus, small = (Path(folder) / name for name in ("text", "corpus", "small"))
         text.write_bytes(_lines(100_000, seed=1))
         corpus.write_bytes(_lines(10 * MB))
-        little.write_bytes(_lines(100))
-        peaks = [_peak("novelty", text, "--corpus", known) for known in (corpus, little)]
+        small.write_bytes(_lines(100))
+        peaks = [_peak("novelty", text, "--corpus", file) for file in (corpus, small)]
         command = ("-m", "charrnn", "novelty", text, "--corpus", corpus)
-        taken = seconds_of(lambda: python(*command))
-    return {"s": taken, "bytes_a_character": (peaks[0] - peaks[1]) / 10}
+        seconds = seconds_of(lambda: python(*command))
+    return {"s": seconds, "bytes_per_character": (peaks[0] - peaks[1]) / 10}
 
 
 def first_run(seconds: float) -> dict[str, float]:
-    """From nothing to the end of the first step of training, against importing Numba."""
+    """From an empty compile cache to the first training step, relative to importing Numba."""
     pairs, end = [], time.perf_counter() + seconds
     while not pairs or time.perf_counter() < end:
-        pairs.append((_until_first_step(), seconds_of(import_numba)))
+        pairs.append((_seconds_to_first_step(), seconds_of(import_numba)))
     return _summary(pairs)
 
 
-def _until_first_step() -> float:
+def _seconds_to_first_step() -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "charrnn", "train", TEXT, "-o", f"{folder}/m"]
         environment = {**os.environ, "XDG_CACHE_HOME": folder, "NUMBA_CACHE_DIR": ""}
@@ -127,26 +127,26 @@ def _until_first_step() -> float:
             [*command, "--steps", "1000"], stderr=subprocess.PIPE, text=True, env=environment
         ) as process:
             next(line for line in process.stderr if line.startswith("step "))
-            taken = time.perf_counter() - start
-            process.terminate()  # it saves, and removes its files' temporaries
+            seconds = time.perf_counter() - start
+            process.terminate()  # it saves and removes its temporary files
             process.communicate()
-    return taken
+    return seconds
 
 
 def _peak(*arguments: object) -> float:
-    """Megabytes in memory at most while the command runs, of all kinds but the disk's cache."""
+    """Peak memory of the command in megabytes, without the disk cache."""
     return json.loads(python(MEASURED, 0, 0, *arguments).splitlines()[-1])["peak"] / MB
 
 
-def _peak_of_training(text: Path, folder: str, *how: object) -> float:
-    return _peak("train", text, "-o", f"{folder}/m", "--overwrite", *how)
+def _peak_of_training(text: Path, folder: str, *options: object) -> float:
+    return _peak("train", text, "-o", f"{folder}/m", "--overwrite", *options)
 
 
 def memory(seconds: float) -> dict[str, float]:
-    """Training LSTM 2x512 B50 T100, with its validations and saves, against PyTorch without."""
-    how = ("--hidden-size", 512, "--batch-size", 50, "--seq-length", 100, "--threads", 2)
+    """Training LSTM 2x512 B50 T100 with validations and saves, relative to PyTorch without them."""
+    options = ("--hidden-size", 512, "--batch-size", 50, "--seq-length", 100, "--threads", 2)
     with tempfile.TemporaryDirectory() as folder:
-        result = {"mb": _peak_of_training(TEXT, folder, "--steps", 5, *how)}
+        result = {"mb": _peak_of_training(TEXT, folder, "--steps", 5, *options)}
     if importlib.util.find_spec("torch"):
         torch = python(HERE / "torch_run.py", VOCABULARY, 2, 512, 50, 100, 2, 5)
         result["other_mb"] = int(torch) / MB
@@ -155,7 +155,7 @@ def memory(seconds: float) -> dict[str, float]:
 
 
 def memory_of_long_text(seconds: float) -> dict[str, float]:
-    """Training on 1 GB of text against training on 1 MB."""
+    """Training on 1 GB of text, compared with training on 1 MB."""
     block = _lines(MB)
     with tempfile.TemporaryDirectory() as folder:
         text, peaks = Path(folder) / "text", []
@@ -163,7 +163,7 @@ def memory_of_long_text(seconds: float) -> dict[str, float]:
             with open(text, "wb") as file:
                 file.writelines(block for _ in range(size // MB))
             peaks.append(_peak_of_training(text, folder, "--steps", 3))
-    return {"mb_of_1_mb": peaks[0], "mb_of_1_gb": peaks[1], "above_mb": peaks[1] - peaks[0]}
+    return {"mb_for_1_mb": peaks[0], "mb_for_1_gb": peaks[1], "difference_mb": peaks[1] - peaks[0]}
 
 
 PARTS = {

@@ -1,4 +1,4 @@
-"""PyTorch learning from ids drawn by chance, in as little as it can: prints its peak of memory.
+"""Train a PyTorch LSTM on random ids, with as little memory as possible; print its peak memory.
 
 python torch_run.py VOCABULARY LAYERS HIDDEN BATCH SEQUENCE THREADS STEPS
 """
