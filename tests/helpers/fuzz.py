@@ -27,7 +27,7 @@ from charrnn.cli.commands import info_command as info
 from charrnn.config import ModelConfig, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 from charrnn.training.state import Progress, State, read_state
 
 SECONDS, MEGABYTES = 1.0, 200
@@ -55,7 +55,7 @@ def models(rng):
             "steps": 9, "total_steps": 10, "epochs": 1.5, "characters": 900, "train_loss": 2.5,
             "val_loss": None, "history": [[9, 2.5, None]], "options": vars(TrainOptions(steps=10)),
         }  # fmt: skip
-        yield tensors_of(config, rng), vars(config), Vocabulary(characters), training
+        yield tensors_of(config, rng), vars(config), CharVocabulary(characters), training
 
 
 def states(rng):

@@ -19,10 +19,10 @@ from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
 CONFIG = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-VOCABULARY = Vocabulary("\n\x00é🙂\x7f")
+VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
 
 
@@ -75,7 +75,7 @@ def resealed(path, *, content=None, tensors=None):
     values = {"config": CONFIG, "vocabulary": VOCABULARY.characters, "training": {}}
     values.update(content or {})
     tensors = tensors_of() if tensors is None else tensors
-    write_atomically(path, checkpoint._serialized("charrnn", values, tensors))
+    write_atomically(path, checkpoint.serialize("charrnn", 1, values, tensors))
     return path
 
 
@@ -104,14 +104,14 @@ def test_a_model_comes_back(model):
 def test_a_model_of_bytes_comes_back(tmp_path):
     config = {**CONFIG, "vocab_size": 256}
     path = tmp_path / "m"
-    save_model(path, tensors_of(config), config, Vocabulary.of_bytes(), {})
+    save_model(path, tensors_of(config), config, ByteVocabulary(), {})
     assert load_model(path, tensor_shapes).vocabulary.is_bytes
 
 
 def test_the_largest_vocabulary_comes_back(tmp_path):
     everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
     config = {**CONFIG, "vocab_size": len(everything), "hidden_size": 1}
-    save_model(tmp_path / "m", tensors_of(config), config, Vocabulary(everything), {})
+    save_model(tmp_path / "m", tensors_of(config), config, CharVocabulary(everything), {})
     assert load_model(tmp_path / "m", tensor_shapes).vocabulary.characters == everything
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from charrnn.api import read_model
 from charrnn.cli import main
-from charrnn.text.corpus import split
+from charrnn.text.streams import split
 
 QUICK = settings(
     deadline=None,
