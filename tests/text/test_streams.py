@@ -54,9 +54,7 @@ def test_clamping_refuses_a_text_that_predicts_nothing(n):
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(2, 5000), st.integers(1, 100), st.integers(1, 100))
-def test_a_clamped_shape_gives_four_chunks_unless_the_text_is_shorter(
-    n, batch_size, seq_length
-):
+def test_a_clamped_shape_gives_four_chunks_unless_the_text_is_shorter(n, batch_size, seq_length):
     clamped = clamp_batch_shape(n, batch_size, seq_length)
     assert 1 <= clamped[0] <= batch_size
     assert 1 <= clamped[1] <= seq_length
