@@ -4,9 +4,9 @@ A file is a safetensors header and then its arrays. The header's metadata hold o
 the key of the file's kind, and a SHA-256 of that text and all arrays. Every number in a file is
 checked before it is used or anything is allocated by it.
 
-The writer is our own because that of the safetensors package writes the metadata in random order
-(https://github.com/huggingface/safetensors/issues/584): equal runs would give different files. The
-reader is our own because it must verify files from untrusted sources.
+The writer is our own because the safetensors package writes the metadata in random order
+(https://github.com/huggingface/safetensors/issues/584), so equal runs would give different files.
+The reader is our own because it must verify files from untrusted sources.
 """
 
 from __future__ import annotations
@@ -345,7 +345,7 @@ def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
 def corrupt_file(how: str) -> CharRNNError:
     """Return the error for a file of charrnn's whose content charrnn cannot have written.
 
-    `how` says what is wrong, and is followed by the advice.
+    `how` names the damage in a few words.
     """
     return CharRNNError(f"the file is damaged ({how}): restore it from a copy or train anew.")
 

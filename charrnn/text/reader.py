@@ -101,7 +101,7 @@ class TextReader:
 def open_input(path: FilePath, folder: FilePath | None, stack: contextlib.ExitStack) -> TextInput:
     """Prepare a file, a pipe or standard input ("-") for reading.
 
-    What is not a regular file can be read only once, so it is copied to a temporary file in
+    Pipes and standard input can be read only once, so they are copied to a temporary file in
     `folder`, which `stack` closes. Raises CharRNNError when `path` cannot be read.
     """
     if path == "-":
@@ -165,7 +165,7 @@ def _decoded(chunks: Iterable[bytes], name: str, codec: str) -> Iterator[str]:
     """Decode the chunks of one input, without the byte-order mark at its start."""
     decoder = codecs.getincrementaldecoder(codec)()
     num_bytes = 0
-    mark = "" if codec in ("utf-16", "utf-32") else "\ufeff"  # those two codecs drop it themselves
+    mark = "" if codec in ("utf-16", "utf-32") else "\ufeff"  # these two codecs drop it
     for chunk in itertools.chain(chunks, [b""]):
         num_bytes += len(chunk)
         try:

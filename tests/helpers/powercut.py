@@ -80,7 +80,7 @@ class Disk:
                 self.remains[remains] = max(self.promised, self.remains.get(remains, -1))
 
     def _made(self):
-        """Yield the sets of changes that may be on the disk: any set; of many changes, any first."""
+        """Yield the sets of changes that may be on the disk; of many changes, only the first n."""
         if len(self.changes) > 6:
             return (self.changes[:n] for n in range(len(self.changes)))
         made = itertools.product([False, True], repeat=len(self.changes))

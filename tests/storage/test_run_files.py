@@ -386,7 +386,7 @@ def temporary_name(path):
 def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path, name):
     path = tmp_path / name
     left = tmp_path / temporary_name(path)
-    left.write_bytes(b"stale and longer than what replaces it")
+    left.write_bytes(b"stale and longer than the new content")
     write_atomically(path, [b"new"])
     assert path.read_bytes() == b"new"
     left.write_bytes(b"stale")
