@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import codecs
 import math
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +26,10 @@ from .config import (
     fields_of,
     tensor_shapes,
 )
-from .errors import FilePath, UsageError, display_path
+from .errors import FilePath, UsageError, list_of_paths
 from .generation.stopping import StoppingCriteria
 from .storage.checkpoint import ModelFile, load_model
+from .storage.inputs import require_not_input
 from .storage.run_files import acquire_run, run_files
 from .text.vocabulary import Vocabulary, describe_characters
 from .training.state import read_state
@@ -135,7 +134,7 @@ class LanguageModel:
 
         symbols = self.vocabulary.symbols
         for pieces in BatchGenerator(self.model, prime_ids, count, seed, ending, symbols, **how):
-            yield self.vocabulary.encoded(pieces)
+            yield self.vocabulary.stream_utf8(pieces)
 
     def beam(
         self,
@@ -163,7 +162,7 @@ class LanguageModel:
 
         symbols = self.vocabulary.symbols
         text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed)
-        return b"".join(self.vocabulary.encoded([text])), nats
+        return b"".join(self.vocabulary.stream_utf8([text])), nats
 
     def _prime_ids(self, prime: str) -> np.ndarray:
         """The ids to begin after: without a prime, one from which a line begins."""
@@ -200,11 +199,10 @@ class LanguageModel:
         stops = [stop] if isinstance(stop, str) else list(stop or [])
         if "" in stops:
             raise UsageError("an empty stop would end a text before it begins.")
-        if self.vocabulary.is_bytes:
-            try:
-                stops = [s.encode("utf-8", "surrogateescape").decode("latin-1") for s in stops]
-            except UnicodeEncodeError:
-                raise UsageError("a stop holds half a surrogate pair: no text does.") from None
+        try:
+            stops = [self.vocabulary.to_symbols(s) for s in stops]
+        except UnicodeEncodeError:
+            raise UsageError("a stop holds half a surrogate pair: no text does.") from None
         return StoppingCriteria(length, lines, tuple(stops))
 
     def loss(self, text: str | bytes) -> float:
@@ -278,8 +276,8 @@ def start(
     from .text.corpus import read_corpus, require_varied
 
     _check_settings(settings)
-    paths = [paths] if isinstance(paths, FilePath) else list(paths)
-    _check_output(output, paths)
+    paths = list_of_paths(paths)
+    require_not_input(run_files(output), paths, what="the run", kind="the text", option="-o")
     acquire_run(
         output, resume=resume, overwrite=overwrite
     ).release()  # start_run claims it for good
@@ -323,11 +321,3 @@ def _check_settings(settings: dict[str, Any]) -> None:
         from .training.trainer import require_precision
 
         require_precision(options.precision)
-
-
-def _check_output(output: FilePath, texts: list[FilePath]) -> None:
-    """Refuse to write over the text."""
-    for file in filter(Path.exists, run_files(output)):
-        for text in texts:
-            if text != "-" and os.path.exists(text) and file.samefile(os.fsdecode(text)):
-                raise UsageError(f"{display_path(file)} is the text itself: give another -o.")

@@ -1,4 +1,4 @@
-"""What several test files use: a small text, a model trained on it, ways to run the command."""
+"""Shared fixtures: a small text, models trained on it, ways to run the command."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ from click.testing import CliRunner
 import charrnn
 from charrnn.cli import main
 
-# What is ignored here stays so in all processes that the tests start, and send signals to: a shell
-# has SIGINT ignored by what it runs in the background, nohup SIGHUP.
+# Processes that the tests start inherit ignored signals, and must receive them: a shell ignores
+# SIGINT in background jobs, nohup ignores SIGHUP.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)  # a handler is not inherited
@@ -44,7 +44,7 @@ def corpus_file(text, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def model_file(corpus_file, tmp_path_factory):
-    """A model that has learned a little of `text`."""
+    """A model trained briefly on `text`."""
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     charrnn.train(corpus_file, path, hidden_size=16, num_layers=1, steps=30, batch_size=4)
     return path
@@ -52,7 +52,7 @@ def model_file(corpus_file, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bytes_model_file(tmp_path_factory):
-    """A model of bytes that has learned text of characters with two and three bytes."""
+    """A model of bytes trained briefly on characters of two and three bytes."""
     folder = tmp_path_factory.mktemp("bytes")
     (folder / "corpus.txt").write_bytes("Grüße aus 東京, ça va\n".encode() * 60)
     path = folder / "model.safetensors"
@@ -64,7 +64,7 @@ def bytes_model_file(tmp_path_factory):
 
 @pytest.fixture
 def invoke():
-    """Run the command in this process: quick. A result has stdout_bytes, stderr, exit_code."""
+    """Run the command in this process, which is fast; returns click's Result."""
 
     def run(*arguments, **options):
         return CliRunner().invoke(main, list(map(str, arguments)), prog_name="charrnn", **options)
@@ -74,14 +74,15 @@ def invoke():
 
 @pytest.fixture
 def spawn():
-    """Start the command as a process of its own, with pipes; `env` adds to the environment."""
+    """Start the command as a process with pipes; `env` is added to the environment."""
     processes = []
 
     def start(*arguments, env=None, **options):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
         command = [sys.executable, "-m", "charrnn", *map(os.fspath, arguments)]
-        surroundings = {**os.environ, "PYTHONUNBUFFERED": "", **(env or {})}  # as a user's are
-        processes.append(subprocess.Popen(command, env=surroundings, **options))
+        # PYTHONUNBUFFERED may be set here, but is not where users run the command.
+        environment = {**os.environ, "PYTHONUNBUFFERED": "", **(env or {})}
+        processes.append(subprocess.Popen(command, env=environment, **options))
         return processes[-1]
 
     yield start

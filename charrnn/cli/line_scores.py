@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -65,10 +64,9 @@ class LineScorer:
         self.models, self.names = _loaded(paths), _names(paths)
         self.corpus = _read(texts, self.models, encoding)
         self.title = ", ".join(map(escape_unprintable, self.corpus.names))
-        characters = self.corpus.vocabulary.characters
-        self._newline = ord("\n") if characters is None else characters.find("\n")  # -1: none
+        self._newline = self.corpus.vocabulary.newline_id
         # A text's id to each model's; what one model does not know, none is to read.
-        self._tables = [_table(m, self.corpus) for m in self.models]
+        self._tables = [m.vocabulary.ids_of(self.corpus.vocabulary) for m in self.models]
         self._known = np.all([t >= 0 for t in self._tables], axis=0)
         self._check_known(unknown)
         self.total = self._line(0, 0)
@@ -80,8 +78,7 @@ class LineScorer:
         if not self._known.any():
             raise CharRNNError(f"the model knows no character of {self.title}.")
         if not self._known.all():
-            characters = self.corpus.vocabulary.characters
-            skipped_characters = "".join(characters[i] for i in np.flatnonzero(~self._known))
+            skipped_characters = self.corpus.vocabulary.symbols(np.flatnonzero(~self._known))
             if unknown == "error":
                 raise UnknownCharacters(skipped_characters)
             warn_unknown(skipped_characters)
@@ -133,13 +130,11 @@ class LineScorer:
         end = line.end - int(self.corpus.ids[line.end - 1] == self._newline)
         if most is not None:  # a character has at most four bytes
             end = min(end, line.start + 4 * most)
-        decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        vocabulary = self.corpus.vocabulary
+        decoder = vocabulary.decoder()
         for start in range(line.start, end, PIECE):
             ids = self.corpus.ids[start : min(start + PIECE, end)]
-            if self.corpus.vocabulary.is_bytes:
-                yield decode(ids.tobytes(), start + PIECE >= end)
-            else:
-                yield self.corpus.vocabulary.decode(ids)
+            yield decoder.feed(vocabulary.symbols(ids), final=start + PIECE >= end)
 
     def characters(self, line: ScoredLine) -> tuple[str, np.ndarray, np.ndarray]:
         """The text of a line with its newline; of each character the nats and what was found.
@@ -149,16 +144,10 @@ class LineScorer:
         """
         found = np.concatenate(line.parts)
         ids = self.corpus.ids[line.start : line.end]
-        if not self.corpus.vocabulary.is_bytes:
-            return self.corpus.vocabulary.decode(ids), found["nats"], found
-        text = ids.tobytes().decode("utf-8", "surrogateescape")
-        starts = np.cumsum([0, *byte_sizes(text)[:-1]])
+        text = self.corpus.vocabulary.decode(ids, "surrogateescape")
+        sizes = self.corpus.vocabulary.ids_per_character(text)
+        starts = np.cumsum(sizes) - sizes
         return text, np.add.reduceat(found["nats"], starts), found[starts]
-
-
-def byte_sizes(text: str) -> list[int]:
-    """How many bytes each character of decoded bytes was; those that are no UTF-8 were one."""
-    return [1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text]
 
 
 def _loaded(paths: Iterable[str]) -> list[LanguageModel]:
@@ -182,17 +171,6 @@ def _read(texts, models: list[LanguageModel], encoding: str) -> Corpus:
     if len(corpus.ids) < 2:
         raise CharRNNError("The text is too short to score: it needs two characters or more.")
     return corpus
-
-
-def _table(model: LanguageModel, corpus: Corpus) -> np.ndarray:
-    """The model's id for each id of the text, -1 for what it does not know."""
-    if model.vocabulary.is_bytes:
-        return np.arange(256)
-    characters = corpus.vocabulary.characters
-    unknown = model.vocabulary.unknown(characters)
-    table = np.full(len(characters), -1)
-    table[[c not in unknown for c in characters]] = model.vocabulary.encode(characters, "skip")
-    return table
 
 
 def _found(reader: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import click
 
 from ..config import check_int
 from ..errors import CharRNNError, UsageError, escape_unprintable
+from ..storage.inputs import require_not_input
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -105,10 +106,8 @@ def page_file(name: str) -> Iterator[TextIO]:
 
 def check_page(page: str | None, inputs: Iterable[str]) -> None:
     """Refuse a page that would replace what it is made from."""
-    if page and page != "-" and os.path.exists(page):
-        for name in inputs:
-            if name != "-" and os.path.exists(name) and os.path.samefile(page, name):
-                raise UsageError(f"the page would replace {name}; give another name to --html.")
+    if page:
+        require_not_input([page], inputs, what="the page", option="--html")
 
 
 def print_json(values: dict[str, object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import BinaryIO
 
-from ..errors import CharRNNError, UsageError
+from ..errors import CharRNNError
 from ..storage.atomic import write_atomically
 
 FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
@@ -26,14 +25,6 @@ def files_of(output: str, count: int) -> list[str]:
         return [output]
     width = len(str(count))  # as many digits in each, so that names sort as the numbers do
     return [output.replace(NUMBER, f"{i:0{width}}") for i in range(1, count + 1)]
-
-
-def require_apart(files: list[str], inputs: Iterable[str]) -> None:
-    """UsageError if one of `files` is one of `inputs`."""
-    existing = [file for file in files if file != "-" and os.path.exists(file)]
-    for name in inputs:
-        if os.path.exists(name) and any(os.path.samefile(file, name) for file in existing):
-            raise UsageError(f"the output would replace {name}; give another name to --output.")
 
 
 class Written:

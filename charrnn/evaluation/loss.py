@@ -9,7 +9,8 @@ import numpy as np
 from ..errors import CharRNNError
 from ..network.model import Model
 from ..network.stack import Stack
-from ..text.corpus import BatchStreams, Ids
+from ..text.disk_ids import Ids
+from ..text.streams import BatchStreams
 
 STEPS = 256  # characters taken at a time, ...
 LOGITS = 1 << 24  # ... or as many as have so many logits, 64 MB, if the vocabulary is large

@@ -99,7 +99,7 @@ class Suggester:
         decoder, last = self._vocabulary.decoder(), ids[-1:]
         while True:
             last = [self._draw(self._forward(last), rng)]
-            yield decoder.feed(last).decode("utf-8", "surrogateescape")
+            yield decoder.feed(self._vocabulary.symbols(last))
 
     def _read(self, ids: np.ndarray) -> Iterator[str]:
         """Bring the stack to the state after `ids`, from the nearest that is kept."""

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: written beside their target, flushed, renamed."""
+"""Atomic file replacement: write a temporary file, flush it to disk, rename it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from ..errors import FilePath, display_path, escape_unprintable, os_errors_as
 
-if TYPE_CHECKING:
-    import numpy as np
-
-# A folder that cannot be flushed at all is no fault; one whose flushing fails is.
-NO_FLUSH = {errno.EINVAL, errno.EACCES, errno.ENOTSUP, errno.EBADF}
+# Errors of file systems that cannot flush folders. Any other error of a flush is a failure.
+FLUSH_UNSUPPORTED = {errno.EINVAL, errno.EACCES, errno.ENOTSUP, errno.EBADF}
 
 
-def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> None:
-    """Replace the file `path` by one with the bytes of `chunks`, or else leave it as it is.
+def write_atomically(path: FilePath, chunks: Iterable[bytes | memoryview]) -> None:
+    """Replace the file `path` by one with the bytes of `chunks`, or leave it unchanged.
 
-    When this returns the bytes are on the disk; no error leaves a temporary file, and what a crash
-    leaves the next call replaces. Only one process at a time may write a path, see Hold. A
-    symbolic link stays, its target is replaced. Raises CharRNNError when the file cannot be
+    The bytes are on the disk when this returns. An error leaves no temporary file; the next call
+    replaces one that a crash has left. Only one process at a time may write a path, see RunLock. A
+    symbolic link stays and its target is replaced. Raises CharRNNError when the file cannot be
     written.
     """
     with os_errors_as(f"cannot write {display_path(path)}"):
@@ -33,7 +29,7 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> No
         with _temporary_sibling(target) as temporary:
             with open(temporary, "xb") as file:
                 with contextlib.suppress(FileNotFoundError):
-                    shutil.copymode(target, temporary)  # what was private stays so
+                    shutil.copymode(target, temporary)  # a private file stays private
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
@@ -43,14 +39,17 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | np.ndarray]) -> No
 
 
 def require_writable(path: FilePath) -> None:
-    """Raises CharRNNError when write_atomically could not write `path`: to know it in time."""
+    """Raise CharRNNError, before any work is done, if write_atomically cannot write `path`."""
     failure = f"cannot write {display_path(path)}"
     with os_errors_as(failure), _temporary_sibling(resolve_target(path)) as temporary:
         open(temporary, "xb").close()
 
 
 def resolve_target(path: FilePath) -> str:
-    """The file that `path` stands for, which is a regular one or none yet."""
+    """Return the path of the file behind the symbolic links of `path`.
+
+    Raises OSError when its folder is missing or it exists and is not a regular file.
+    """
     target = os.path.realpath(os.fsdecode(path))
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
@@ -62,7 +61,7 @@ def resolve_target(path: FilePath) -> str:
 
 
 def hidden_sibling(name: str, ending: str) -> str:
-    """The name of a hidden neighbour of the file `name`, always the same, of lawful length."""
+    """Return the name of a hidden file next to `name`: always the same, of at most 255 bytes."""
     if len(os.fsencode(name)) > 240:
         name = f"{name[:40]}.{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
     return f".{name}.{ending}"
@@ -70,20 +69,20 @@ def hidden_sibling(name: str, ending: str) -> str:
 
 @contextlib.contextmanager
 def _temporary_sibling(target: str) -> Iterator[str]:
-    """A name for a temporary file in the folder of `target`; no such file is left at the end."""
+    """Return a name for a temporary file in the folder of `target`, and remove it at the end."""
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, hidden_sibling(name, "tmp"))
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # left by a crash
+        os.unlink(temporary)  # a crash may have left one
     try:
         yield temporary
     finally:
-        with contextlib.suppress(OSError):  # mostly since it has become the target
+        with contextlib.suppress(OSError):  # it is missing when it was renamed to the target
             os.unlink(temporary)
 
 
 def _flush_folder(folder: str) -> None:
-    """Put new names on the disk, too, where the file system can."""
+    """Flush the names in a folder to the disk, if the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -91,5 +90,5 @@ def _flush_folder(folder: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in NO_FLUSH:
+        if error.errno not in FLUSH_UNSUPPORTED:
             raise

@@ -1,8 +1,12 @@
-"""Models and states as safetensors files: written whole, checked in every bit when read.
+"""Model files and state files, in safetensors format, written atomically and verified when read.
 
-A file holds, after the safetensors header, its arrays; the header's metadata hold one JSON text
-under MODEL_KEY or STATE_KEY, and a SHA-256 of that text and of all arrays. No number in a file is
-believed, and nothing is allocated by it, before it has been checked.
+A file is a safetensors header and then its arrays. The header's metadata hold one JSON text, under
+the key of the file's kind, and a SHA-256 of that text and all arrays. Every number in a file is
+checked before it is used or anything is allocated by it.
+
+The writer is our own because the safetensors package writes the metadata in random order
+(https://github.com/huggingface/safetensors/issues/584), so equal runs would give different files.
+The reader is our own because it must verify files from untrusted sources.
 """
 
 from __future__ import annotations
@@ -18,25 +22,29 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CharRNNError, FilePath, display_path, error_reason, escape_unprintable
-from ..text.vocabulary import Vocabulary
+from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
-FORMAT_VERSION = 1
+# Model files of every version from 1 on can be read.
+MODEL_FORMAT_VERSION = 1
+# A state file can be read only if it has this version. Version 2 renamed the fields of Progress.
+STATE_FORMAT_VERSION = 2
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}
 
-# Bounds on a header, so that the worst takes less than a second and 200 MB: the largest vocabulary
-# needs 15.1 MB, the state of a thousand layers 153,000 items.
+# Limits of a header. The worst header within them takes less than a second and 200 MB to read. The
+# largest vocabulary needs 15.1 MB, the state of a thousand layers 153,000 items.
 MAX_HEADER_BYTES = 1 << 24
 MAX_HEADER_ITEMS = 250_000
 MAX_DEPTH = 16
 MAX_DIMS = 8
-MAX_VALUES = 1 << 40  # in one array
+MAX_VALUES = 1 << 40  # elements of one array
 
-DTYPES = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -52,11 +60,14 @@ DTYPES = {
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-Arrays = dict[str, np.ndarray]
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
 TensorShapes = Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
 
 
 class ModelFile(NamedTuple):
+    """The verified content of a model file."""
+
     tensors: Arrays  # float32
     config: dict[str, Any]
     vocabulary: Vocabulary
@@ -64,11 +75,13 @@ class ModelFile(NamedTuple):
     format_version: int
 
 
-class _Entry(NamedTuple):
-    begin: int  # byte offsets into the body, which follows the header
+class _TensorInfo(NamedTuple):
+    """What the header says about one array."""
+
+    begin: int  # byte offset into the body, which follows the header
     end: int
     name: str
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
 
 
@@ -79,80 +92,83 @@ def save_model(
     vocabulary: Vocabulary,
     training: dict[str, Any],
 ) -> None:
-    """Write a model file; the tensors become float32. Raises CharRNNError as write_atomically."""
+    """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
     content = {"config": config, "vocabulary": vocabulary.characters, "training": training}
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-    write_atomically(path, _serialized(MODEL_KEY, content, tensors))
+    write_atomically(path, serialize(MODEL_KEY, MODEL_FORMAT_VERSION, content, tensors))
 
 
 def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
-    """Read a model file; `tensor_shapes(config)` says which tensors it must hold.
+    """Read a model file. `tensor_shapes(config)` returns the tensors that it must hold.
 
-    Raises CharRNNError for anything but a whole and sound model of a known format version.
+    Raises CharRNNError unless the file is a complete, valid model of a known format version.
     """
     with _opened(path, "train a model with 'charrnn train CORPUS', or name its file") as file:
-        content, tensors = _read(file, MODEL_KEY)
+        content, tensors = _read(file, MODEL_KEY, _check_model_version)
         config, training = content.get("config"), content.get("training")
         if not (isinstance(config, dict) and isinstance(training, dict)):
             raise corrupt_file("it holds no configuration")
         _check_tensors(tensors, config, tensor_shapes)
-        vocabulary = _vocabulary(content.get("vocabulary", ""), config)
+        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
         return ModelFile(tensors, config, vocabulary, training, content["format_version"])
 
 
 def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Write what training needs to go on; `info` is JSON. Raises as write_atomically."""
-    write_atomically(path, _serialized(STATE_KEY, {"info": info}, arrays))
+    """Write a state file; `info` is a JSON object. Raises CharRNNError as write_atomically."""
+    write_atomically(path, serialize(STATE_KEY, STATE_FORMAT_VERSION, {"info": info}, arrays))
 
 
 def load_state(path: FilePath) -> tuple[Arrays, dict[str, Any]]:
-    """(arrays, info) as save_state was given them. Raises CharRNNError for anything else."""
+    """Return (arrays, info) as they were given to save_state.
+
+    Raises CharRNNError unless the file is a complete, valid state of the current format version.
+    """
     with _opened(path, "there is no run to resume") as file:
-        content, arrays = _read(file, STATE_KEY)
+        content, arrays = _read(file, STATE_KEY, _check_state_version)
         info = content.get("info")
         if not isinstance(info, dict):
-            raise corrupt_file("it tells nothing of a run")
+            raise corrupt_file("it does not describe a run")
         return arrays, info
 
 
-def _serialized(key: str, content: dict[str, Any], arrays: Arrays) -> Iterator[bytes | np.ndarray]:
-    """The parts of a safetensors file, in the layout of safetensors' own serializer.
-
-    That one writes the metadata in random order: the same run would not give the same file.
-    """
-    text = json.dumps({"format_version": FORMAT_VERSION, **content})
-    header = {"__metadata__": {key: text, "sha256": _digest(text, arrays)}}
+def serialize(
+    key: str, version: int, content: dict[str, Any], arrays: Arrays
+) -> Iterator[bytes | memoryview]:
+    """Yield the parts of a safetensors file, in the layout of the safetensors package."""
+    text = json.dumps({"format_version": version, **content})
+    header: dict[str, Any] = {"__metadata__": {key: text, "sha256": digest(text, arrays)}}
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     end = 0
     for name in names:
         begin, end = end, end + arrays[name].nbytes
-        header[name] = {**_description(arrays[name]), "data_offsets": [begin, end]}
+        header[name] = {**describe_array(arrays[name]), "data_offsets": [begin, end]}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
     yield struct.pack("<Q", len(encoded)) + encoded
-    yield from (np.ascontiguousarray(arrays[name]) for name in names)
+    yield from (np.ascontiguousarray(arrays[name]).data for name in names)
 
 
-def _digest(text: str, arrays: Arrays) -> str:
-    """SHA-256 of the JSON text and of name, type, shape and bytes of each array, by name."""
+def digest(text: str, arrays: Arrays) -> str:
+    """Return the SHA-256 of the JSON text and of each array's name, type, shape and bytes."""
     sha256 = hashlib.sha256(text.encode("utf-8", "surrogatepass"))
     for name in sorted(arrays):
-        description = {"name": name, **_description(arrays[name])}
+        description = {"name": name, **describe_array(arrays[name])}
         sha256.update(json.dumps(description).encode())
-        sha256.update(np.ascontiguousarray(arrays[name]).reshape(-1))
+        sha256.update(np.ascontiguousarray(arrays[name]).reshape(-1).data)
     return sha256.hexdigest()
 
 
-def _description(array: np.ndarray) -> dict[str, Any]:
+def describe_array(array: Array) -> dict[str, Any]:
+    """Return an array's type and shape as a safetensors header has them."""
     return {"dtype": DTYPE_NAMES[array.dtype], "shape": list(array.shape)}
 
 
 @contextlib.contextmanager
 def _opened(path: FilePath, if_missing: str) -> Iterator[BinaryIO]:
-    """The file, open; any error met while it is read and checked becomes one that names it."""
+    """Open a file, and make every error in reading and checking it name the file."""
     name = display_path(path)
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):  # has no size to check numbers against
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # it has no size to check numbers with
             raise OSError("it is a pipe, not a file")
         with open(path, "rb") as file:
             yield file
@@ -164,25 +180,27 @@ def _opened(path: FilePath, if_missing: str) -> Iterator[BinaryIO]:
         raise CharRNNError(f"cannot read {name}: {error_reason(error)}.") from error
 
 
-def _read(file: BinaryIO, key: str) -> tuple[dict[str, Any], Arrays]:
-    """(JSON content, arrays) of a file of the kind `key`, checksum and all."""
-    header, num_bytes = _header(file)
+def _read(
+    file: BinaryIO, key: str, check_version: Callable[[Any], None]
+) -> tuple[dict[str, Any], Arrays]:
+    """Return (JSON content, arrays) of a file of the kind `key`, its checksum verified."""
+    header, num_bytes = _read_header(file)
     metadata = header.pop("__metadata__", None)
     metadata = metadata if isinstance(metadata, dict) else {}
     text = metadata.get(key)
     if not isinstance(text, str):
         found = next((KINDS[k] for k in KINDS if k in metadata), "a file of another program")
         raise CharRNNError(f"this is {found}, not {KINDS[key]}.")
-    content = _parsed(text)
-    _check_version(content.get("format_version"))
-    arrays = {entry.name: _array(file, entry) for entry in _entries(header, num_bytes)}
-    if metadata.get("sha256") != _digest(text, arrays):
+    content = parse_json(text)
+    check_version(content.get("format_version"))
+    arrays = {info.name: _read_array(file, info) for info in _tensor_infos(header, num_bytes)}
+    if metadata.get("sha256") != digest(text, arrays):
         raise corrupt_file("its checksum is wrong")
     return content, arrays
 
 
-def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
-    """(parsed header, number of bytes that follow it)."""
+def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Return (parsed header, number of bytes that follow it)."""
     size = os.fstat(file.fileno()).st_size
     if size == 0:
         raise CharRNNError("the file is empty.")
@@ -194,11 +212,11 @@ def _header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     if not 2 <= num_bytes <= MAX_HEADER_BYTES:
         raise corrupt_file(f"its header has {num_bytes:,} bytes")
     text = b"{" + file.read(num_bytes - 1)
-    return _parsed(text.decode("utf-8", "replace")), size - 8 - num_bytes
+    return parse_json(text.decode("utf-8", "replace")), size - 8 - num_bytes
 
 
-def _parsed(text: str) -> dict[str, Any]:
-    """The JSON object `text`, of bounded size and depth, no key twice."""
+def parse_json(text: str) -> dict[str, Any]:
+    """Parse a JSON object of limited size and depth in which no key occurs twice."""
     if sum(map(text.count, "[{,")) > MAX_HEADER_ITEMS:
         raise corrupt_file("its header is too large")
     try:
@@ -213,12 +231,12 @@ def _parsed(text: str) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return value
 
 
 def _bounded_int(digits: str) -> int:
-    if len(digits) > 100:  # the time that int() takes grows with the square
+    if len(digits) > 100:  # the time of int() grows with the square of the length
         raise ValueError("a number is too long")
     return int(digits)
 
@@ -230,57 +248,71 @@ def _depth_exceeds(limit: int, value: Any) -> bool:
     return limit == 0 or any(_depth_exceeds(limit - 1, v) for v in values)
 
 
-def _check_version(version: Any) -> None:
+def _check_model_version(version: Any) -> None:
+    _check_version(version, MODEL_FORMAT_VERSION)
+
+
+def _check_state_version(version: Any) -> None:
+    _check_version(version, STATE_FORMAT_VERSION)
+    if version < STATE_FORMAT_VERSION:
+        raise CharRNNError(
+            f"the run was saved by charrnn 0.1, in format version {version}, which this charrnn "
+            "cannot resume: finish the run with charrnn 0.1, or train anew with --overwrite or "
+            "another -o."
+        )
+
+
+def _check_version(version: Any, newest: int) -> None:
     if type(version) is not int or version < 1:
         raise corrupt_file("it has no format version")
-    if version > FORMAT_VERSION:
+    if version > newest:
         raise CharRNNError(
-            f"the file has format version {version}, and this charrnn knows {FORMAT_VERSION} only: "
+            f"the file has format version {version}, and this charrnn knows {newest} only: "
             "upgrade charrnn."
         )
 
 
-def _entries(header: dict[str, Any], num_bytes: int) -> list[_Entry]:
-    """The arrays in the order of the file, which they fill: `num_bytes`, without a gap."""
-    entries = sorted(_entry(name, description) for name, description in header.items())
+def _tensor_infos(header: dict[str, Any], num_bytes: int) -> list[_TensorInfo]:
+    """Return the arrays in the order of the body, whose `num_bytes` they fill without a gap."""
+    infos = sorted(_tensor_info(name, description) for name, description in header.items())
     end = 0
-    for entry in entries:
-        if entry.begin != end:
+    for info in infos:
+        if info.begin != end:
             raise corrupt_file("its arrays overlap or leave a gap")
-        end = entry.end
+        end = info.end
     if end > num_bytes:
         raise _truncated(num_bytes, end)
     if end < num_bytes:
         raise corrupt_file(f"{num_bytes - end:,} bytes follow its arrays")
-    return entries
+    return infos
 
 
-def _entry(name: str, description: Any) -> _Entry:
+def _tensor_info(name: str, description: Any) -> _TensorInfo:
     try:
         dtype = DTYPES[description["dtype"]]
         shape = tuple(description["shape"])
         begin, end = description["data_offsets"]
     except (KeyError, TypeError, ValueError):
-        raise corrupt_file(f"it does not describe the array {_quoted(name)}") from None
-    sound = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and len(shape) <= MAX_DIMS
-    sound = sound and math.prod(max(n, 1) for n in shape) <= MAX_VALUES
-    if not sound or end - begin != math.prod(shape) * dtype.itemsize:
-        raise corrupt_file(f"the size of the array {_quoted(name)} is wrong")
-    return _Entry(begin, end, name, dtype, shape)
+        raise corrupt_file(f"it does not describe the array {_quote_name(name)}") from None
+    valid = all(type(n) is int and n >= 0 for n in (*shape, begin, end)) and len(shape) <= MAX_DIMS
+    valid = valid and math.prod(max(n, 1) for n in shape) <= MAX_VALUES
+    if not valid or end - begin != math.prod(shape) * dtype.itemsize:
+        raise corrupt_file(f"the size of the array {_quote_name(name)} is wrong")
+    return _TensorInfo(begin, end, name, dtype, shape)
 
 
-def _array(file: BinaryIO, entry: _Entry) -> np.ndarray:
-    count = math.prod(entry.shape)
-    values = np.fromfile(file, entry.dtype, count)
+def _read_array(file: BinaryIO, info: _TensorInfo) -> Array:
+    count = math.prod(info.shape)
+    values = np.fromfile(file, info.dtype, count)
     if len(values) < count:
-        raise _truncated(len(values) * entry.dtype.itemsize, entry.end - entry.begin)
-    return values.reshape(entry.shape)
+        raise _truncated(len(values) * info.dtype.itemsize, info.end - info.begin)
+    return values.reshape(info.shape)
 
 
 def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: TensorShapes) -> None:
-    """Raises CharRNNError unless `tensors` are those that `config` asks for, float32, finite."""
+    """Raise CharRNNError unless `tensors` are as `config` requires, float32 and finite."""
     layers = config.get("num_layers")
-    if isinstance(layers, int) and layers > len(tensors):  # or tensor_shapes might not return
+    if isinstance(layers, int) and layers > len(tensors):  # tensor_shapes could take for ever
         raise corrupt_file(f"it has {len(tensors)} tensors for {layers} layers")
     try:
         expected = {name: tuple(shape) for name, shape in tensor_shapes(config).items()}
@@ -292,26 +324,29 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             shapes = f"{found.get(name, 'missing')} instead of {expected.get(name, 'missing')}"
-            raise corrupt_file(f"the tensor {_quoted(name)} is {shapes}")
+            raise corrupt_file(f"the tensor {_quote_name(name)} is {shapes}")
         if tensors[name].dtype != np.float32:
-            raise corrupt_file(f"the tensor {_quoted(name)} is not of float32")
+            raise corrupt_file(f"the tensor {_quote_name(name)} is not of float32")
         if not np.isfinite(tensors[name]).all():
-            raise corrupt_file(f"the tensor {_quoted(name)} holds values that are not finite")
+            raise corrupt_file(f"the tensor {_quote_name(name)} holds values that are not finite")
 
 
-def _vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
+def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
     if not isinstance(characters, str | None):
         raise corrupt_file("its vocabulary is not a string")
-    vocabulary = Vocabulary(characters)
+    vocabulary = vocabulary_of(characters)
     if len(vocabulary) != config.get("vocab_size"):
         raise corrupt_file(
-            f"its vocabulary has {len(vocabulary)} characters, its configuration not"
+            f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"
         )
     return vocabulary
 
 
 def corrupt_file(how: str) -> CharRNNError:
-    """The error for a file that says it is charrnn's, but cannot be what charrnn wrote."""
+    """Return the error for a file of charrnn's whose content charrnn cannot have written.
+
+    `how` names the damage in a few words.
+    """
     return CharRNNError(f"the file is damaged ({how}): restore it from a copy or train anew.")
 
 
@@ -319,5 +354,5 @@ def _truncated(found: int, needed: int) -> CharRNNError:
     return corrupt_file(f"truncated: {found:,} bytes of {needed:,}")
 
 
-def _quoted(name: str) -> str:
+def _quote_name(name: str) -> str:
     return f"'{escape_unprintable(name[:80])}'"

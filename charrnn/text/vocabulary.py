@@ -1,23 +1,32 @@
-"""Characters (or raw bytes) to ids and back."""
+"""Vocabularies: text to ids and back, by character or by byte.
+
+A symbol is the character that represents an id in a str: the character itself, or for a byte the
+character with the byte's number (latin-1). One symbol per id makes slicing and searching exact.
+"""
 
 from __future__ import annotations
 
 import codecs
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import CharRNNError, escape_unprintable
 
-# The surrogates that surrogateescape cannot turn back into a byte.
-_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+IdArray = npt.NDArray[Any]  # of an integer type, (n,) unless a comment says otherwise
+OnUnknown = Literal["error", "skip"]
+
+# Lone surrogates that do not represent an escaped byte (surrogateescape).
+_NOT_AN_ESCAPED_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class UnknownCharacters(CharRNNError):
-    """A text holds characters that a vocabulary lacks; `characters` are they, each once."""
+    """A text holds characters that the vocabulary lacks: `characters`, each once."""
 
     def __init__(self, characters: str):
         self.characters = characters
@@ -28,76 +37,171 @@ class UnknownCharacters(CharRNNError):
 
 
 def describe_characters(characters: str) -> str:
-    """Characters as a message names them, the first ten."""
+    """Name the first ten of `characters` for a message, with their code points."""
     names = ", ".join(f"'{escape_unprintable(c)}' (U+{ord(c):04X})" for c in characters[:10])
     return f"{names} and {len(characters) - 10} more" if len(characters) > 10 else names
 
 
-def code_points(text: str) -> np.ndarray:
-    """The code points of `text`, lone surrogates too: uint32, one a character."""
+def code_points(text: str) -> npt.NDArray[np.uint32]:
+    """Return the code points (n,) of the n characters of `text`, lone surrogates included."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The characters a model knows, in the order of their ids, or None: raw bytes, ids 0..255.
+def vocabulary_of(characters: str | None) -> Vocabulary:
+    """Return the vocabulary that a model file stores: its characters, or None for bytes.
 
-    Raises CharRNNError when there are none, one stands twice, or one is a lone surrogate, which
-    no file can hold.
+    Raises CharRNNError for impossible characters, see CharVocabulary.
+    """
+    return ByteVocabulary() if characters is None else CharVocabulary(characters)
+
+
+class Vocabulary(ABC):
+    """The symbols that a model knows, in the order of their ids: CharVocabulary, ByteVocabulary."""
+
+    is_bytes: ClassVar[bool]  # whether a text must be read as bytes
+    symbol_encoding: ClassVar[str]  # encodes symbols as the bytes of the text
+    characters: str | None  # for a model file: the characters in the order of their ids, or None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest unsigned integer type that holds every id."""
+        return np.min_scalar_type(len(self) - 1)
+
+    @property
+    def newline_id(self) -> int:
+        """The id of the newline, -1 if the vocabulary has none."""
+        return int(self._look_up("\n")[0])
+
+    @property
+    def line_start(self) -> int:
+        """The id to start a line after: newline, else space, else 0."""
+        return next((int(i) for i in self._look_up("\n ") if i >= 0), 0)
+
+    # Text to ids
+
+    @abstractmethod
+    def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
+        """Return the ids (n,) of `text`, of type `self.dtype`.
+
+        Unknown characters are omitted with `unknown="skip"`, else they raise UnknownCharacters.
+        """
+
+    @abstractmethod
+    def unknown(self, text: str) -> str:
+        """Return the characters of `text` that cannot be encoded, each once, in order."""
+
+    @abstractmethod
+    def from_utf8(self, data: bytes) -> str:
+        """Decode the content of a UTF-8 file to a text that `encode` takes.
+
+        Raises UnicodeDecodeError for characters. In a text of bytes, bytes that are not UTF-8 are
+        escaped (surrogateescape).
+        """
+
+    @abstractmethod
+    def to_symbols(self, text: str) -> str:
+        """Convert a text to symbols, known or not.
+
+        Raises UnicodeEncodeError when bytes cannot represent it.
+        """
+
+    def ids_of(self, other: Vocabulary) -> npt.NDArray[np.int64]:
+        """Return the id (len(other),) of each symbol of `other`, -1 for those missing here."""
+        return self._look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
+
+    # Ids to text
+
+    @abstractmethod
+    def symbols(self, ids: npt.ArrayLike) -> str:
+        """Return a str of one symbol per id."""
+
+    def to_utf8(self, ids: npt.ArrayLike) -> bytes:
+        """Return the text of `ids` as UTF-8, or the bytes themselves."""
+        return self.symbols(ids).encode(self.symbol_encoding)
+
+    def decode(self, ids: npt.ArrayLike, errors: str = "replace") -> str:
+        """Return the text of `ids`. Bytes that are not UTF-8 become U+FFFD.
+
+        `errors="surrogateescape"` escapes them instead, so that no byte is lost.
+        """
+        return self.to_utf8(ids).decode("utf-8", errors)
+
+    def decoder(self) -> Decoder:
+        """Return a decoder for symbols that arrive in pieces."""
+        return Decoder(self.symbol_encoding)
+
+    def stream_utf8(self, pieces: Iterable[str]) -> Iterator[bytes]:
+        """Encode symbols that arrive in pieces as UTF-8, or as the bytes themselves.
+
+        No piece ends within a UTF-8 character. An unfinished one at the end is dropped.
+        """
+        decoder = self.decoder()
+        for piece in pieces:
+            if text := decoder.feed(piece):
+                yield text.encode("utf-8", "surrogateescape")
+
+    @abstractmethod
+    def ids_per_character(self, text: str) -> IdArray:
+        """Return how many ids encode each character of `text`, decoded with surrogateescape."""
+
+    # Names for people and for JSON
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Describe the vocabulary in one printable line."""
+
+    @abstractmethod
+    def display_names(self) -> list[str]:
+        """Return a printable name for each id."""
+
+    @abstractmethod
+    def json_names(self) -> list[str] | list[int]:
+        """Return for each id its character, or the number of its byte."""
+
+    @abstractmethod
+    def _look_up(self, symbols: str) -> IdArray:
+        """Return the id of each symbol, -1 for unknown ones."""
+
+
+@dataclass(frozen=True)
+class CharVocabulary(Vocabulary):
+    """A vocabulary of characters; an id is a position in `characters`.
+
+    Raises CharRNNError when there are no characters, one occurs twice, or one is a lone surrogate,
+    which no file can hold.
     """
 
-    characters: str | None
-    _points: np.ndarray = field(init=False, repr=False, compare=False)  # (V,) id -> code point
-    _ids: np.ndarray = field(init=False, repr=False, compare=False)  # code point -> id, or -1
-    _ascii_ids: bytes = field(init=False, repr=False, compare=False)  # the same modulo 256
+    is_bytes = False
+    symbol_encoding = "utf-8"
 
-    def __post_init__(self):
-        if not self.is_bytes:
-            _require_distinct(self.characters)
-        points = code_points(self.characters or "")
-        # One entry more than the last character needs: all code points beyond are clipped to it.
-        ids = np.full(int(points.max(initial=0)) + 2, -1, np.int32)
+    characters: str
+    _points: IdArray = field(init=False, repr=False, compare=False)  # (V,) id -> code point
+    _ids: IdArray = field(init=False, repr=False, compare=False)  # code point -> id, or -1
+    _ascii_ids: bytes = field(init=False, repr=False, compare=False)  # _ids[:256] modulo 256
+
+    def __post_init__(self) -> None:
+        _require_distinct(self.characters)
+        points = code_points(self.characters)
+        # The last entry is for all larger code points, which are clipped to it.
+        ids = np.full(int(points.max()) + 2, -1, np.int32)
         ids[points] = np.arange(len(points))
         object.__setattr__(self, "_points", points)
         object.__setattr__(self, "_ids", ids)
         first = ids.take(np.arange(256), mode="clip")
         object.__setattr__(self, "_ascii_ids", first.astype(np.uint8).tobytes())
 
-    @classmethod
-    def of_bytes(cls) -> Vocabulary:
-        """The vocabulary of the 256 bytes, which knows every text."""
-        return cls(None)
-
     def __len__(self) -> int:
-        return 256 if self.is_bytes else len(self.characters)
+        return len(self.characters)
 
-    @property
-    def is_bytes(self) -> bool:
-        return self.characters is None
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The smallest unsigned integer type that holds every id."""
-        return np.min_scalar_type(len(self) - 1)
-
-    @property
-    def line_start(self) -> int:
-        """The id to start from as at the beginning of a line: newline, else space, else 0."""
-        if self.is_bytes:
-            return ord("\n")
-        return next((int(i) for i in self._look_up("\n ") if i >= 0), 0)
-
-    def encode(self, text: str | bytes, unknown: Literal["error", "skip"] = "error") -> np.ndarray:
-        """The ids (n,) of `text`, of type `self.dtype`; bytes are for byte vocabularies only.
-
-        Unknown characters raise UnknownCharacters, or are left out (`unknown="skip"`). A byte
-        vocabulary takes a str as UTF-8, escaped bytes (surrogateescape) as what they stand for.
-        """
-        if self.is_bytes:
-            return np.frombuffer(self._to_bytes(text, unknown), np.uint8)
-        if text.isascii() and self.dtype == np.uint8:  # five times as fast as what follows
+    def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
+        if isinstance(text, bytes):
+            raise TypeError("a vocabulary of characters encodes str, not bytes")
+        if text.isascii() and self.dtype == np.uint8:  # five times as fast as the general way
             translated = text.encode().translate(self._ascii_ids)
-            if 255 not in translated:  # which may be -1
+            if 255 not in translated:  # 255 may mean -1
                 return np.frombuffer(translated, np.uint8)
         ids = self._look_up(text)
         if ids.min(initial=0) < 0:
@@ -107,80 +211,102 @@ class Vocabulary:
         return ids.astype(self.dtype)
 
     def unknown(self, text: str) -> str:
-        """The characters of `text` that are not in the vocabulary, each once, in order."""
-        if self.is_bytes:
-            return "".join(dict.fromkeys(_NO_BYTE.findall(text)))
         missing = code_points(text)[self._look_up(text) < 0]
         return "".join(dict.fromkeys(missing.tobytes().decode("utf-32-le", "surrogatepass")))
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids` (n,); bytes that are not UTF-8 become U+FFFD."""
-        return self.to_utf8(ids).decode("utf-8", "replace")
+    def from_utf8(self, data: bytes) -> str:
+        return data.decode("utf-8-sig")
 
-    def to_utf8(self, ids: Iterable[int]) -> bytes:
-        """The bytes that `ids` stand for: UTF-8, or what a model of bytes made of it."""
-        ids = np.asarray(ids, self.dtype)
-        if self.is_bytes:
-            return ids.tobytes()
-        return self._points[ids].tobytes().decode("utf-32-le").encode("utf-8")
+    def to_symbols(self, text: str) -> str:
+        return text
 
-    def symbols(self, ids: np.ndarray) -> str:
-        """A str with a character for each of `ids` (n,); a byte is the character of its number."""
-        ids = np.asarray(ids, self.dtype)
-        points = ids.astype("<u4") if self.is_bytes else self._points[ids]
-        return points.tobytes().decode("utf-32-le")
+    def symbols(self, ids: npt.ArrayLike) -> str:
+        return str(self._points[np.asarray(ids, self.dtype)].tobytes(), "utf-32-le")
 
-    def decoder(self) -> Decoder:
-        """A decoder for ids that come bit by bit."""
-        return Decoder(self)
+    def ids_per_character(self, text: str) -> IdArray:
+        return np.ones(len(text), np.int64)
 
-    def encoded(self, pieces: Iterable[str]) -> Iterator[bytes]:
-        """The text of `symbols` that come bit by bit, for an output: see Decoder."""
-        if not self.is_bytes:
-            yield from (piece.encode() for piece in pieces)
-            return
-        decoder = self.decoder()
-        for piece in pieces:
-            if whole := decoder.feed(np.frombuffer(piece.encode("latin-1"), np.uint8)):
-                yield whole
+    def describe(self) -> str:
+        return f"{len(self):,} characters: {escape_unprintable(self.characters)}"
 
-    def _look_up(self, text: str) -> np.ndarray:
-        """The id of every character of `text`, -1 where there is none: int32."""
-        return self._ids.take(code_points(text), mode="clip")
+    def display_names(self) -> list[str]:
+        return list(map(escape_unprintable, self.characters))
 
-    def _to_bytes(self, text: str | bytes, unknown: str) -> bytes:
-        if isinstance(text, bytes):
-            return text
-        if unknown == "error" and (missing := self.unknown(text)):
-            raise UnknownCharacters(missing)
-        return _NO_BYTE.sub("", text).encode("utf-8", "surrogateescape")
+    def json_names(self) -> list[str]:
+        return list(self.characters)
+
+    def _look_up(self, symbols: str) -> IdArray:
+        return self._ids.take(code_points(symbols), mode="clip")
+
+
+@dataclass(frozen=True)
+class ByteVocabulary(Vocabulary):
+    """The vocabulary of the 256 bytes, which encodes every text; an id is a byte's number."""
+
+    is_bytes = True
+    symbol_encoding = "latin-1"
+    characters = None
+
+    def __len__(self) -> int:
+        return 256
+
+    def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
+        """Return the bytes of `text`: UTF-8, escaped bytes (surrogateescape) as themselves."""
+        if isinstance(text, str):
+            if unknown == "error" and (missing := self.unknown(text)):
+                raise UnknownCharacters(missing)
+            text = _NOT_AN_ESCAPED_BYTE.sub("", text).encode("utf-8", "surrogateescape")
+        return np.frombuffer(text, np.uint8)
+
+    def unknown(self, text: str) -> str:
+        return "".join(dict.fromkeys(_NOT_AN_ESCAPED_BYTE.findall(text)))
+
+    def from_utf8(self, data: bytes) -> str:
+        return data.decode("utf-8", "surrogateescape")
+
+    def to_symbols(self, text: str) -> str:
+        return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+    def symbols(self, ids: npt.ArrayLike) -> str:
+        return str(np.asarray(ids, np.uint8).tobytes(), "latin-1")
+
+    def ids_per_character(self, text: str) -> IdArray:
+        sizes = [1 if "\udc80" <= c <= "\udcff" else len(c.encode()) for c in text]
+        return np.array(sizes, np.int64)
+
+    def describe(self) -> str:
+        return f"{len(self)} bytes"
+
+    def display_names(self) -> list[str]:
+        return [escape_unprintable(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
+
+    def json_names(self) -> list[int]:
+        return list(range(256))
+
+    def _look_up(self, symbols: str) -> IdArray:
+        points = code_points(symbols).astype(np.int64)
+        return np.where(points < 256, points, -1)
 
 
 class Decoder:
-    """Turns ids into bytes for an output, never writing a part of a UTF-8 character.
+    """Decodes symbols that arrive in pieces; text that is not UTF-8 is escaped (surrogateescape).
 
-    Bytes that cannot be UTF-8 pass through unchanged.
+    A UTF-8 character is returned when its last byte has arrived.
     """
 
-    def __init__(self, vocabulary: Vocabulary):
-        self._vocabulary = vocabulary
+    def __init__(self, symbol_encoding: str):
+        self._symbol_encoding = symbol_encoding
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
-    def feed(self, ids: Iterable[int]) -> bytes:
-        """The bytes to write after `ids`; an unfinished character is held back."""
-        whole = self._utf8.decode(self._vocabulary.to_utf8(ids))
-        return whole.encode("utf-8", "surrogateescape")
-
-    def finish(self) -> bytes:
-        """The bytes to write at the end: none, an unfinished character is dropped."""
-        self._utf8.reset()
-        return b""
+    def feed(self, symbols: str, final: bool = False) -> str:
+        """Return the text that is certain after `symbols`; `final`: escape an unfinished rest."""
+        return self._utf8.decode(symbols.encode(self._symbol_encoding), final)
 
 
 def _require_distinct(characters: str) -> None:
     if not characters:
         raise CharRNNError("a vocabulary needs at least one character.")
-    # More characters than Unicode has cannot be distinct: no need to look at each.
+    # More characters than Unicode has cannot be distinct, so a huge string need not be hashed.
     if len(characters) > 0x110000 or len(set(characters)) < len(characters):
         raise CharRNNError("the vocabulary holds a character twice.")
     points = code_points(characters)

@@ -16,7 +16,8 @@ import numpy as np
 
 from ..config import ModelConfig, TrainOptions
 from ..network.optimizers import OPTIMIZERS
-from ..text.corpus import BatchStreams, Ids, clamp_batch_shape
+from ..text.disk_ids import Ids
+from ..text.streams import BatchStreams, clamp_batch_shape
 from .trainer import Trainer
 
 SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)

@@ -23,7 +23,8 @@ from ..network.optimizers import SCHEDULES
 from ..network.parameters import Parameters
 from ..storage.checkpoint import Arrays, corrupt_file, load_model
 from ..storage.run_files import RunFiles, RunLock
-from ..text.corpus import BatchStreams, Corpus, clamp_batch_shape, split
+from ..text.corpus import Corpus
+from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .planner import MOST_PASSES, Plan
 from .report import Report, Summary
 from .run_writer import BestWeights, RunWriter

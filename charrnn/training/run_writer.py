@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..config import ModelConfig
 from ..errors import CharRNNError, display_path, os_errors_as
 from ..storage.checkpoint import Arrays, save_model
-from ..storage.run_files import Log, RunFiles
+from ..storage.run_files import RunFiles, RunLog
 from ..text.vocabulary import Vocabulary
 from .state import State
 
@@ -36,7 +36,7 @@ class RunWriter:
         self.files, self._config, self._vocabulary = files, config, vocabulary
         self.best: BestWeights | None = None
         self._best_is_saved = False
-        self._log = Log(files.log)
+        self._log = RunLog(files.log)
         self._saved, self._saved_step = time.monotonic(), 0
         self._failures: dict[str, CharRNNError] = {}  # what could not be written, and why
         self._failures_are_told = False
@@ -57,7 +57,7 @@ class RunWriter:
     def go_on(self, step: int) -> float:
         """Take the log up to a step, as a resumed run does; returns its seconds of training."""
         content, seconds = _log_until(step, self.files.log)
-        self._log = Log(self.files.log, content)
+        self._log = RunLog(self.files.log, content)
         return seconds
 
     def keep(self, best: BestWeights) -> None:

@@ -11,7 +11,8 @@ from ..errors import FilePath, UsageError, display_path
 from ..network.jit import usable_cores
 from ..storage.checkpoint import corrupt_file
 from ..storage.run_files import RunFiles, acquire_run, run_files
-from ..text.corpus import Corpus, clamp_batch_shape, split
+from ..text.corpus import Corpus
+from ..text.streams import clamp_batch_shape, split
 from .planner import Plan, fit_to_time
 from .run import TrainingRun
 from .state import State, corrupt_if_invalid, read_state

@@ -24,7 +24,7 @@ from charrnn.generation.sampler import generate
 from charrnn.network.jit import BFLOAT16, usable_cores
 from charrnn.network.kernels.matmul import pack, product, zeros
 from charrnn.network.model import Model
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 from charrnn.training.trainer import Trainer
 
 try:
@@ -248,7 +248,7 @@ def _torch_sampler(shape: tuple, weights: dict, length: int) -> Callable[[], Non
 def batched_sampling(seconds: float, texts: int, length: int, alone: int) -> dict[str, float]:
     """`texts` generated in a batch and `alone` texts one after the other, per character."""
     shape = SHAPES["lstm-2x128"]
-    vocabulary = Vocabulary("".join(map(chr, range(32, 32 + shape[5]))))
+    vocabulary = CharVocabulary("".join(map(chr, range(32, 32 + shape[5]))))
     model = LanguageModel(make_model(shape), vocabulary, {})
 
     def write(count: int, seed: int) -> None:

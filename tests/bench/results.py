@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 
 from charrnn.config import TrainOptions
-from charrnn.text.corpus import read_corpus, split
+from charrnn.text.corpus import read_corpus
+from charrnn.text.streams import split
 
 WINDOW = 256
 CHARRNN = [sys.executable, "-m", "charrnn"]

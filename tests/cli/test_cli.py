@@ -270,7 +270,7 @@ def test_a_missing_model_says_how_to_make_one(invoke, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_model_of_a_newer_format(invoke, model_file, working_folder, monkeypatch, command):
     file = checkpoint.load_model(model_file, tensor_shapes)
-    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 2)
     checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
     monkeypatch.undo()
     monkeypatch.chdir(working_folder)

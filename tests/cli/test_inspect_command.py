@@ -23,7 +23,7 @@ from charrnn.evaluation.activations import HiddenUnit
 from charrnn.evaluation.text_features import features
 from charrnn.network.model import Model
 from charrnn.storage.checkpoint import save_model
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 
 GATES = {
     "rnn": [],
@@ -110,7 +110,7 @@ def model_of(cell, V=11, H=5, L=2, seed=1):
 def random_model(path, characters, cell, H):
     """The file of such a model."""
     model, _ = model_of(cell, len(characters), H)
-    save_model(path, model.state_dict(), asdict(model.config), Vocabulary(characters), {})
+    save_model(path, model.state_dict(), asdict(model.config), CharVocabulary(characters), {})
 
 
 def naive_states(model, params, ids):
@@ -258,7 +258,7 @@ def made_model_file(tmp_path_factory):
             w_ih["ifgo".index(gate), unit, k] = wishes.get(c, wishes.get(None, 0))
     w_hh["ifgo".index("g"), 1, 1] = -20
     path = tmp_path_factory.mktemp("made") / "made.safetensors"
-    save_model(path, tensors, asdict(config), Vocabulary(CHARACTERS), {})
+    save_model(path, tensors, asdict(config), CharVocabulary(CHARACTERS), {})
     return path
 
 
@@ -453,7 +453,7 @@ def test_similar_characters_stand_together(invoke):
         *([1, 0, 0, 0], [0.9, 0.05, 0, 0], [-1, 0.6, 0, 0], [-0.9, 0.6, 0, 0]),
         *([0, -0.6, 0, 0], [0, -0.6, 0, 0], [0, -0.6, 0, 0]),
     ]
-    save_model("model", tensors, asdict(config), Vocabulary("ab\u6771d \n\x1b"), {})
+    save_model("model", tensors, asdict(config), CharVocabulary("ab\u6771d \n\x1b"), {})
     env = {"COLUMNS": "40"}
     shown = invoke("inspect", "-m", "model", "--embedding", env=env).stdout
     chart, _, table = re.split(r"\n\n(axes .*)\n\n", shown)

@@ -12,7 +12,7 @@ import charrnn
 from charrnn.config import ModelConfig
 from charrnn.network.model import Model
 from charrnn.storage.checkpoint import save_model
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def saved(path, characters, **config):
     """A model file that has learned nothing."""
     model = Model(ModelConfig(len(characters), **config), np.random.default_rng(0))
     config = dataclasses.asdict(model.config)
-    save_model(path, model.state_dict(), config, Vocabulary(characters), {})
+    save_model(path, model.state_dict(), config, CharVocabulary(characters), {})
     return path
 
 

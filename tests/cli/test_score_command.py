@@ -425,7 +425,7 @@ class Idle(StreamingScorer):
 @pytest.mark.parametrize("line", ["MARA: The tide is late.\n", "MARA: The tide is late. "])
 def test_memory_does_not_grow_with_the_text(model_file, working_folder, monkeypatch, line):
     monkeypatch.setattr("charrnn.evaluation.loss.StreamingScorer", Idle)
-    monkeypatch.setattr("charrnn.text.corpus.SMALL_BYTES", 1000)
+    monkeypatch.setattr("charrnn.text.spool.SMALL_BYTES", 1000)
     monkeypatch.setattr(lines, "PIECE", 500)
     monkeypatch.setattr(lines, "BLOCK", 1000)
     peaks = []

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import charrnn.evaluation.baselines
 from charrnn.evaluation.baselines import LEAST_CHARS, ORDERS, baselines, ngram_losses
-from charrnn.text.corpus import split
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.streams import split
+from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
 
 def naive_probability(train, context, x, vocab_size):
@@ -105,7 +105,7 @@ def _distinct(pairs):
 
 def test_the_best_order_is_told():
     """Draws from five characters; then what is added to the one before is 0 or 1."""
-    rng, vocabulary = np.random.default_rng(3), Vocabulary("abcde")
+    rng, vocabulary = np.random.default_rng(3), CharVocabulary("abcde")
     drawn, walked = rng.integers(0, 5, 9000), np.cumsum(rng.integers(0, 2, 9000)) % 5
     for ids, orders, choices in (drawn, {0}, 5), (walked, {1, 2, 3}, 2):
         train, held_out = split(ids.astype(np.uint8), 0.1)
@@ -122,7 +122,7 @@ def test_xz_is_xz(as_bytes):
     rng = np.random.default_rng(4)
     words = ["Grüße ", "aus ", "東京, ", "ça va? ", "und ", "fort\n"]
     text = "".join(rng.choice(words, 4000).tolist())
-    vocabulary = Vocabulary.of_bytes() if as_bytes else Vocabulary("".join(sorted(set(text))))
+    vocabulary = ByteVocabulary() if as_bytes else CharVocabulary("".join(sorted(set(text))))
     train, held_out = split(vocabulary.encode(text), 0.25)
     found = baselines(train, held_out, vocabulary)
     as_files = bytes if as_bytes else lambda ids: vocabulary.decode(ids).encode()
@@ -138,7 +138,7 @@ def test_of_large_texts_the_nearest_part_is_used(monkeypatch):
     monkeypatch.setattr(charrnn.evaluation.baselines, "NGRAM_CHARS", 1000)
     monkeypatch.setattr(charrnn.evaluation.baselines, "XZ_BYTES", 500)
     monkeypatch.setattr(charrnn.evaluation.baselines, "HELD_OUT_CHARS", 300)
-    vocabulary = Vocabulary("abcdé")
+    vocabulary = CharVocabulary("abcdé")
     ids = np.random.default_rng(5).integers(0, 5, 3000).astype(np.uint8)
     whole = baselines(ids[:2000], ids[2000:], vocabulary)
     assert whole.bounded and (whole.counted, whole.held_out) == (1000, 300)
@@ -150,8 +150,8 @@ def test_of_large_texts_the_nearest_part_is_used(monkeypatch):
 @pytest.mark.parametrize("length", [0, 1, LEAST_CHARS - 1])
 def test_of_too_few_characters_nothing_is_told(length):
     ids = np.zeros(1000, np.uint8)
-    assert baselines(ids, ids[:length], Vocabulary("ab")) is None
-    assert baselines(ids, ids[:LEAST_CHARS], Vocabulary("ab")) is not None
+    assert baselines(ids, ids[:length], CharVocabulary("ab")) is None
+    assert baselines(ids, ids[:LEAST_CHARS], CharVocabulary("ab")) is not None
 
 
 # --- on the command line
@@ -169,7 +169,7 @@ def test_train_shows_them_before_and_after_and_again_when_resumed(
     invoke, corpus_file, text, tmp_path
 ):
     held_out = text[-(len(text) // 10) :]
-    vocabulary = Vocabulary("".join(sorted(set(text))))
+    vocabulary = CharVocabulary("".join(sorted(set(text))))
     ids = vocabulary.encode(text)
     expected = baselines(*split(ids, 0.1), vocabulary)
     run = ["train", corpus_file, "-o", tmp_path / "m.safetensors"]
@@ -208,7 +208,7 @@ def test_eval_shows_them_given_the_training_text(invoke, model_file, corpus_file
     run = ["eval", "-m", model_file, other]
     plain = json.loads(invoke(*run, "--json").stdout)
     values = json.loads(invoke(*run, "--json", "--corpus", train).stdout)
-    vocabulary = Vocabulary("".join(sorted(set(text))))
+    vocabulary = CharVocabulary("".join(sorted(set(text))))
     expected = baselines(vocabulary.encode(text[:-700]), vocabulary.encode(text[-700:]), vocabulary)
     for name in "ngram", "xz":
         nats = values.pop(f"{name}_nats_per_character")

@@ -12,7 +12,7 @@ from charrnn.errors import CharRNNError
 from charrnn.evaluation.loss import STEPS, Validator, mean_loss, surprisals, windowed_loss
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
-from charrnn.text.corpus import split
+from charrnn.text.streams import split
 
 V = 7
 

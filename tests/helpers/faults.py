@@ -1,4 +1,4 @@
-"""Between charrnn.storage and the system: where calls are counted, fail, or are the last."""
+"""Fault injection: counts or interrupts the system calls of charrnn.storage."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from charrnn.storage import atomic, run_files
 
 
 class Calls:
-    """Passes on what charrnn.storage asks of the system, telling `self.at(name, path, data)`.
+    """Forwards the system calls of charrnn.storage and reports them to `self.at(name, path, data)`.
 
-    That is told before and after each call that changes the disk, and in the middle of each write
-    (data: the bytes written since the last time); it may raise, or never return.
+    `at` is called before and after each call that changes the disk, and in the middle of each
+    write. `data` are the bytes written since the last report. `at` may raise, or never return.
     """
 
     def __init__(self, at):
@@ -19,6 +19,7 @@ class Calls:
 
     @contextlib.contextmanager
     def installed(self):
+        """Replace `os` and `open` in the modules of charrnn.storage that write files."""
         modules = atomic, run_files
         for module in modules:
             module.os, module.open = self, self._open_file
@@ -94,9 +95,9 @@ class _File:
 
 
 class At:
-    """An `at` for Calls that counts, and does something when the count is one of `numbers`.
+    """An `at` for Calls that counts the reports and calls `act` at the counts in `numbers`.
 
-    Only what concerns the folder `inside` counts; `but` are names of calls that do not.
+    Reports with a name in `but` are not counted.
     """
 
     def __init__(self, act, numbers=(), but=()):

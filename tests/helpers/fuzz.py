@@ -1,10 +1,10 @@
-"""Hostile files: mutants of sound models and states, each made from its number alone.
+"""Fuzzing of the file reader: mutants of valid models and states, each determined by its number.
 
     python fuzz.py [COUNT [FIRST]]
 
-Every mutant is read as a stranger's file would be. It must be refused in one printable sentence
-that names it, or be sound; in less than a second and within 200 MB of address space, with nothing
-done but to open the file. Prints a JSON object; for each fault, the number of its mutant.
+Every mutant is read like an untrusted file. It must be valid, or refused in one printable sentence
+that names it. Reading must take less than a second and 200 MB of address space and do nothing but
+open the file. Prints a JSON object with the faults by the numbers of their mutants.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from charrnn.cli.commands import info_command as info
 from charrnn.config import ModelConfig, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import vocabulary_of
 from charrnn.training.state import Progress, State, read_state
 
 SECONDS, MEGABYTES = 1.0, 200
@@ -41,11 +41,11 @@ NASTY = [
 ]  # fmt: skip
 
 
-# --- Sound files to begin with
+# --- Valid files
 
 
 def models(rng):
-    """(tensors, config, vocabulary, training) of three models of a few hundred weights."""
+    """Yield (tensors, config, vocabulary, training) of three models of a few hundred weights."""
     for config, characters in [
         (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f"),
         (ModelConfig(4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5), "\nabc"),
@@ -55,11 +55,11 @@ def models(rng):
             "steps": 9, "total_steps": 10, "epochs": 1.5, "characters": 900, "train_loss": 2.5,
             "val_loss": None, "history": [[9, 2.5, None]], "options": vars(TrainOptions(steps=10)),
         }  # fmt: skip
-        yield tensors_of(config, rng), vars(config), Vocabulary(characters), training
+        yield tensors_of(config, rng), vars(config), vocabulary_of(characters), training
 
 
 def states(rng):
-    """Two runs at rest."""
+    """Yield the states of two runs."""
     for config, groups in [
         (ModelConfig(5, cell="gru", hidden_size=2, num_layers=1), ("mean", "mean_square")),
         (ModelConfig(3, "lstm", 1, 2, embedding_size=2, dropout=0.1), ("velocity",)),
@@ -92,9 +92,9 @@ def tensors_of(config, rng):
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes}
 
 
-def sound_files(folder):
-    """[(bytes, key)] of all that there is to mutate."""
-    rng, path, found = np.random.default_rng(0), folder / "sound", []
+def valid_files(folder):
+    """Return [(bytes, key)] of the files to mutate."""
+    rng, path, found = np.random.default_rng(0), folder / "valid", []
     for model in models(rng):
         checkpoint.save_model(path, *model)
         found.append((path.read_bytes(), checkpoint.MODEL_KEY))
@@ -104,14 +104,14 @@ def sound_files(folder):
     return found
 
 
-# --- A file taken apart, and put together again
+# --- A file in parts
 
 
 class Draft:
-    """A file in parts that may say anything.
+    """The parts of a file, each of which may hold anything.
 
-    `content` is the JSON value in the metadata, `entries` are [name, description] in the order of
-    the header, where a name may stand twice; `body` is all that follows.
+    `content` is the JSON value in the metadata. `entries` are [name, description] in the order of
+    the header, where a name may occur twice. `body` follows the header.
     """
 
     def __init__(self, data, key):
@@ -120,11 +120,11 @@ class Draft:
         self.metadata = header.pop("__metadata__")
         self.content = json.loads(self.metadata[key])
         self.entries = [list(item) for item in header.items()]
-        self.text = None  # of the content, if it is to be no JSON
-        self.length = None  # the header's, if it is to be wrong
+        self.text = None  # replaces the JSON text of the content
+        self.length = None  # replaces the length of the header
 
     def arrays(self):
-        """The arrays of the body as the entries describe them, where they do."""
+        """Return the arrays of the body that the entries describe validly."""
         found = {}
         for name, entry in self.entries:
             with contextlib.suppress(Exception):
@@ -134,22 +134,23 @@ class Draft:
         return found
 
     def put(self, arrays):
-        """Let body and entries be those of `arrays`, laid out as they should be."""
+        """Replace body and entries by `arrays`, laid out validly."""
         self.entries, self.body = [], b""
         for name, array in arrays.items():
-            entry = checkpoint._description(array)
+            entry = checkpoint.describe_array(array)
             entry["data_offsets"] = [len(self.body), len(self.body) + array.nbytes]
             self.entries.append([name, entry])
             self.body += array.tobytes()
 
     def sealed(self):
-        """The file, with the checksum that it should have."""
+        """Return the file with a correct checksum."""
         text = self._text()
         with contextlib.suppress(Exception):
-            self.metadata["sha256"] = checkpoint._digest(text, self.arrays())
+            self.metadata["sha256"] = checkpoint.digest(text, self.arrays())
         return self.joined()
 
     def joined(self):
+        """Return the file with its checksum unchanged."""
         metadata = {**self.metadata, self.key: self._text()}
         items = [("__metadata__", metadata), *self.entries]
         parts = (f"{json.dumps(name)}:{json.dumps(value)}" for name, value in items)
@@ -162,7 +163,7 @@ class Draft:
 
 
 def places(value, path=()):
-    """The paths of all values within a JSON value."""
+    """Yield the paths of all values within a JSON value."""
     yield path
     items = value.items() if isinstance(value, dict) else ()
     items = enumerate(value) if isinstance(value, list) else items
@@ -171,7 +172,7 @@ def places(value, path=()):
 
 
 def spoil(value, choose):
-    """A JSON value with one place in it changed."""
+    """Return a JSON value with one place changed."""
     path = choose.choice(list(places(value)))
     if not path:
         return nasty(choose)
@@ -196,7 +197,7 @@ def spoil(value, choose):
 
 
 def nasty(choose):
-    return copy.deepcopy(choose.choice(NASTY))  # or later mutants would depend on earlier ones
+    return copy.deepcopy(choose.choice(NASTY))  # later mutants must not depend on earlier ones
 
 
 def nest(value, depth):
@@ -205,7 +206,7 @@ def nest(value, depth):
     return value
 
 
-# --- What is done to a draft: each is (draft, choose, another draft), the last for splices
+# --- Mutations of a draft, called with (draft, choose, another draft)
 
 
 def spoil_content(draft, choose, other):
@@ -292,7 +293,7 @@ def spoil_text(draft, choose, other):
     ) + text[at:]  # fmt: skip
 
 
-def lie_about_length(draft, choose, other):
+def spoil_length(draft, choose, other):
     size = len(draft.joined()) - 8
     draft.length = choose.choice(
         [0, 1, 2, size - len(draft.body) - 1, size - len(draft.body) + 1, size, size + 1, 2**24,
@@ -300,15 +301,15 @@ def lie_about_length(draft, choose, other):
     )  # fmt: skip
 
 
-DRAFTED = [
+MUTATIONS = [
     spoil_content, spoil_content, spoil_config, spoil_config, spoil_config, spoil_entry,
     spoil_entry, rename, duplicate, drop, shuffle, exchange, splice, spoil_array, spoil_array,
-    spoil_vocabulary, spoil_text, lie_about_length,
+    spoil_vocabulary, spoil_text, spoil_length,
 ]  # fmt: skip
 
 
 def spoil_bytes(data, choose, other):
-    """What may happen to any file."""
+    """Return a file with some bytes changed, removed or added."""
     at, length = choose.randrange(len(data)), choose.choice([1, 1, 4, 8, 64, 1000])
     how = choose.randrange(7)
     if how == 0:
@@ -329,7 +330,7 @@ def spoil_bytes(data, choose, other):
 
 
 def mutant(number, files):
-    """(bytes, key, whether its checksum was mended): one of `files` no more, or by chance still."""
+    """Return (bytes, key, whether its checksum was recomputed) of a mutant of one of `files`."""
     choose = random.Random(number)
     (data, key), (other, other_key) = choose.choice(files), choose.choice(files)
     if choose.random() < 0.25:
@@ -338,17 +339,17 @@ def mutant(number, files):
         return data, key, False
     draft, another = Draft(data, key), Draft(other, other_key)
     for _ in range(choose.choice([1, 1, 1, 2, 3])):
-        with contextlib.suppress(Exception):  # what one has spoiled another cannot spoil again
-            choose.choice(DRAFTED)(draft, choose, another)
-    mended = choose.random() < 0.8
-    return draft.sealed() if mended else draft.joined(), key, mended
+        with contextlib.suppress(Exception):  # a mutation may not apply after another one
+            choose.choice(MUTATIONS)(draft, choose, another)
+    sealed = choose.random() < 0.8
+    return draft.sealed() if sealed else draft.joined(), key, sealed
 
 
-# --- What reading it must be
+# --- Checks
 
 
 class Watch:
-    """Notes whatever is done, while it is on, but to open one file for reading."""
+    """Records, while it is on, every audited event except opening one file for reading."""
 
     def __init__(self, path):
         self._path, self.on, self.seen = str(path), False, []
@@ -359,10 +360,10 @@ class Watch:
             self.seen.append(f"{event} {arguments}")
 
 
-def fault_of(path, key, watch, sound=None):
-    """What is wrong with the way that the file is read, or None; and whether it was refused.
+def fault_of(path, key, watch, valid=None):
+    """Return what is wrong in reading the file, or None; and whether it was refused.
 
-    If it is not refused it must mean what one of `sound` does, bit for bit, unless that is None.
+    A file that is not refused must have the content of one of `valid`, unless that is None.
     """
     start, watch.seen, watch.on = time.process_time(), [], True
     refusal = None
@@ -379,14 +380,14 @@ def fault_of(path, key, watch, sound=None):
         return f"it took {seconds:.1f} s", False
     if refusal is not None:
         return fault_of_refusal(refusal, path), True
-    fault = fault_of_meaning(result, path, sound) if sound else None
+    fault = fault_of_equality(result, path, valid) if valid else None
     return fault or fault_of_content(result, path), False
 
 
 def fault_of_refusal(error, path):
     message = str(error)
     if isinstance(error.__cause__, MemoryError):
-        return "it wanted more memory than there is"
+        return "it needed more memory than the limit"
     if (
         not message.isprintable()
         or len(message) > 600
@@ -397,7 +398,7 @@ def fault_of_refusal(error, path):
 
 
 def fault_of_content(result, path):
-    """A file that is read must be sound, and be described in printable words."""
+    """A file that is read must be valid, and `info` must describe it in printable characters."""
     if isinstance(result, State):
         config, groups = result.config, result.groups.values()
     else:
@@ -414,19 +415,20 @@ def fault_of_content(result, path):
         info.command.callback(str(path), json=False)
         info.command.callback(str(path), json=True)
     shown_raw = not out.getvalue().replace("\n", "").isprintable()
-    return "info shows it raw" if shown_raw else None
+    return "info shows unprintable characters" if shown_raw else None
 
 
-def fault_of_meaning(result, path, sound):
+def fault_of_equality(result, path, valid):
+    """A mutant without a recomputed checksum can only be read if its content is unchanged."""
     if isinstance(result, State):
         result.save(path)
     else:
         checkpoint.save_model(path, *result[:4])
-    return None if path.read_bytes() in sound else "it is changed, and no check has seen it"
+    return None if path.read_bytes() in valid else "it is changed, and no check has found it"
 
 
 def limit_memory():
-    """Let the process have so much more address space: what claims terabytes fails."""
+    """Limit the address space to MEGABYTES more, so that claims of terabytes fail."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (MEGABYTES << 20),) * 2)
 
@@ -434,19 +436,19 @@ def limit_memory():
 def main(count=100_000, first=0):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mutant\x1b")
-        files = sound_files(Path(folder))
-        watch, sound = Watch(path), {data for data, _ in files}
-        for data, key in files:  # so that nothing is imported later
+        files = valid_files(Path(folder))
+        watch, valid = Watch(path), {data for data, _ in files}
+        for data, key in files:  # imports everything that reading needs
             path.write_bytes(data)
             _, refused = fault_of(path, key, watch)
-            assert not refused, "a sound file must be read"
+            assert not refused, "a valid file must be read"
         limit_memory()
-        began, report = time.monotonic(), {"mutants": 0, "refused": 0, "faults": {}}
+        start, report = time.monotonic(), {"mutants": 0, "refused": 0, "faults": {}}
         for number in range(first, first + count):
-            data, key, mended = mutant(number, files)
+            data, key, sealed = mutant(number, files)
             path.write_bytes(data)
             try:
-                fault, refused = fault_of(path, key, watch, None if mended else sound)
+                fault, refused = fault_of(path, key, watch, None if sealed else valid)
             except Exception as error:
                 traceback.print_exc()
                 fault, refused = repr(error), False
@@ -454,7 +456,7 @@ def main(count=100_000, first=0):
             report["refused"] += refused
             if fault:
                 report["faults"][number] = fault[:300]
-    report["seconds"] = round(time.monotonic() - began, 1)
+    report["seconds"] = round(time.monotonic() - start, 1)
     print(json.dumps(report))
     sys.exit(bool(report["faults"]))
 

@@ -1,10 +1,10 @@
-"""The command in a process that tells how much memory it took.
+"""Run the command and report how much memory it took.
 
     python measured.py LIMIT SECONDS ARGUMENT...
 
-LIMIT is the address space in bytes that it may take, SECONDS the time after which it ends; 0: any.
-The last line on stderr is JSON: the peaks of what was in memory and of the address space, in bytes.
-(What the kernel tells of a child in ru_maxrss is at least the size of the process that started it.)
+LIMIT is the address space in bytes that it may take, SECONDS the time after which it ends; 0 means
+no limit. The last line on stderr is JSON: the peak resident memory and the peak address space, in
+bytes. (ru_maxrss of a child process is no measure: it is at least the size of its parent.)
 """
 
 import json
@@ -16,7 +16,7 @@ from charrnn.cli import main
 
 
 def memory(pid="self"):
-    """{name: bytes} of a process, as Linux has it."""
+    """Return {name: bytes} of a process, from Linux's /proc."""
     with open(f"/proc/{pid}/status") as file:
         lines = (line.split() for line in file)
         return {words[0][:-1]: 1024 * int(words[1]) for words in lines if words[-1] == "kB"}

@@ -6,6 +6,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def can_mount():
+    """Return whether this system allows such namespaces."""
     try:
         return subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "none", "/mnt"]).returncode == 0
     except OSError:

@@ -1,8 +1,9 @@
-"""A disk that remembers what it was told to flush, and what it may hold once the power has failed.
+"""A model of a disk that records what was flushed, and what it may hold after a power cut.
 
-Of a file some bytes were flushed, and more were written; of a folder some names were flushed, and
-changed since. After a power cut any of these changes may have been made or not, and of the bytes
-not flushed none, half, all, or zeros in their place may be there: worse than real file systems.
+A file has bytes that were flushed and bytes that were only written; a folder has names that were
+flushed and changes of names that were not. After a power cut each of these changes may be lost.
+None, half or all of the unflushed bytes may be there, or zeros in their place: worse than real file
+systems.
 """
 
 import itertools
@@ -16,7 +17,7 @@ class File:
     flushed: bytes = b""
 
     def remains(self):
-        """What it may hold after a power cut."""
+        """Return the contents that the file may have after a power cut."""
         lost = len(self.written) - len(self.flushed)
         half = self.written[: len(self.flushed) + lost // 2]
         return {self.flushed, half, self.flushed + bytes(lost), self.written}
@@ -24,14 +25,14 @@ class File:
 
 @dataclass
 class Disk:
-    """One folder of files, without the lock. `at` is for faults.Calls."""
+    """One folder of files, the run lock excepted. `at` is for faults.Calls."""
 
-    deaf_to: str = ""  # "files" or "folders": flushing them does nothing, to see what it is for
-    promised: int = -1  # the step that a run has said it has saved
+    deaf_to: str = ""  # "files" or "folders": flushing them has no effect
+    promised: int = -1  # the step that the run has reported as saved
     names: dict = field(default_factory=dict)
     flushed: dict = field(default_factory=dict)
-    changes: list = field(default_factory=list)  # [(name, its file from then on or None)]
-    # What power cuts may have left, as items {(name, bytes)}: the step promised before.
+    changes: list = field(default_factory=list)  # unflushed [(name, its new file or None)]
+    # {what a power cut may leave, as {(name, bytes)}: the step promised before}
     remains: dict = field(default_factory=dict)
 
     def at(self, call, path, data=None):
@@ -68,18 +69,18 @@ class Disk:
         self.changes.append((name, file))
 
     def _cut(self):
-        """Note what may remain if the power fails now."""
+        """Record what may remain if the power fails now."""
         for changes in self._made():
             names = self.flushed | dict(changes)
             names = {name: file for name, file in names.items() if file is not None}
-            # Of temporary files nothing is ever read.
+            # The content of temporary files does not matter: it is never read.
             contents = ({b""} if n.endswith(".tmp") else f.remains() for n, f in names.items())
             for content in itertools.product(*contents):
                 remains = frozenset(zip(names, content, strict=True))
                 self.remains[remains] = max(self.promised, self.remains.get(remains, -1))
 
     def _made(self):
-        """Which of the changes may have been made: any; of very many, the first few."""
+        """Yield the sets of changes that may be on the disk; of many changes, only the first n."""
         if len(self.changes) > 6:
             return (self.changes[:n] for n in range(len(self.changes)))
         made = itertools.product([False, True], repeat=len(self.changes))

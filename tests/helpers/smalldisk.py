@@ -1,4 +1,4 @@
-"""Train on a small disk that is full for some steps; prints, by step, what the run tells.
+"""Train on a small disk that is full for some steps, and print the notices of the run by step.
 
 python smalldisk.py CORPUS FOLDER
 """
@@ -31,7 +31,7 @@ def main(corpus_file, folder):
 
 
 def fill(path):
-    """Let the file take all the room that there is."""
+    """Let the file fill the disk."""
     with open(path, "wb", buffering=0) as file:
         try:
             while True:

@@ -17,7 +17,7 @@ from charrnn.network.model import Model
 from charrnn.network.optimizers import OPTIMIZERS
 from charrnn.network.stack import forward, loss_and_gradients
 from charrnn.storage.checkpoint import save_model
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PYTORCH = load_file(GOLDEN / "pytorch.safetensors")
@@ -153,7 +153,7 @@ def test_a_model_file_loads_into_a_torch_module(cell, embedding_size, tmp_path):
     params, x, _, _ = naive.random_problem(config, T=4, N=3)
     model = loaded_model(config, params, np.float32)
     path = tmp_path / "model.safetensors"
-    vocabulary = Vocabulary("abcdefg")
+    vocabulary = CharVocabulary("abcdefg")
     save_model(path, model.state_dict(), asdict(config), vocabulary, {})
 
     module = torch_module(torch, config)

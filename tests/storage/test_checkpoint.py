@@ -1,4 +1,4 @@
-"""Model and state files: what is written is read back, what is not sound is refused."""
+"""Model and state files: exact round trips; damaged, forged and foreign files are refused."""
 
 import json
 import os
@@ -19,10 +19,11 @@ from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
 CONFIG = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-VOCABULARY = Vocabulary("\n\x00é🙂\x7f")
+VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
+GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
 
 
@@ -50,7 +51,7 @@ def model(tmp_path):
 
 
 def refused(path, match=None):
-    """The message with which `path` is refused as a model: one line that names it, in time."""
+    """Return the message that refuses the model `path`: one short line that names it."""
     start = time.perf_counter()
     with pytest.raises(CharRNNError, match=match) as caught:
         load_model(path, tensor_shapes)
@@ -64,18 +65,18 @@ def refused(path, match=None):
 
 
 def forged(path, header, body=b""):
-    """A file with this header, a JSON value or bytes, whatever it says."""
+    """Write a file with any header, a JSON value or bytes."""
     encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + body)
     return path
 
 
 def resealed(path, *, content=None, tensors=None):
-    """A model file that is whole, its checksum right, but holds what charrnn would not write."""
+    """Write a model file whose checksum is right, but whose content charrnn would not write."""
     values = {"config": CONFIG, "vocabulary": VOCABULARY.characters, "training": {}}
     values.update(content or {})
     tensors = tensors_of() if tensors is None else tensors
-    write_atomically(path, checkpoint._serialized("charrnn", values, tensors))
+    write_atomically(path, checkpoint.serialize("charrnn", 1, values, tensors))
     return path
 
 
@@ -85,10 +86,10 @@ def header_of(path):
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
-# ------------------------------------------------------------------ what is written is read
+# --- Round trips
 
 
-def test_a_model_comes_back(model):
+def test_a_model_is_read_as_it_was_written(model):
     loaded = load_model(model, tensor_shapes)
     assert loaded.config == CONFIG
     assert loaded.vocabulary == VOCABULARY
@@ -98,31 +99,31 @@ def test_a_model_comes_back(model):
     for name, tensor in tensors_of().items():
         assert loaded.tensors[name].dtype == np.float32
         assert np.array_equal(loaded.tensors[name], tensor)
-        loaded.tensors[name] += 1  # they are the caller's own
+        loaded.tensors[name] += 1  # the caller may change them
 
 
-def test_a_model_of_bytes_comes_back(tmp_path):
+def test_a_model_of_bytes_is_read_as_it_was_written(tmp_path):
     config = {**CONFIG, "vocab_size": 256}
     path = tmp_path / "m"
-    save_model(path, tensors_of(config), config, Vocabulary.of_bytes(), {})
+    save_model(path, tensors_of(config), config, ByteVocabulary(), {})
     assert load_model(path, tensor_shapes).vocabulary.is_bytes
 
 
-def test_the_largest_vocabulary_comes_back(tmp_path):
+def test_the_largest_vocabulary_is_read_as_it_was_written(tmp_path):
     everything = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))
     config = {**CONFIG, "vocab_size": len(everything), "hidden_size": 1}
-    save_model(tmp_path / "m", tensors_of(config), config, Vocabulary(everything), {})
+    save_model(tmp_path / "m", tensors_of(config), config, CharVocabulary(everything), {})
     assert load_model(tmp_path / "m", tensor_shapes).vocabulary.characters == everything
 
 
-def test_views_and_float64_are_written_as_float32(tmp_path):
+def test_views_and_float64_tensors_are_written_as_float32(tmp_path):
     tensors = {name: np.asfortranarray(t.astype(float)) for name, t in tensors_of().items()}
     save_model(tmp_path / "m", tensors, CONFIG, VOCABULARY, {})
     loaded = load_model(tmp_path / "m", tensor_shapes)
     assert all(np.array_equal(loaded.tensors[name], t) for name, t in tensors_of().items())
 
 
-def test_safetensors_reads_a_model(model):
+def test_the_safetensors_package_reads_a_model(model):
     loaded = safetensors.numpy.load_file(model)
     assert loaded.keys() == tensors_of().keys()
     assert all(np.array_equal(loaded[name], t) for name, t in tensors_of().items())
@@ -133,7 +134,7 @@ def test_safetensors_reads_a_model(model):
 
 
 @pytest.mark.parametrize("dtypes", ["f", "dfe", "lqihb", "LIHB", "?fl"])
-def test_files_are_as_safetensors_would_write_them(tmp_path, dtypes):
+def test_files_have_the_layout_of_the_safetensors_package(tmp_path, dtypes):
     arrays = {f"{i}{d}": np.arange(i).astype(d) for d in set(dtypes) for i in (0, 3, 2)}
     save_state(tmp_path / "s", arrays, {})
     with safetensors.safe_open(tmp_path / "s", "numpy") as file:
@@ -143,14 +144,14 @@ def test_files_are_as_safetensors_would_write_them(tmp_path, dtypes):
     assert len(ours) == len(theirs)
     assert struct.unpack("<Q", ours[:8])[0] % 8 == 0
     (tmp_path / "theirs").write_bytes(theirs)
-    # Theirs may differ in the order of the metadata and of types of equal size; ours reads both.
+    # The order of the metadata, and of types of equal size, may differ; load_state reads both.
     loaded, _ = load_state(tmp_path / "theirs")
     for name, array in arrays.items():
         assert loaded[name].dtype == array.dtype
         assert np.array_equal(loaded[name], array)
 
 
-def test_the_same_run_gives_the_same_bytes(tmp_path):
+def test_equal_models_give_equal_files(tmp_path):
     names = [tmp_path / str(i) for i in range(8)]
     for name in names:
         save_model(name, tensors_of(), CONFIG, VOCABULARY, TRAINING)
@@ -170,7 +171,7 @@ any_array = np_st.arrays(
 
 @settings(deadline=None, max_examples=60)
 @given(st.dictionaries(st.text(), any_array, max_size=4), json_values)
-def test_any_state_comes_back(tmp_path_factory, arrays, info):
+def test_any_state_is_read_as_it_was_written(tmp_path_factory, arrays, info):
     path = tmp_path_factory.getbasetemp() / "state"
     save_state(path, arrays, {"any": info})
     loaded, loaded_info = load_state(path)
@@ -182,23 +183,23 @@ def test_any_state_comes_back(tmp_path_factory, arrays, info):
         assert loaded[name].tobytes() == array.tobytes()
 
 
-# ------------------------------------------------------------------ what is not sound is refused
+# --- Files that are refused
 
 
-def test_a_missing_model_says_how_to_train_one(tmp_path):
+def test_a_missing_model_is_refused_with_advice_to_train_one(tmp_path):
     assert "charrnn train" in refused(tmp_path / "m")
     with pytest.raises(CharRNNError, match="no run to resume"):
         load_state(tmp_path / "s")
 
 
-def test_what_is_no_file(tmp_path):
+def test_folders_and_pipes_are_refused(tmp_path):
     assert "directory" in refused(tmp_path)
     os.mkfifo(tmp_path / "pipe")
     assert "pipe" in refused(tmp_path / "pipe")
     assert "null" in refused("a\0b")
 
 
-def test_what_is_another_kind_of_file(tmp_path, model):
+def test_files_of_another_kind_are_refused(tmp_path, model):
     path = tmp_path / "m"
     path.write_bytes(b"")
     refused(path, "is empty")
@@ -215,7 +216,7 @@ def test_what_is_another_kind_of_file(tmp_path, model):
         load_state(model)
 
 
-def test_names_are_printable(tmp_path):
+def test_any_file_name_is_shown_printable(tmp_path):
     for name in (b"new\nline", b"quote'\"", b"\xff\xfe", b"\x1b[31m", "é🙂".encode()):
         path = os.fsencode(tmp_path) + b"/" + name
         refused(path)
@@ -250,17 +251,28 @@ def test_every_flipped_bit_is_refused(tmp_path, model):
                 load(path)
 
 
-def test_a_header_length_that_lies(tmp_path, model):
+def test_a_wrong_header_length_is_refused(tmp_path, model):
     data = model.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
-    for lie in (0, 1, 2, length - 1, length + 1, len(data) - 8, len(data), 2**31, 2**63, 2**64 - 1):
-        model.write_bytes(struct.pack("<Q", lie) + data[8:])
+    for wrong in (
+        0,
+        1,
+        2,
+        length - 1,
+        length + 1,
+        len(data) - 8,
+        len(data),
+        2**31,
+        2**63,
+        2**64 - 1,
+    ):
+        model.write_bytes(struct.pack("<Q", wrong) + data[8:])
         refused(model, "damaged")
 
 
-def test_a_header_beyond_all_bounds(tmp_path):
+def test_a_header_of_half_a_terabyte_is_refused(tmp_path):
     path = tmp_path / "m"
-    with open(path, "wb") as file:  # a sparse file: it takes no room
+    with open(path, "wb") as file:  # a sparse file, which takes no disk space
         file.write(struct.pack("<Q", 1 << 39) + b"{")
         file.truncate(1 << 40)
     refused(path, "header has")
@@ -281,7 +293,7 @@ def test_a_header_beyond_all_bounds(tmp_path):
         pytest.param(b"{}{}", id="two values"),
     ],
 )
-def test_json_bombs(tmp_path, bomb):
+def test_json_bombs_are_refused(tmp_path, bomb):
     refused(forged(tmp_path / "m", bomb))
     metadata = {"charrnn": bomb.decode("latin-1"), "sha256": ""}
     refused(forged(tmp_path / "m", {"__metadata__": metadata}))
@@ -318,8 +330,8 @@ def test_json_bombs(tmp_path, bomb):
         {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
     ],
 )
-def test_array_descriptions_that_lie(tmp_path, entry):
-    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":1}'}
+def test_wrong_array_descriptions_are_refused(tmp_path, entry):
+    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":2}'}
     for num_bytes in (0, 4):
         path = forged(tmp_path / "m", {"__metadata__": metadata, "a": entry}, bytes(num_bytes))
         refused(path, "damaged")
@@ -327,7 +339,7 @@ def test_array_descriptions_that_lie(tmp_path, entry):
             load_state(path)
 
 
-def test_an_array_twice(model):
+def test_an_array_that_occurs_twice_is_refused(model):
     data = model.read_bytes()
     header, body = header_of(model)
     entry = b',"output.bias":' + json.dumps(header["output.bias"]).encode()
@@ -336,7 +348,7 @@ def test_an_array_twice(model):
     refused(forged(model, data[8:end] + entry + b"}", body), "not valid JSON")
 
 
-def test_arrays_that_overlap_or_leave_a_gap(model):
+def test_arrays_that_overlap_or_leave_a_gap_are_refused(model):
     header, body = header_of(model)
     offsets = header["output.bias"]["data_offsets"]
     header["output.weight"]["data_offsets"] = [
@@ -348,7 +360,7 @@ def test_arrays_that_overlap_or_leave_a_gap(model):
     refused(forged(model, header, body), "overlap or leave a gap")
 
 
-def test_metadata_that_is_no_metadata(model):
+def test_metadata_of_the_wrong_kind_are_refused(model):
     header, body = header_of(model)
     for metadata in (None, [], "charrnn", {"charrnn": 1}, {"charrnn": None}):
         refused(forged(model, {**header, "__metadata__": metadata}, body), "not a model")
@@ -359,16 +371,58 @@ def test_metadata_that_is_no_metadata(model):
     refused(forged(model, {**header, "__metadata__": without}, body), "checksum")
 
 
-def test_arrays_exchanged_are_refused(model):
+def test_exchanged_arrays_are_refused(model):
     header, body = header_of(model)
     names = ["output.bias", "output.weight"]
     header[names[0]], header[names[1]] = header[names[1]], header[names[0]]
     refused(forged(model, header, body), "checksum")
 
 
-def test_a_newer_format_asks_for_an_upgrade(tmp_path):
+def test_a_model_of_a_newer_format_asks_for_an_upgrade(tmp_path):
     path = resealed(tmp_path / "m", content={"format_version": 2, "config": "unheard of"})
     refused(path, "format version 2, and this charrnn knows 1 only: upgrade")
+
+
+def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
+    newer = checkpoint.STATE_FORMAT_VERSION + 1
+    monkeypatch.setattr(checkpoint, "STATE_FORMAT_VERSION", newer)
+    save_state(tmp_path / "s", {}, {})
+    monkeypatch.undo()
+    with pytest.raises(CharRNNError, match=f"format version {newer}, .* knows {newer - 1} only"):
+        load_state(tmp_path / "s")
+
+
+def test_a_state_of_format_1_is_refused_with_advice():
+    path = GOLDEN / "format-1-state.safetensors"
+    with pytest.raises(CharRNNError) as caught:
+        load_state(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: the run was saved by charrnn 0.1, in format version 1")
+    for advice in "finish the run with charrnn 0.1", "train anew with --overwrite", "another -o":
+        assert advice in message
+    assert message.isprintable() and message.count(". ") == 0
+
+
+@pytest.mark.parametrize("version", [0, -1, True, 1.0, "2", None])
+def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
+    content = {"format_version": version, "info": {}}
+    write_atomically(tmp_path / "s", checkpoint.serialize("charrnn-state", 2, content, {}))
+    with pytest.raises(CharRNNError, match="it has no format version"):
+        load_state(tmp_path / "s")
+
+
+def test_models_and_states_have_versions_of_their_own(tmp_path, model):
+    save_state(tmp_path / "s", {}, {})
+    for path, key, version in (model, "charrnn", 1), (tmp_path / "s", "charrnn-state", 2):
+        content = json.loads(header_of(path)[0]["__metadata__"][key])
+        assert content["format_version"] == version
+
+
+def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 3)
+    for version in 1, 2, 3:
+        path = resealed(tmp_path / "m", content={"format_version": version})
+        assert load_model(path, tensor_shapes).format_version == version
 
 
 @pytest.mark.parametrize(
@@ -387,11 +441,11 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path):
         {"num_layers": float("inf")},
     ],
 )
-def test_absurd_configurations(tmp_path, change):
+def test_impossible_configurations_are_refused(tmp_path, change):
     refused(resealed(tmp_path / "m", content={"config": {**CONFIG, **change}}), "damaged")
 
 
-def test_an_error_of_the_configuration_becomes_one_of_the_file(tmp_path):
+def test_an_error_in_the_configuration_names_the_file(tmp_path):
     def refusing(config):
         raise CharRNNError("no such cell\n" + "x" * 10_000)
 
@@ -415,7 +469,7 @@ def test_an_error_of_the_configuration_becomes_one_of_the_file(tmp_path):
         {"format_version": 10**200},
     ],
 )
-def test_content_of_the_wrong_kind(tmp_path, content):
+def test_content_of_the_wrong_kind_is_refused(tmp_path, content):
     refused(resealed(tmp_path / "m", content=content), "damaged")
 
 
@@ -423,11 +477,11 @@ def test_content_of_the_wrong_kind(tmp_path, content):
     "vocabulary",
     ["", "abcd", "abcdef", "abcda", "abcd\ud800", None, 5, ["a", "b", "c", "d", "e"], "ab" * 10**6],
 )
-def test_impossible_vocabularies(tmp_path, vocabulary):
+def test_impossible_vocabularies_are_refused(tmp_path, vocabulary):
     refused(resealed(tmp_path / "m", content={"vocabulary": vocabulary}), "vocabulary")
 
 
-def test_tensors_other_than_the_configuration_asks_for(tmp_path):
+def test_tensors_that_the_configuration_does_not_require_are_refused(tmp_path):
     path, tensors = tmp_path / "m", tensors_of()
     refused(resealed(path, tensors={**tensors, "x\x1b" * 999: tensors["output.bias"]}), r"'x\\x1b")
     missing = {name: t for name, t in tensors.items() if name != "output.bias"}
@@ -441,7 +495,7 @@ def test_tensors_other_than_the_configuration_asks_for(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_weights_that_are_not_finite(tmp_path, value):
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
     tensors = tensors_of()
     tensors["output.weight"][4, 2] = value
     refused(resealed(tmp_path / "m", tensors=tensors), "'output.weight' .* not finite")

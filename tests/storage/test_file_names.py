@@ -1,11 +1,10 @@
-"""Files of any name, in any place: used under that name, and shown without its escapes."""
+"""Files of any name in any place are used under that name, which is shown printable."""
 
 import os
 import shutil
 
 import pytest
-from helpers.runs import SMALL, result_of, stopped_after, trained
-from helpers.runs import started as run_of
+from helpers.runs import SMALL, result_of, started, stopped_after, trained
 
 from charrnn.storage.run_files import run_files
 
@@ -24,7 +23,7 @@ NAMES = [
     "n" * 200,
     ".hidden",
 ]
-TRAIN = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+TRAIN_OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +36,13 @@ def working_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(invoke):
-    """The command; what it shows holds nothing raw."""
+    """Run the command, which must show nothing unprintable."""
 
     def run(*words, code=0):
         result = invoke(*words)
         assert result.exit_code == code, result.stderr
-        for display_path in result.stderr, result.stdout:
-            assert display_path.replace("\n", "").isprintable(), display_path
+        for shown in result.stderr, result.stdout:
+            assert shown.replace("\n", "").isprintable(), shown
         assert "fault" not in result.stderr
         return result
 
@@ -51,12 +50,12 @@ def run(invoke):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_for_any_file(run, working_folder, text, name):
+def test_files_may_have_any_name(run, working_folder, text, name):
     (working_folder / name).mkdir()
     corpus, model = os.path.join(name, name), os.path.join(name, "m" + name)
     with open(corpus, "w") as file:
         file.write(text)
-    train = ["train", "--steps=3", "--sample-every=2", *TRAIN, "-o", model]
+    train = ["train", "--steps=3", "--sample-every=2", *TRAIN_OPTIONS, "-o", model]
     assert "charrnn sample -m " in run(*train, "--", corpus).stderr
     run(*train, "--resume", "--", corpus)
     run(*train, "--", corpus, code=2)
@@ -77,7 +76,9 @@ def test_any_name_for_any_file(run, working_folder, text, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_name_for_what_is_not_there_or_no_model(run, working_folder, corpus_file, name):
+def test_missing_files_and_false_models_of_any_name_are_errors(
+    run, working_folder, corpus_file, name
+):
     for words in (
         ["info", "--", name],
         ["sample", "-m", name],
@@ -92,13 +93,13 @@ def test_any_name_for_what_is_not_there_or_no_model(run, working_folder, corpus_
     ):
         run(*words, code=1)
     assert os.listdir() == []
-    (working_folder / name).write_bytes(b"no model, but a text")
+    (working_folder / name).write_bytes(b"a text, not a model")
     for words in ["info", "--", name], ["eval", "-m", name, "--", name]:
         run(*words, code=1)
 
 
 @pytest.mark.parametrize("kind", ["in sample's --output", "in score's --html", "in train's text"])
-def test_names_that_no_file_can_have(run, model_file, corpus_file, kind):
+def test_names_that_are_too_long_are_errors(run, model_file, corpus_file, kind):
     for name in "n" * 300, "x/" * 3000 + "x":
         words = {
             "in sample's --output": ["sample", "-m", model_file, "-o", name],
@@ -111,17 +112,17 @@ def test_names_that_no_file_can_have(run, model_file, corpus_file, kind):
 # --- Places
 
 
-def expected_of(corpus_file, folder):
+def uninterrupted_result(corpus_file, folder):
     trained(corpus_file, folder / "whole", steps=6)
     return result_of(folder / "whole")
 
 
-def test_an_output_that_is_a_link(corpus_file, tmp_path):
-    expected = expected_of(corpus_file, tmp_path)
+def test_an_output_that_is_a_link_is_written_through_it(corpus_file, tmp_path):
+    expected = uninterrupted_result(corpus_file, tmp_path)
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "m.safetensors"
     link.symlink_to("elsewhere/target")
-    stopped_after(run_of(corpus_file, link, steps=6), 3)
+    stopped_after(started(corpus_file, link, steps=6), 3)
     trained(corpus_file, link, resume=True)
     assert result_of(link) == expected
     assert link.is_symlink()
@@ -129,16 +130,16 @@ def test_an_output_that_is_a_link(corpus_file, tmp_path):
     assert os.listdir(tmp_path / "elsewhere") == ["target"]
 
 
-def test_an_output_in_a_folder_that_is_a_link(corpus_file, tmp_path):
-    expected = expected_of(corpus_file, tmp_path)
+def test_an_output_in_a_linked_folder_is_the_same_run(corpus_file, tmp_path):
+    expected = uninterrupted_result(corpus_file, tmp_path)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to("elsewhere")
-    stopped_after(run_of(corpus_file, tmp_path / "link" / "m", steps=6), 3)
+    stopped_after(started(corpus_file, tmp_path / "link" / "m", steps=6), 3)
     trained(corpus_file, tmp_path / "elsewhere" / "m", resume=True)
     assert result_of(tmp_path / "link" / "m") == expected
 
 
-def test_a_link_that_leads_nowhere_or_in_a_circle(run, corpus_file, working_folder):
+def test_a_broken_or_circular_link_is_an_error(run, corpus_file, working_folder):
     os.symlink("no/such/folder/m", "nowhere")
     os.symlink("circle", "circle")
     for name in "nowhere", "circle":
@@ -147,12 +148,11 @@ def test_a_link_that_leads_nowhere_or_in_a_circle(run, corpus_file, working_fold
     assert sorted(os.listdir()) == ["circle", "nowhere"]
 
 
-def test_a_relative_output_in_a_folder_that_moves(
+def test_a_run_is_resumed_in_a_folder_that_was_moved(
     corpus_file, tmp_path, working_folder, monkeypatch
 ):
-    """The run goes on where it is found, and what it wrote is found from there."""
-    expected = expected_of(corpus_file, tmp_path)
-    stopped_after(run_of(corpus_file, "m", steps=6), 3)
+    expected = uninterrupted_result(corpus_file, tmp_path)
+    stopped_after(started(corpus_file, "m", steps=6), 3)
     working_folder.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path / "moved")
     trained(corpus_file, "m", resume=True)
@@ -160,7 +160,7 @@ def test_a_relative_output_in_a_folder_that_moves(
 
 
 @pytest.mark.parametrize("output", [".", "..", "/", "folder", "folder/", "new/", "./folder/../.."])
-def test_an_output_that_is_a_folder(run, corpus_file, output):
+def test_an_output_that_is_a_folder_is_an_error(run, corpus_file, output):
     os.mkdir("folder")
     assert "cannot write" in run("train", corpus_file, "-o", output, code=1).stderr
     assert os.listdir() == ["folder"] and os.listdir("folder") == []

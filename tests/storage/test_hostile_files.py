@@ -1,4 +1,4 @@
-"""Model and state files from strangers: mutants by the thousand (see fuzz.py), and bombs."""
+"""Untrusted model and state files: thousands of mutants (see helpers/fuzz.py), and bombs."""
 
 import json
 import subprocess
@@ -15,25 +15,25 @@ HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 def fuzzed(count, first):
-    """The report of fuzz.py; even a warning is a fault."""
+    """Return the report of helpers/fuzz.py; a warning is a fault too."""
     command = [sys.executable, "-W", "error", HELPERS / "fuzz.py", str(count), str(first)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     return json.loads(result.stdout)
 
 
-def test_thousands_of_mutants():
+def test_thousands_of_mutants_are_refused_or_valid():
     report = fuzzed(2500, 0)
-    # Mutants that are refused at the door, or all accepted, would test little.
+    # If all mutants were refused, or none, they would test little.
     assert 0.7 < report["refused"] / report["mutants"] < 0.95
 
 
 @pytest.mark.slow
-def test_hundreds_of_thousands_of_mutants():
+def test_hundreds_of_thousands_of_mutants_are_refused_or_valid():
     assert fuzzed(150_000, 10_000)["mutants"] == 150_000
 
 
-# --- Bombs: as large as a header may be, and larger
+# --- Bombs: headers of the largest allowed size, and larger
 
 ITEMS, BYTES = checkpoint.MAX_HEADER_ITEMS, checkpoint.MAX_HEADER_BYTES
 KEYS = "{" + ",".join(f'"{i}":1' for i in range(ITEMS - 9)) + "}"
@@ -71,7 +71,7 @@ except CharRNNError as error:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("name", BOMBS)
-def test_bombs_are_refused_in_a_second_and_200_mb(tmp_path, name):
+def test_bombs_are_refused_within_a_second_and_200_mb(tmp_path, name):
     header = BOMBS[name].encode()
     (tmp_path / "m").write_bytes(len(header).to_bytes(8, "little") + header)
     command = [sys.executable, "-c", READ, tmp_path / "m"]
@@ -83,9 +83,9 @@ def test_bombs_are_refused_in_a_second_and_200_mb(tmp_path, name):
     assert message.startswith(str(tmp_path)) and message.count("\n") == 1
 
 
-def test_the_state_of_the_most_layers_is_no_bomb():
+def test_the_state_of_a_thousand_layers_is_within_the_limits():
     config = ModelConfig(5, "lstm-peephole", 1, 1000, embedding_size=3)
     names = config.tensor_shapes()
     arrays = {f"{g}.{n}": np.zeros(1) for g in ("weights", "mean", "mean_square") for n in names}
-    start = next(checkpoint._serialized(checkpoint.STATE_KEY, {"info": {}}, arrays))
-    assert checkpoint._parsed(start[8:].decode()).keys() == {*arrays, "__metadata__"}
+    start = next(checkpoint.serialize(checkpoint.STATE_KEY, 2, {"info": {}}, arrays))
+    assert checkpoint.parse_json(bytes(start[8:]).decode()).keys() == {*arrays, "__metadata__"}

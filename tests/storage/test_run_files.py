@@ -1,4 +1,4 @@
-"""Files that are replaced whole, a log that heals, a hold that one process has."""
+"""Atomic writing, the run lock and the run log."""
 
 import errno
 import os
@@ -13,10 +13,10 @@ import pytest
 
 from charrnn.errors import CharRNNError
 from charrnn.storage.atomic import require_writable, write_atomically
-from charrnn.storage.run_files import Log, RunLock, acquire_run, run_files
+from charrnn.storage.run_files import RunLock, RunLog, acquire_run, run_files
 
 
-def test_the_files_of_a_run():
+def test_the_files_of_a_run_are_named_after_the_model():
     assert run_files("a.b/model.safetensors") == (
         Path("a.b/model.safetensors"),
         Path("a.b/model.state.safetensors"),
@@ -38,7 +38,7 @@ def test_writing_replaces_the_file_and_leaves_nothing_else(tmp_path):
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_permissions_are_those_of_the_umask(tmp_path):
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         write_atomically(tmp_path / "out", [])
@@ -47,7 +47,7 @@ def test_permissions_are_those_of_the_umask(tmp_path):
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
 
 
-def test_the_temporary_file_is_a_hidden_neighbour(tmp_path):
+def test_the_temporary_file_is_hidden_in_the_same_folder(tmp_path):
     def chunks():
         (temporary,) = tmp_path.iterdir()
         assert temporary.name.startswith(".out.")
@@ -57,13 +57,13 @@ def test_the_temporary_file_is_a_hidden_neighbour(tmp_path):
     write_atomically(tmp_path / "out", chunks())
 
 
-def test_a_name_of_the_greatest_length(tmp_path):
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path):
     for name in ("n" * 255, "日" * 85):
         write_atomically(tmp_path / name, [b"x"])
         assert (tmp_path / name).read_bytes() == b"x"
 
 
-def test_the_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_the_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     calls = []
     for name in ("fsync", "replace"):
         real = getattr(os, name)
@@ -96,8 +96,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, s
     assert path.read_bytes() == b"old"
 
 
-@pytest.mark.parametrize("size", [100, 10_000_000])  # found in flushing, found in writing
-def test_a_disk_that_is_full(tmp_path, size):
+@pytest.mark.parametrize("size", [100, 10_000_000])  # detected when flushing, when writing
+def test_a_full_disk_leaves_the_old_file(tmp_path, size):
     path = tmp_path / "out"
     path.write_bytes(b"old")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -112,7 +112,7 @@ def test_a_disk_that_is_full(tmp_path, size):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_error_in_making_the_content_passes_through(tmp_path, error):
+def test_an_error_of_the_content_passes_unchanged(tmp_path, error):
     def chunks():
         yield b"some"
         raise error
@@ -122,7 +122,7 @@ def test_an_error_in_making_the_content_passes_through(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_symbolic_link_stays(tmp_path):
+def test_a_symbolic_link_is_preserved(tmp_path):
     (tmp_path / "folder").mkdir()
     target, link = tmp_path / "folder" / "target", tmp_path / "link"
     link.symlink_to(target)
@@ -134,7 +134,7 @@ def test_a_symbolic_link_stays(tmp_path):
 
 
 @pytest.mark.parametrize("write", [require_writable, lambda path: write_atomically(path, [b"x"])])
-def test_what_cannot_be_written(tmp_path, write):
+def test_paths_that_cannot_be_written_are_errors(tmp_path, write):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     os.mkfifo(tmp_path / "pipe")
@@ -153,8 +153,8 @@ def test_what_cannot_be_written(tmp_path, write):
     assert {p.name for p in tmp_path.iterdir()} == {"file", "loop", "pipe"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_may_not_be_written(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
+def test_a_read_only_folder_is_an_error(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(CharRNNError, match="Permission denied"):
         require_writable(tmp_path / "out")
@@ -169,27 +169,27 @@ def test_require_writable_changes_nothing(tmp_path):
     assert path.read_bytes() == b"old"
 
 
-# --- one process at a time
+# --- The run lock
 
 
-HOLDER = """
+OWNER = """
 import sys, time
 from charrnn.storage.run_files import RunLock
-hold = RunLock(sys.argv[1])
-print("held", flush=True)
+lock = RunLock(sys.argv[1])
+print("locked", flush=True)
 time.sleep(60)
 """
 
 
 @pytest.fixture
-def holder():
-    """Start a process that holds a run and says so."""
+def start_owner():
+    """Start a process that locks a run."""
     processes = []
 
     def start(output):
-        command = [sys.executable, "-c", HOLDER, os.fspath(output)]
+        command = [sys.executable, "-c", OWNER, os.fspath(output)]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE))
-        assert processes[-1].stdout.readline() == b"held\n"
+        assert processes[-1].stdout.readline() == b"locked\n"
         return processes[-1]
 
     yield start
@@ -199,9 +199,9 @@ def holder():
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_is_held_by_one_process_until_that_ends(tmp_path, holder, number):
-    process = holder(tmp_path / "m")
-    for output in "m", "m.safetensors":  # which share their state
+def test_a_run_is_locked_until_its_process_ends(tmp_path, start_owner, number):
+    process = start_owner(tmp_path / "m")
+    for output in "m", "m.safetensors":  # both have the state m.state.safetensors
         with pytest.raises(CharRNNError, match=rf"process {process.pid} is training .*/m"):
             RunLock(tmp_path / output)
     RunLock(tmp_path / "other").release()
@@ -211,51 +211,51 @@ def test_a_run_is_held_by_one_process_until_that_ends(tmp_path, holder, number):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hold_excludes_the_process_itself_too(tmp_path):
-    hold = RunLock(tmp_path / "m")
+def test_a_run_lock_excludes_its_own_process_too(tmp_path):
+    lock = RunLock(tmp_path / "m")
     assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
     with pytest.raises(CharRNNError, match=f"process {os.getpid()}"):
         RunLock(tmp_path / "m")
-    hold.release()
-    hold.release()
+    lock.release()
+    lock.release()
     RunLock(tmp_path / "m").release()
 
 
-def test_a_hold_ends_with_what_holds_it(tmp_path):
-    hold = RunLock(tmp_path / "m")
-    del hold
+def test_a_run_lock_ends_with_its_object(tmp_path):
+    lock = RunLock(tmp_path / "m")
+    del lock
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_hold_is_of_the_file_not_of_its_name(tmp_path, monkeypatch):
+def test_a_run_lock_applies_to_all_names_of_the_file(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     (tmp_path / "link.safetensors").symlink_to(tmp_path / "folder" / "m.safetensors")
-    hold = RunLock(tmp_path / "folder" / "m.safetensors")
+    lock = RunLock(tmp_path / "folder" / "m.safetensors")
     monkeypatch.chdir(tmp_path / "folder")
     for name in "m", "./m.safetensors", "../link/m", "../link.safetensors":
         with pytest.raises(CharRNNError, match="is training"):
             RunLock(name)
-    hold.release()
+    lock.release()
 
 
-def test_a_lock_left_by_a_crash_means_nothing(tmp_path):
+def test_a_lock_file_left_by_a_crash_is_no_lock(tmp_path):
     for content in b"", b"1\n", b"\x1b[31m" * 9:
         (tmp_path / ".m.lock").write_bytes(content)
-        hold = RunLock(tmp_path / "m")
+        lock = RunLock(tmp_path / "m")
         assert (tmp_path / ".m.lock").read_text() == f"{os.getpid()}\n"
-        hold.release()
+        lock.release()
 
 
-def test_a_lock_that_says_nothing_of_its_holder(tmp_path):
-    hold = RunLock(tmp_path / "m")
+def test_a_lock_file_without_a_process_number_still_locks(tmp_path):
+    lock = RunLock(tmp_path / "m")
     (tmp_path / ".m.lock").write_bytes(b"\x1b[31m")
     with pytest.raises(CharRNNError, match="another process is training"):
         RunLock(tmp_path / "m")
-    hold.release()
+    lock.release()
 
 
-def test_a_hold_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path):
+def test_releasing_a_lock_in_a_moved_folder_does_not_touch_the_new_lock(tmp_path):
     (tmp_path / "folder").mkdir()
     first = RunLock(tmp_path / "folder" / "m")
     (tmp_path / "folder").rename(tmp_path / "moved")
@@ -267,7 +267,7 @@ def test_a_hold_whose_folder_was_replaced_leaves_the_new_one_alone(tmp_path):
     second.release()
 
 
-def test_a_lock_is_never_written_through_a_link(tmp_path):
+def test_a_lock_file_that_is_a_link_is_never_written(tmp_path):
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / ".m.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(CharRNNError, match="cannot write .*/m: "):
@@ -275,8 +275,8 @@ def test_a_lock_is_never_written_through_a_link(tmp_path):
     assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
-def test_of_many_processes_that_want_a_run_one_gets_it_at_a_time(tmp_path):
-    """Each adds 1 to a number in a file, unguarded but for the hold."""
+def test_many_processes_lock_a_run_one_at_a_time(tmp_path):
+    """Each process adds 1 to a number in a file, which only the lock protects."""
     code = """
 import sys
 from pathlib import Path
@@ -286,12 +286,12 @@ count = Path(sys.argv[1] + ".count")
 for _ in range(50):
     while True:
         try:
-            hold = RunLock(sys.argv[1])
+            lock = RunLock(sys.argv[1])
             break
         except CharRNNError:
             pass
     count.write_text(str(int(count.read_text()) + 1))
-    hold.release()
+    lock.release()
 """
     (tmp_path / "m.count").write_text("0")
     command = [sys.executable, "-c", code, os.fspath(tmp_path / "m")]
@@ -301,7 +301,7 @@ for _ in range(50):
     assert [path.name for path in tmp_path.iterdir()] == ["m.count"]
 
 
-def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
     def refuse(*args):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -312,26 +312,26 @@ def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
         RunLock(tmp_path / "m")
 
 
-def test_a_claim_that_fails_holds_nothing(tmp_path):
+def test_a_refused_run_is_not_left_locked(tmp_path):
     (tmp_path / "m").write_bytes(b"")
     for how, error in (
         ({"resume": False, "overwrite": False}, "exists: --resume"),
         ({"resume": True, "overwrite": False}, "no run to resume"),
     ):
-        with pytest.raises(CharRNNError, match=error) as kept:
+        with pytest.raises(CharRNNError, match=error) as refused:
             acquire_run(tmp_path / "m", **how)
         RunLock(tmp_path / "m").release()
-        assert kept
+        assert refused  # the traceback refers to the lock, which is released nevertheless
     acquire_run(tmp_path / "m", resume=False, overwrite=True).release()
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-# --- the log
+# --- The log
 
 
-def test_a_log_is_in_its_file_whatever_happens_to_that(tmp_path):
+def test_a_log_restores_its_file_after_any_harm(tmp_path):
     path = tmp_path / "log"
-    log = Log(path, b"0\n")
+    log = RunLog(path, b"0\n")
     harms = [
         lambda: None,
         path.unlink,
@@ -351,9 +351,9 @@ def test_a_log_is_in_its_file_whatever_happens_to_that(tmp_path):
     assert path.read_bytes() == expected
 
 
-def test_a_log_that_cannot_be_written_waits(tmp_path):
+def test_a_log_that_cannot_be_written_is_written_later(tmp_path):
     (tmp_path / "folder").mkdir()
-    log = Log(tmp_path / "folder" / "log")
+    log = RunLog(tmp_path / "folder" / "log")
     log.append("1")
     log.write()
     (tmp_path / "folder").rename(tmp_path / "moved")
@@ -366,11 +366,11 @@ def test_a_log_that_cannot_be_written_waits(tmp_path):
     assert (tmp_path / "folder" / "log").read_bytes() == b"1\n2\n3\n"
 
 
-# --- what a crash has left
+# --- Files left by a crash
 
 
 def temporary_name(path):
-    """The name of the temporary file that is there while `path` is written."""
+    """Return the name of the temporary file that exists while `path` is written."""
 
     def chunks():
         names.extend(p.name for p in path.parent.iterdir() if p.name.endswith(".tmp"))
@@ -386,12 +386,12 @@ def temporary_name(path):
 def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path, name):
     path = tmp_path / name
     left = tmp_path / temporary_name(path)
-    left.write_bytes(b"stale and longer than what replaces it")
+    left.write_bytes(b"stale and longer than the new content")
     write_atomically(path, [b"new"])
     assert path.read_bytes() == b"new"
     left.write_bytes(b"stale")
     require_writable(path)
-    left.symlink_to(tmp_path / "precious")  # never followed
+    left.symlink_to(tmp_path / "precious")  # replaced, not followed
     write_atomically(path, [b"newer"])
     assert path.read_bytes() == b"newer"
     assert list(tmp_path.iterdir()) == [path]
@@ -399,7 +399,7 @@ def test_a_temporary_file_left_by_a_crash_is_replaced(tmp_path, name):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch, number):
-    """Else a name might be taken for safe that is not. One that never can be flushed is none."""
+    """A failed flush may lose the new name. A file system that cannot flush folders is no error."""
     flush = os.fsync
 
     def failing(descriptor):

@@ -1,4 +1,4 @@
-"""Ids in a file: the same as an array, read part by part."""
+"""Ids in a file behave like an array and are read part by part."""
 
 import gc
 import os
@@ -11,7 +11,7 @@ from charrnn.errors import CharRNNError
 from charrnn.text.disk_ids import DiskIds
 
 
-def stored(array):
+def on_disk(array):
     with tempfile.TemporaryFile() as file:
         file.write(array.tobytes())
         file.flush()
@@ -20,20 +20,20 @@ def stored(array):
 
 @pytest.fixture(params=[np.uint8, np.uint16, np.uint32])
 def pair(request):
-    """An array, and the same ids in a file."""
+    """An array and the same ids in a file."""
     array = np.random.default_rng(0).integers(0, 250, 1000).astype(request.param)
-    return array, stored(array)
+    return array, on_disk(array)
 
 
 @pytest.mark.parametrize("ends", [(0, 1000), (3, 17), (-5, None), (990, 2000), (7, 7), (9, 3)])
-def test_a_part_is_that_of_the_array(pair, ends):
+def test_a_slice_equals_the_slice_of_the_array(pair, ends):
     array, ids = pair
     assert len(ids) == 1000 and ids.dtype == array.dtype
     part = ids[slice(*ends)]
     assert part.dtype == array.dtype and part.tolist() == array[slice(*ends)].tolist()
 
 
-def test_single_ids_and_all_of_them(pair):
+def test_single_ids_and_the_whole_array_are_read(pair):
     array, ids = pair
     assert ids[0] == array[0] and ids[999] == array[999] == ids[-1]
     assert (np.asarray(ids) == array).all() and np.asarray(ids, np.int32).dtype == np.int32
@@ -41,7 +41,7 @@ def test_single_ids_and_all_of_them(pair):
         ids[1000]
 
 
-def test_parts_of_parts_read_nothing_and_outlive_the_whole(pair):
+def test_a_part_of_a_part_outlives_the_whole(pair):
     array, ids = pair
     part = ids.part(100, 900).part(50, 60)
     del ids
@@ -50,8 +50,8 @@ def test_parts_of_parts_read_nothing_and_outlive_the_whole(pair):
     assert part[5:100].tolist() == array[155:160].tolist()
 
 
-def test_a_short_read_is_gone_on_with(monkeypatch, pair):
-    """Linux reads 2 GB at a time at most."""
+def test_a_short_read_is_continued(monkeypatch, pair):
+    """Linux reads at most 2 GB at a time."""
     array, ids = pair
     pread = os.pread
     monkeypatch.setattr("os.pread", lambda fd, size, at: pread(fd, min(size, 999), at))
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_read_back_is_an_error(monkeypatch, pair):
 
 def test_the_file_is_closed_with_its_last_part():
     before = len(os.listdir("/dev/fd"))
-    ids = stored(np.arange(10))
+    ids = on_disk(np.arange(10))
     part = ids.part(2, 5)
     del ids
     assert len(os.listdir("/dev/fd")) == before + 1 and part[0] == 2

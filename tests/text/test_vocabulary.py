@@ -1,4 +1,4 @@
-"""Characters and bytes to ids and back."""
+"""Text to ids and back, by character and by byte."""
 
 import os
 
@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.errors import CharRNNError
-from charrnn.text.vocabulary import UnknownCharacters, Vocabulary
+from charrnn.text.vocabulary import (
+    ByteVocabulary,
+    CharVocabulary,
+    UnknownCharacters,
+    vocabulary_of,
+)
 
 TEXTS = [
     "a",
@@ -19,31 +24,34 @@ TEXTS = [
 ]
 
 
-def vocabulary_of(text):
-    return Vocabulary("".join(sorted(set(text))))
+def characters_of(text):
+    return CharVocabulary("".join(sorted(set(text))))
+
+
+# --- Text to ids
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_decode_undoes_encode(text):
-    vocabulary = vocabulary_of(text)
+def test_decode_inverts_encode(text):
+    vocabulary = characters_of(text)
     ids = vocabulary.encode(text)
     assert ids.shape == (len(text),)
     assert ids.dtype == np.uint8
     assert vocabulary.decode(ids) == text
-    assert Vocabulary.of_bytes().decode(Vocabulary.of_bytes().encode(text)) == text
+    assert ByteVocabulary().decode(ByteVocabulary().encode(text)) == text
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(min_size=1), st.text())
 def test_encode_agrees_with_a_dictionary(known, text):
-    vocabulary = vocabulary_of(known)
+    vocabulary = characters_of(known)
     id_of = {c: i for i, c in enumerate(vocabulary.characters)}
     assert vocabulary.encode(text, "skip").tolist() == [id_of[c] for c in text if c in id_of]
     assert vocabulary.unknown(text) == "".join(dict.fromkeys(c for c in text if c not in id_of))
 
 
-def test_ids_are_places_in_characters():
-    assert Vocabulary("zab").encode("abz").tolist() == [1, 2, 0]
+def test_ids_are_positions_in_the_characters():
+    assert CharVocabulary("zab").encode("abz").tolist() == [1, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +59,7 @@ def test_ids_are_places_in_characters():
     [(1, np.uint8), (256, np.uint8), (257, np.uint16), (65536, np.uint16), (65537, np.uint32)],
 )
 def test_dtype_is_the_smallest_that_fits(size, dtype):
-    vocabulary = Vocabulary("".join(map(chr, range(0xE000, 0xE000 + size))))
+    vocabulary = CharVocabulary("".join(map(chr, range(0xE000, 0xE000 + size))))
     assert vocabulary.dtype == dtype
     assert len(vocabulary) == size
     ids = vocabulary.encode(vocabulary.characters)
@@ -62,7 +70,7 @@ def test_dtype_is_the_smallest_that_fits(size, dtype):
 
 def test_unknown_characters_are_named_in_order_each_once():
     with pytest.raises(UnknownCharacters) as caught:
-        Vocabulary("abc").encode("\x1bab🙂c\x1b日")
+        CharVocabulary("abc").encode("\x1bab🙂c\x1b日")
     assert caught.value.characters == "\x1b🙂日"
     assert "'\\x1b' (U+001B), '🙂' (U+1F642), '日' (U+65E5)" in str(caught.value)
     assert "\x1b" not in str(caught.value)
@@ -70,97 +78,20 @@ def test_unknown_characters_are_named_in_order_each_once():
 
 def test_only_the_first_ten_unknown_characters_are_named():
     with pytest.raises(UnknownCharacters, match="'j' .* and 3 more") as caught:
-        Vocabulary("-").encode("abcdefghijklm")
+        CharVocabulary("-").encode("abcdefghijklm")
     assert "'k'" not in str(caught.value)
 
 
-def test_skip_leaves_unknown_characters_out():
-    ids = Vocabulary("abc").encode("xaybzc\ud800", unknown="skip")
+def test_skip_omits_unknown_characters():
+    ids = CharVocabulary("abc").encode("xaybzc\ud800", unknown="skip")
     assert ids.tolist() == [0, 1, 2]
 
 
-def test_bytes_vocabulary_knows_every_byte():
-    vocabulary = Vocabulary.of_bytes()
-    assert (len(vocabulary), vocabulary.is_bytes, vocabulary.dtype) == (256, True, np.uint8)
-    everything = bytes(range(256))
-    assert vocabulary.encode(everything).tobytes() == everything
-    # As an argument of the command line that is not UTF-8 arrives in Python.
-    assert vocabulary.encode(os.fsdecode(b"a\xff")).tobytes() == b"a\xff"
-    assert vocabulary.unknown("é\udcff") == ""
-
-
-def test_bytes_vocabulary_refuses_surrogates_that_stand_for_no_byte():
-    vocabulary = Vocabulary.of_bytes()
-    with pytest.raises(UnknownCharacters) as caught:
-        vocabulary.encode("a\ud800b")
-    assert caught.value.characters == "\ud800"
-    assert vocabulary.encode("a\ud800b", "skip").tobytes() == b"ab"
-
-
-def test_bytes_decode_replaces_what_is_not_utf8():
-    assert Vocabulary.of_bytes().decode([0x61, 0xFF, 0x62]) == "a\ufffdb"
-
-
-@settings(deadline=None, max_examples=50)
-@given(st.binary())
-def test_byte_decoder_passes_every_byte_on_in_time(data):
-    decoder = Vocabulary.of_bytes().decoder()
-    written = b"".join(decoder.feed([byte]) for byte in data)
-    # Only an unfinished character, of 3 bytes at most, may be missing.
-    assert data.startswith(written)
-    assert len(data) - len(written) <= 3
-    assert decoder.finish() == b""
-
-
-def test_byte_decoder_writes_whole_characters_only():
-    decoder = Vocabulary.of_bytes().decoder()
-    pieces = [decoder.feed([byte]) for byte in "a🙂é".encode()]
-    assert pieces == [b"a", b"", b"", b"", "🙂".encode(), b"", "é".encode()]
-    assert decoder.feed([0xC3]) == b""
-    assert decoder.feed([0x28]) == b"\xc3("  # invalid: passes through
-    assert decoder.feed([0xE6, 0x97]) == b""
-    assert decoder.finish() == b""
-    assert decoder.feed([0x61]) == b"a"
-
-
-def test_character_decoder_writes_utf8():
-    vocabulary = Vocabulary("aé🙂")
-    decoder = vocabulary.decoder()
-    assert [decoder.feed([i]) for i in (0, 1, 2)] == [b"a", "é".encode(), "🙂".encode()]
-    assert decoder.feed(np.array([2, 1])) == "🙂é".encode()
-
-
-@pytest.mark.parametrize(
-    ("vocabulary", "start"),
-    [
-        (Vocabulary("\n ab"), 0),
-        (Vocabulary("\t\n a"), 1),
-        (Vocabulary("! a"), 1),
-        (Vocabulary("ab"), 0),
-        (Vocabulary.of_bytes(), 10),
-    ],
-)
-def test_line_start_is_newline_or_space_or_the_first(vocabulary, start):
-    assert vocabulary.line_start == start
-
-
-@pytest.mark.parametrize("characters", ["", "aba", "a\ud800", "a\udfff", "ab" * 0x110000])
-def test_impossible_vocabularies_are_refused(characters):
-    with pytest.raises(CharRNNError):
-        Vocabulary(characters)
-
-
-def test_equality_is_that_of_the_characters():
-    assert Vocabulary("ab") == Vocabulary("ab") != Vocabulary("ba")
-    assert Vocabulary.of_bytes() == Vocabulary.of_bytes() != Vocabulary("a")
-    assert len({Vocabulary("ab"), Vocabulary("ab")}) == 1
-
-
 @pytest.mark.parametrize("size", [1, 60, 128, 255, 256, 257, 600])
-def test_ascii_is_encoded_as_all_else_is(size):
-    """It takes a way of its own, on which an id is a byte and 255 perhaps nothing."""
+def test_ascii_is_encoded_like_other_text(size):
+    """ASCII text is encoded by a table of bytes, in which 255 may mean "unknown"."""
     characters = "".join(map(chr, range(size + 39, 39, -1)))  # the smallest points have large ids
-    vocabulary = Vocabulary(characters)
+    vocabulary = CharVocabulary(characters)
     known = "".join(c for c in characters if c.isascii())
     for text in known, known[-1] * 9, known + characters[0], "":
         ids = vocabulary.encode(text)
@@ -171,3 +102,155 @@ def test_ascii_is_encoded_as_all_else_is(size):
     ]
     with pytest.raises(UnknownCharacters, match=r"U\+0001"):
         vocabulary.encode(known + "\x01")
+
+
+def test_characters_do_not_encode_bytes():
+    with pytest.raises(TypeError, match="str, not bytes"):
+        CharVocabulary("ab").encode(b"ab")
+
+
+def test_byte_vocabulary_encodes_every_byte():
+    vocabulary = ByteVocabulary()
+    assert (len(vocabulary), vocabulary.is_bytes, vocabulary.dtype) == (256, True, np.uint8)
+    every_byte = bytes(range(256))
+    assert vocabulary.encode(every_byte).tobytes() == every_byte
+    # A command-line argument that is not UTF-8 reaches Python in this form.
+    assert vocabulary.encode(os.fsdecode(b"a\xff")).tobytes() == b"a\xff"
+    assert vocabulary.unknown("é\udcff") == ""
+
+
+def test_byte_vocabulary_refuses_surrogates_that_are_not_escaped_bytes():
+    vocabulary = ByteVocabulary()
+    with pytest.raises(UnknownCharacters) as caught:
+        vocabulary.encode("a\ud800b")
+    assert caught.value.characters == "\ud800"
+    assert vocabulary.encode("a\ud800b", "skip").tobytes() == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "newline", "start"),
+    [
+        (CharVocabulary("\n ab"), 0, 0),
+        (CharVocabulary("\t\n a"), 1, 1),
+        (CharVocabulary("! a"), -1, 1),
+        (CharVocabulary("ab"), -1, 0),
+        (ByteVocabulary(), 10, 10),
+    ],
+)
+def test_line_start_is_newline_else_space_else_the_first_id(vocabulary, newline, start):
+    assert vocabulary.newline_id == newline
+    assert vocabulary.line_start == start
+
+
+def test_ids_of_another_vocabulary_are_its_symbols_here():
+    here, other = CharVocabulary("ab🙂"), CharVocabulary("b-🙂a")
+    assert here.ids_of(other).tolist() == [1, -1, 2, 0]
+    assert ByteVocabulary().ids_of(ByteVocabulary()).tolist() == list(range(256))
+
+
+def test_utf8_files_are_decoded_for_each_vocabulary():
+    assert CharVocabulary("a").from_utf8("\ufeffaé".encode()) == "aé"
+    with pytest.raises(UnicodeDecodeError):
+        CharVocabulary("a").from_utf8(b"a\xff")
+    assert ByteVocabulary().from_utf8("\ufeffa".encode() + b"\xff") == "\ufeffa\udcff"
+
+
+# --- Ids to text
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(min_size=1))
+def test_there_is_one_symbol_per_id(text):
+    for vocabulary in characters_of(text), ByteVocabulary():
+        ids = vocabulary.encode(text)
+        symbols = vocabulary.symbols(ids)
+        assert len(symbols) == len(ids)
+        assert symbols == vocabulary.to_symbols(text)
+        assert vocabulary.to_utf8(ids) == text.encode()
+        per_character = vocabulary.ids_per_character(text)
+        assert len(per_character) == len(text)
+        assert per_character.sum() == len(ids)
+
+
+def test_byte_symbols_represent_escaped_bytes_and_refuse_other_surrogates():
+    assert ByteVocabulary().to_symbols("é\udcff") == "\xc3\xa9\xff"
+    assert ByteVocabulary().ids_per_character("é\udcff🙂").tolist() == [2, 1, 4]
+    with pytest.raises(UnicodeEncodeError):
+        ByteVocabulary().to_symbols("\ud800")
+
+
+def test_byte_decode_replaces_or_escapes_bytes_that_are_not_utf8():
+    assert ByteVocabulary().decode([0x61, 0xFF, 0x62]) == "a\ufffdb"
+    assert ByteVocabulary().decode([0x61, 0xFF, 0x62], "surrogateescape") == "a\udcffb"
+
+
+def stream(vocabulary, pieces):
+    return list(vocabulary.stream_utf8(map(vocabulary.symbols, pieces)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary())
+def test_byte_stream_delays_at_most_three_bytes(data):
+    decoder = ByteVocabulary().decoder()
+    written = ""
+    for count, byte in enumerate(data, 1):
+        written += decoder.feed(chr(byte))
+        received = written.encode("utf-8", "surrogateescape")
+        assert data.startswith(received)
+        assert count - len(received) <= 3
+    written += decoder.feed("", final=True)
+    assert written.encode("utf-8", "surrogateescape") == data
+
+
+def test_byte_stream_never_cuts_a_character():
+    text = "a🙂é".encode()
+    assert stream(ByteVocabulary(), [[byte] for byte in text]) == [
+        b"a",
+        "🙂".encode(),
+        "é".encode(),
+    ]
+    assert stream(ByteVocabulary(), [[0xC3], [0x28]]) == [b"\xc3("]  # invalid: passes unchanged
+    assert stream(ByteVocabulary(), [[0x61], [0xE6, 0x97]]) == [b"a"]  # unfinished: dropped
+
+
+def test_character_stream_is_utf8():
+    vocabulary = CharVocabulary("aé🙂")
+    pieces = [[0], [1], [2], np.array([2, 1])]
+    assert stream(vocabulary, pieces) == [c.encode() for c in ("a", "é", "🙂", "🙂é")]
+
+
+# --- Names
+
+
+def test_names_of_the_ids_are_printable_and_those_for_json_are_exact():
+    vocabulary = CharVocabulary("a\n🙂\x1b")
+    assert vocabulary.display_names() == ["a", "\\n", "🙂", "\\x1b"]
+    assert vocabulary.json_names() == ["a", "\n", "🙂", "\x1b"]
+    assert vocabulary.describe() == "4 characters: a\\n🙂\\x1b"
+    names = ByteVocabulary().display_names()
+    assert [names[i] for i in (0, 10, 97, 127, 128, 255)] == [
+        *("\\x00", "\\n", "a", "\\x7f", "\\x80", "\\xff")
+    ]
+    assert ByteVocabulary().json_names() == list(range(256))
+    assert ByteVocabulary().describe() == "256 bytes"
+
+
+# --- Vocabularies
+
+
+@pytest.mark.parametrize("characters", ["", "aba", "a\ud800", "a\udfff", "ab" * 0x110000])
+def test_impossible_vocabularies_are_refused(characters):
+    with pytest.raises(CharRNNError):
+        CharVocabulary(characters)
+
+
+def test_vocabularies_are_equal_if_their_characters_are():
+    assert CharVocabulary("ab") == CharVocabulary("ab") != CharVocabulary("ba")
+    assert ByteVocabulary() == ByteVocabulary() != CharVocabulary("a")
+    assert len({CharVocabulary("ab"), CharVocabulary("ab")}) == 1
+    assert len({ByteVocabulary(), ByteVocabulary()}) == 1
+
+
+def test_a_model_file_stores_characters_or_none_for_bytes():
+    for vocabulary in CharVocabulary("ab"), ByteVocabulary():
+        assert vocabulary_of(vocabulary.characters) == vocabulary

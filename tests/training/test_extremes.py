@@ -9,7 +9,7 @@ from helpers.runs import trained
 import charrnn
 from charrnn.config import CELL_NAMES, ModelConfig
 from charrnn.storage.checkpoint import save_model
-from charrnn.text.vocabulary import Vocabulary
+from charrnn.text.vocabulary import CharVocabulary
 
 COMMANDS = [
     ["sample", "--length", "20"],
@@ -35,7 +35,7 @@ def test_models_of_extreme_weights(invoke, tmp_path, monkeypatch, cell, size):
         name: (size * rng.choice([-1, 1], shape)).astype(np.float32)
         for name, shape in config.tensor_shapes().items()
     }
-    save_model("model.safetensors", tensors, vars(config), Vocabulary("\nab"), {})
+    save_model("model.safetensors", tensors, vars(config), CharVocabulary("\nab"), {})
     for command in COMMANDS:
         result = invoke(*command)
         assert result.exit_code == 0 and result.stderr == "", result.stderr

@@ -1,6 +1,6 @@
-"""Long texts, long runs, many processes at once: memory stays flat and all of them work.
+"""Long texts, samples and runs take constant memory.
 
-Memory is measured in a process of its own, without the disk's cache: a text is read, not mapped.
+Memory is measured in a separate process, without the disk cache: texts are read, not mapped.
 """
 
 import json
@@ -27,7 +27,7 @@ TINY = ("--hidden-size", 8, "--num-layers", 1, "--threads", 1)
 
 
 def measured(*arguments, limit=0, seconds=0):
-    """Run the command: the peaks that tests/measured.py tells, at its end or after so long."""
+    """Run the command, at most `seconds` if given; return the peaks that measured.py reports."""
     command = [sys.executable, HELPERS / "measured.py", f"{limit}", f"{seconds}"]
     with tempfile.TemporaryFile() as out:
         done = subprocess.run(
@@ -39,7 +39,7 @@ def measured(*arguments, limit=0, seconds=0):
 
 @pytest.fixture(scope="session")
 def text_of(text, tmp_path_factory):
-    """Makes a file of a text so many bytes long."""
+    """Return a function that makes a text file of a given size in bytes."""
     folder = tmp_path_factory.mktemp("long")
 
     def make(size):
@@ -63,21 +63,22 @@ def tiny_model(text_of, tmp_path_factory):
     return path
 
 
-# --- long texts
+# --- Long texts and samples
 
 
-def test_a_text_longer_than_the_memory(text_of, tmp_path):
-    """The room that a shorter text takes and a little more; to keep or map the rest takes 40 MB.
+def test_training_on_a_text_longer_than_the_memory(text_of, tmp_path):
+    """A limit that lets a shorter text train also suffices for one 40 MB longer.
 
-    (Both have as much to read before training, for what counts and compresses.)
+    Loading or mapping the longer text would exceed the limit by 15 MB. The baselines read the same
+    number of characters of both.
     """
-    how = ["--steps", 3, "--overwrite", "-o", tmp_path / "m", *TINY]
-    room = measured("train", text_of(24 * MB), *how)["space"] + 25 * MB
-    measured("train", text_of(64 * MB), *how, limit=room)
+    options = ["--steps", 3, "--overwrite", "-o", tmp_path / "m", *TINY]
+    limit = measured("train", text_of(24 * MB), *options)["space"] + 25 * MB
+    measured("train", text_of(64 * MB), *options, limit=limit)
 
 
 @pytest.mark.parametrize("command", ["eval", "score"])
-def test_a_long_text_is_measured_in_little_memory(text_of, tiny_model, command):
+def test_scoring_a_long_text_takes_little_memory(text_of, tiny_model, command):
     short, long = (
         measured(command, text_of(size), "-m", tiny_model)["peak"] for size in (MB // 5, MB)
     )
@@ -86,8 +87,8 @@ def test_a_long_text_is_measured_in_little_memory(text_of, tiny_model, command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["eval", "score"])
-def test_100_mb_are_measured_in_little_memory(text_of, tiny_model, command):
-    """Or what of them can be read in a minute."""
+def test_scoring_100_mb_takes_little_memory(text_of, tiny_model, command):
+    """The command reads for a minute, however far it gets."""
     short, long = (
         measured(command, text_of(size), "-m", tiny_model, seconds=60)["peak"]
         for size in (MB, 100 * MB)
@@ -96,7 +97,7 @@ def test_100_mb_are_measured_in_little_memory(text_of, tiny_model, command):
 
 
 @pytest.mark.slow
-def test_a_text_of_2_gb_in_a_process_of_1_gb(text_of, tmp_path, tiny_model):
+def test_a_text_of_2_gb_is_processed_in_an_address_space_of_1_gb(text_of, tmp_path, tiny_model):
     long = text_of(2 * GB)
     measured("train", long, "-o", tmp_path / "m", "--steps", 3, "--hidden-size", 64, limit=GB)
     for command in ("eval", "score"):
@@ -105,15 +106,15 @@ def test_a_text_of_2_gb_in_a_process_of_1_gb(text_of, tmp_path, tiny_model):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_text(text_of, tmp_path):
-    how = ["--steps", 3, "--overwrite", "-o", tmp_path / "m", "--hidden-size", 64]
-    short, long = (measured("train", text_of(size), *how)["peak"] for size in (MB, GB))
+def test_training_memory_does_not_grow_with_the_text(text_of, tmp_path):
+    options = ["--steps", 3, "--overwrite", "-o", tmp_path / "m", "--hidden-size", 64]
+    short, long = (measured("train", text_of(size), *options)["peak"] for size in (MB, GB))
     print(f"{short / MB:.1f} MB for 1 MB of text, {long / MB:.1f} MB for 1 GB")
     assert long < short + 100 * MB
 
 
 @pytest.mark.parametrize("length", [200_000, pytest.param(10**7, marks=pytest.mark.slow)])
-def test_a_long_sample_takes_no_more_memory(tiny_model, length):
+def test_sampling_memory_does_not_grow_with_the_length(tiny_model, length):
     short, long = (
         measured("sample", "-m", tiny_model, "--length", n, "--threads", 1)["peak"]
         for n in (2000, length)
@@ -121,19 +122,19 @@ def test_a_long_sample_takes_no_more_memory(tiny_model, length):
     assert long < short + 3 * MB
 
 
-# --- soak
+# --- Long runs
 
 
 def watched(process, log):
-    """Follow a run: (seconds, bytes of memory), and (step, seconds of CPU) at each line of `log`.
+    """Return [(seconds, bytes of memory)] of a run, and (step, CPU seconds) of each line of `log`.
 
-    Time on the CPU, not on the clock: other processes then matter less.
+    CPU time depends less on other processes than wall time.
     """
-    taken, steps, began = [], [], time.monotonic()
+    taken, steps, start = [], [], time.monotonic()
     while process.poll() is None:
         time.sleep(0.2)
-        if sizes := memory(process.pid):  # none: it is just ending
-            taken.append((time.monotonic() - began, sizes["RssAnon"]))
+        if sizes := memory(process.pid):  # empty while the process ends
+            taken.append((time.monotonic() - start, sizes["RssAnon"]))
             lines = log.read_bytes().splitlines() if log.exists() else []
             if len(lines) > len(steps):
                 steps.append((json.loads(lines[len(steps)])["step"], cpu_seconds(process.pid)))
@@ -146,16 +147,16 @@ def cpu_seconds(pid):
 
 
 @pytest.mark.slow
-def test_a_long_run_takes_no_more_memory_and_no_more_time(text_of, tmp_path):
-    """Steps, validations, samples and saves, CHARRNN_SOAK_MINUTES long."""
+def test_memory_and_speed_are_constant_over_a_long_run(text_of, tmp_path):
+    """The run trains, validates, samples and saves for CHARRNN_SOAK_MINUTES."""
     output = tmp_path / "m"
-    how = ["--time", f"{SOAK_MINUTES}m", "--hidden-size", 64, "--dropout", 0, "--threads", 1]
-    how = ["-o", output, "--sample-every", 500, *how]
-    command = [sys.executable, "-m", "charrnn", "train", text_of(20 * MB), *map(str, how)]
+    options = ["--time", f"{SOAK_MINUTES}m", "--hidden-size", 64, "--dropout", 0, "--threads", 1]
+    options = ["-o", output, "--sample-every", 500, *options]
+    command = [sys.executable, "-m", "charrnn", "train", text_of(20 * MB), *map(str, options)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         taken, steps = watched(process, run_files(output).log)
     assert process.returncode == 0
-    seconds, used = taken[taken[:, 0] > 0.2 * taken[-1, 0]].T  # it has warmed up
+    seconds, used = taken[taken[:, 0] > 0.2 * taken[-1, 0]].T  # without the warm-up
     growth = np.polyfit(seconds, used, 1)[0] * 600
     speeds = np.diff(steps[:, 0]) / np.diff(steps[:, 1])
     third = len(speeds) // 3

@@ -12,7 +12,7 @@ from helpers.runs import log_of, started, stopped_after
 import charrnn
 from charrnn.config import ModelConfig, TrainOptions
 from charrnn.evaluation.loss import mean_loss
-from charrnn.text.corpus import BatchStreams, clamp_batch_shape, split
+from charrnn.text.streams import BatchStreams, clamp_batch_shape, split
 from charrnn.training import planner as plan
 
 RECIPE = TrainOptions(learning_rate=0.01)

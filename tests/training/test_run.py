@@ -18,7 +18,8 @@ from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
-from charrnn.text.corpus import clamp_batch_shape, read_corpus, split
+from charrnn.text.corpus import read_corpus
+from charrnn.text.streams import clamp_batch_shape, split
 from charrnn.training.run import MAX_RECOVERIES, Diverged
 from charrnn.training.state import Progress
 

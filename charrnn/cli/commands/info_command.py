@@ -45,19 +45,13 @@ def command(model: str, json: bool) -> None:
 
 def _rows(path: str, file: ModelFile, num_parameters: int) -> list[tuple[str, str]]:
     c = file.config
-    vocabulary = file.vocabulary
-    known = (
-        "bytes"
-        if vocabulary.is_bytes
-        else f"characters: {escape_unprintable(vocabulary.characters)}"
-    )
     return [
         ("file", f"{escape_unprintable(path)} (format version {file.format_version})"),
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("dropout", f"{c['dropout']:g}"),
         ("parameters", f"{num_parameters:,}"),
-        ("vocabulary", f"{len(vocabulary):,} {known}"),
+        ("vocabulary", file.vocabulary.describe()),
         *_history(file.training),
     ]
 

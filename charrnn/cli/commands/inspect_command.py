@@ -115,7 +115,6 @@ def _read(texts, model: LanguageModel, encoding: str, unknown: str) -> _Read:
 
     from ...errors import escape_unprintable
     from ...text.corpus import read_corpus
-    from ..line_scores import byte_sizes
 
     corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
     warn_unknown(corpus.skipped_characters)
@@ -123,10 +122,8 @@ def _read(texts, model: LanguageModel, encoding: str, unknown: str) -> _Read:
     if len(ids) < len(corpus.ids):
         echo_err(f"note    only the first {MOST:,} of {len(corpus.ids):,} characters are read")
     title = ", ".join(map(escape_unprintable, corpus.names))
-    if not model.vocabulary.is_bytes:
-        return _Read(title, model.vocabulary.decode(ids), ids, np.arange(len(ids)))
-    text = ids.tobytes().decode("utf-8", "surrogateescape")
-    return _Read(title, text, ids, np.cumsum(byte_sizes(text)) - 1)
+    text = model.vocabulary.decode(ids, "surrogateescape")
+    return _Read(title, text, ids, np.cumsum(model.vocabulary.ids_per_character(text)) - 1)
 
 
 def _parsed(unit: str) -> tuple[int, int, str]:

@@ -73,15 +73,16 @@ def compared(text: Corpus, corpus: Corpus) -> tuple[Novelty, str]:
     return found, text.vocabulary.decode(text.ids[found.start : found.start + found.length])
 
 
-def say_novelty(texts: list[bytes], corpus: str, as_bytes: bool) -> None:
+def say_novelty(texts: list[bytes], corpus: str, vocabulary: Vocabulary) -> None:
     """Say on stderr what new texts, in UTF-8 or bytes, have in common with the file `corpus`."""
     from ...evaluation.novelty import novelty
     from ...text.corpus import read_corpus
     from ...text.vocabulary import code_points
 
-    known = read_corpus(corpus, as_bytes=as_bytes)
+    known = read_corpus(corpus, as_bytes=vocabulary.is_bytes)
     # What stands in no corpus keeps the texts apart.
-    text = "\ufdd0".join(t.decode("latin-1" if as_bytes else "utf-8") for t in texts)
+    decoded = (t.decode("utf-8", "surrogateescape") for t in texts)
+    text = "\ufdd0".join(map(vocabulary.to_symbols, decoded))
     found = novelty(_coded(code_points(text), known.vocabulary), known.ids[:])
     longest = text[found.start : found.start + found.length]
     for name, value in rows(found, longest):
@@ -107,11 +108,9 @@ def _coded_as(corpus: Corpus, text: Corpus) -> np.ndarray:
     """The ids of `text` in the vocabulary of `corpus`; what that lacks gets ids of its own."""
     import numpy as np
 
-    characters, unknown = text.vocabulary.characters, corpus.vocabulary.unknown
-    new = np.isin(list(characters), list(unknown(characters)))
-    codes = np.empty(len(characters), np.int32)
+    codes = corpus.vocabulary.ids_of(text.vocabulary).astype(np.int32)
+    new = codes < 0
     codes[new] = len(corpus.vocabulary) + np.arange(np.count_nonzero(new))
-    codes[~new] = corpus.vocabulary.encode(characters, "skip")
     return codes[text.ids[:]]
 
 

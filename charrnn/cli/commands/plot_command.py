@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import CharRNNError, UsageError, escape_unprintable
+from ...storage.inputs import require_not_input
 from ..options import FILE, echo_err
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def command(logs, output, x, ascii) -> None:
         for row in chart_rows(runs, unit, ascii or not _braille()):
             click.echo(row, color=True)
         return
-    _keep_logs(output, logs)
+    require_not_input(
+        [output], logs or (LOG,), what="the figure", kind="the log", option="--output"
+    )
     from ..render.figure import write_figure
 
     write_figure(output, ending[1:], runs, unit)
@@ -107,12 +110,6 @@ def _names(logs: list[str]) -> list[str]:
     paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
     names = [os.path.basename(path) or path for path in paths]
     return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
-
-
-def _keep_logs(output: str, logs: tuple[str, ...]) -> None:
-    for log in logs or (LOG,):
-        if os.path.exists(output) and os.path.exists(log) and os.path.samefile(output, log):
-            raise UsageError(f"the figure would replace {log}; give another name to --output.")
 
 
 def _braille() -> bool:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError
+from ...storage.inputs import require_not_input
 from ..options import (
     FILE,
     echo_err,
@@ -190,7 +191,7 @@ def command(
 
     language_model = load(model, threads)
     vocabulary = language_model.vocabulary
-    prime, as_bytes = _prime(prime, prime_file, unknown, vocabulary), vocabulary.is_bytes
+    prime = _prime(prime, prime_file, unknown, vocabulary)
     what = {
         "length": LENGTH if length is lines is None else length or None,
         "lines": lines, "stop": stop, "prime": prime, "allow": allow, "forbid": forbid,
@@ -211,15 +212,15 @@ def command(
             after = separator if num_samples > 1 else None
             outputs.write_texts(written, output, prime, after, num_samples)
     if beam is not None:
-        characters = len(text) if as_bytes else len(text.decode())
+        characters = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
         echo_err(_likelihood(nats, characters, stop))
     if novelty is not None:
-        say_novelty(written.texts(), novelty, as_bytes)
+        say_novelty(written.texts(), novelty, vocabulary)
 
 
 def _check_usage(ctx: click.Context) -> None:
     """Refuse options that exclude each other, and outputs that would replace what is read."""
-    from ..outputs import NUMBER, files_of, require_apart
+    from ..outputs import NUMBER, files_of
 
     options = ctx.params
     given = {n for n in options if ctx.get_parameter_source(n) != ParameterSource.DEFAULT}
@@ -235,7 +236,8 @@ def _check_usage(ctx: click.Context) -> None:
     if options["novelty"] and options["length"] == 0 and not (options["lines"] or options["stop"]):
         raise UsageError("--novelty looks at a whole text, and --length 0 has no end.")
     inputs = filter(None, (options["model"], options["prime_file"], options["novelty"]))
-    require_apart(files_of(options["output"], options["num_samples"]), inputs)
+    outputs = files_of(options["output"], options["num_samples"])
+    require_not_input(outputs, inputs, what="the output", option="--output")
 
 
 def _likelihood(nats: float, characters: int, stop: tuple[str, ...]) -> str:
@@ -246,7 +248,7 @@ def _likelihood(nats: float, characters: int, stop: tuple[str, ...]) -> str:
 def _prime(prime: str, file: str | None, unknown: str, vocabulary: Vocabulary) -> str:
     """The text to go on from, as the options have it."""
     if file:
-        prime = _read(file, vocabulary.is_bytes)
+        prime = _read(file, vocabulary)
     if unknown == "error":
         return prime
     skipped_characters = vocabulary.unknown(prime)
@@ -254,13 +256,13 @@ def _prime(prime: str, file: str | None, unknown: str, vocabulary: Vocabulary) -
     return prime.translate(dict.fromkeys(map(ord, skipped_characters)))
 
 
-def _read(path: str, as_bytes: bool) -> str:
+def _read(path: str, vocabulary: Vocabulary) -> str:
     """The prime in a file; a byte that is not UTF-8 stands escaped, if the model is of bytes."""
     if path == "-":
         data = sys.stdin.buffer.read() if sys.stdin is not None else b""
     else:
         data = Path(path).read_bytes()
     try:
-        return data.decode("utf-8", "surrogateescape") if as_bytes else data.decode("utf-8-sig")
+        return vocabulary.from_utf8(data)
     except UnicodeDecodeError as error:
         raise CharRNNError(f"{path}: this is not UTF-8, see the byte at {error.start}.") from None

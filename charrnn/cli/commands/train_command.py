@@ -218,7 +218,7 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
 
 def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
     from ...evaluation.baselines import baselines
-    from ...text.corpus import split
+    from ...text.streams import split
 
     return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
 

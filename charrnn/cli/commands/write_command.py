@@ -13,6 +13,7 @@ import click
 
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError, display_path, error_reason
+from ...storage.inputs import require_not_input
 from ..editor.document import Draft, encoded
 from ..options import echo_err, model_option, validator
 
@@ -84,8 +85,8 @@ def command(ctx, file, model, length, temperature, prime, seed) -> None:
         raise CharRNNError(
             "write needs prompt_toolkit, which is not here: pip install prompt_toolkit brings it."
         ) from None
-    if file and not piped and os.path.exists(file) and os.path.samefile(file, model):
-        raise UsageError("saving would replace the model: give the text another file.")
+    if file:
+        require_not_input([file], [model], what="the text", kind="the model", option="FILE")
     draft = Draft(None if piped else file)
     text = _text_of_stdin() if piped else draft.read()
     if text and prime:

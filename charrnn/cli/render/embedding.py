@@ -12,7 +12,6 @@ import numpy as np
 from ...api import LanguageModel
 from ...evaluation.activations import character_vectors, neighbours, pca_2d
 from .color import width_of
-from .scores import names_of
 
 WIDEST, HEIGHT = 100, 0.3  # columns of the chart, rows a column
 NEAREST = 6  # neighbours that are named
@@ -28,7 +27,7 @@ def show(model: LanguageModel, out: TextIO, json: bool) -> None:
     if json:
         out.write(json_.dumps(_object(model, points, shares, near)) + "\n")
         return
-    names = [SIGNS.get(name, name) for name in names_of(model.vocabulary)]
+    names = [SIGNS.get(name, name) for name in model.vocabulary.display_names()]
     width = min(shutil.get_terminal_size().columns, WIDEST)
     out.writelines(f"{row}\n" for row in _chart(names, points, width))
     out.write(f"\naxes      {shares[0]:.0%} and {shares[1]:.0%} of the variance of output.weight\n")
@@ -70,7 +69,7 @@ def _nearest(free: np.ndarray, row: float, column: float, size: int) -> tuple[in
 
 def _object(model, points, shares, near) -> dict[str, object]:
     """What the chart and the table say; a model of bytes has numbers for characters."""
-    names = list(model.vocabulary.characters or range(256))
+    names = model.vocabulary.json_names()
     return {
         "weights": "output.weight",
         "variance": shares.tolist(),

@@ -12,7 +12,6 @@ from typing import TextIO
 
 import numpy as np
 
-from ...text.vocabulary import Vocabulary
 from ..line_scores import LineScorer, ScoredLine
 from . import html
 from .color import MOST, color_levels, color_wanted, colorize, escape_character, width_of
@@ -150,7 +149,7 @@ class HtmlRenderer:
     needs_characters = True
 
     def __init__(self, score: LineScorer) -> None:
-        self._score, self._names = score, names_of(score.models[0].vocabulary)
+        self._score, self._names = score, score.models[0].vocabulary.display_names()
 
     def head(self) -> str:
         legend = ", ".join(
@@ -183,13 +182,6 @@ class HtmlRenderer:
         return html.foot(
             f"{total.characters:,} characters: {mean:.4f} nats ({bits:.4f} bits) per character."
         )
-
-
-def names_of(vocabulary: Vocabulary) -> list[str]:
-    """What to call the characters of a model, by their ids."""
-    if vocabulary.is_bytes:
-        return [escape_character(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
-    return list(map(escape_character, vocabulary.characters))
 
 
 def write(
