@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from charrnn.network.kernels.matmul import NR, pack, pack_transposed, padded, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, pack_transposed, padded
+from charrnn.network.kernels.microkernel import NR
 
 
 def random(rng, shape, dtype=np.float32):

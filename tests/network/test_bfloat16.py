@@ -20,12 +20,12 @@ from charrnn.api import read_model, start
 from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
 from charrnn.network import jit
+from charrnn.network.arrays import zeros
 from charrnn.network.cells import CELLS
 from charrnn.network.jit import kernel
 from charrnn.network.kernels import bfloat16 as pairs
 from charrnn.network.kernels.bfloat16 import operand
 from charrnn.network.kernels.matmul import (
-    NR,
     input_product,
     output_product,
     pack,
@@ -33,8 +33,8 @@ from charrnn.network.kernels.matmul import (
     product,
     weight_gradient,
     workspace_size,
-    zeros,
 )
+from charrnn.network.kernels.microkernel import NR
 from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
 from charrnn.training.state import read_state
@@ -190,7 +190,8 @@ import numpy as np
 from charrnn.network import jit
 
 jit.BFLOAT16 = False
-from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, product
 
 a, w, c = (np.load(f"{name}.npy") for name in "awc")
 b = zeros((3, 150, 16), np.uint32)

@@ -11,12 +11,12 @@ import pytest
 from helpers.panels import packed, random
 from numba import TypingError
 
+from charrnn.network.arrays import zeros
 from charrnn.network.jit import jit
 from charrnn.network.kernels.activations import exp, sigmoid_, tanh_
 from charrnn.network.kernels.cross_entropy import cross_entropy
 from charrnn.network.kernels.dropout import drop, drop_
 from charrnn.network.kernels.matmul import (
-    NR,
     input_product,
     output_product,
     padded,
@@ -24,8 +24,8 @@ from charrnn.network.kernels.matmul import (
     sum_biases,
     weight_gradient,
     workspace_size,
-    zeros,
 )
+from charrnn.network.kernels.microkernel import NR
 
 ONES = np.ones((16, 1, 16), np.float32)
 DTYPES = {np.float32: 1e-5, np.float64: 1e-13}
@@ -247,7 +247,8 @@ import numpy as np
 from charrnn.network import jit
 
 jit.VECTOR_BYTES = int(sys.argv[1])
-from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, product
 
 rng = np.random.default_rng(0)
 for rows in range(1, 14):
@@ -272,7 +273,7 @@ import sys
 import numpy as np
 from charrnn.network.jit import CACHE_FOLDER
 from charrnn.network.kernels.cross_entropy import logits_of
-from charrnn.network.kernels.matmul import zeros
+from charrnn.network.arrays import zeros
 
 h, w = np.ones((2, 3, 32), np.float32), np.ones((1, 32, 16), np.float32)
 logits = zeros((2, 3, 16), np.float32)
