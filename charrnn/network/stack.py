@@ -57,14 +57,14 @@ class Stack:
         self.threads = max(1, min(model.team.size, batch_size // 2))
         T, B, H, L = steps, batch_size, padded(c.hidden_size), c.num_layers
         E, V = padded(c.embedding_size), padded(c.vocab_size)
-        state_shape = (L, cell.STATES, T + 1, B, H)
-        shapes = [(L, T, cell.PLANES, B, H), (L, cell.SAVED, T, B, H), (T, B, E), (T, B, V)]
+        z_shape, s_shape = (L, T, cell.PLANES, B, H), (L, cell.STATES, T + 1, B, H)
+        shapes = [(L, cell.SAVED, T, B, H), (T, B, E), (T, B, V)]
         workspace = workspace or Workspace(dtype)
         if training:
-            s = zeros(state_shape, dtype)
-            z, saved, self.embedded, self.logits = workspace.arrays(*shapes)
+            s = zeros(s_shape, dtype)
+            z, saved, self.embedded, self.logits = workspace.arrays(z_shape, *shapes)
         else:
-            s, z, saved, self.embedded, self.logits = workspace.arrays(state_shape, *shapes)
+            z, s, saved, self.embedded, self.logits = workspace.arrays(z_shape, s_shape, *shapes)
         # Of each layer; cells/__init__.py describes them.
         self.z, self.s, self.saved = list(z), list(s), list(saved)
         self.losses = zeros((T, B), np.float64)

@@ -61,22 +61,21 @@ def test_output_weights_have_their_own_learning_rate(optimizer):
     assert ratios == pytest.approx(expected, rel=2e-2)
 
 
-@pytest.mark.parametrize(
-    "options, length",
-    [({"clip_norm": 0.5}, 0.5), ({"clip_norm": 0.0}, None), ({"clip_value": 1e-3}, None)],
-)
-def test_gradients_are_clipped(options, length):
-    trainer = trainer_of(**options)
+@pytest.mark.parametrize("clip_value", [0.0, 1e-3])
+@pytest.mark.parametrize("clip_norm", [0.0, 5e-3, 1e6])
+def test_gradients_are_clipped_by_value_and_then_by_norm(clip_value, clip_norm):
+    trainer = trainer_of(clip_value=clip_value, clip_norm=clip_norm)
     trainer.compute(*chunk(), None)
     gradients = trainer.stack.gradients.flat
-    gradients *= 100
-    trainer._norm *= 100
-    before = gradients.copy()
+    expected = gradients.astype(float)
+    if clip_value:
+        assert np.abs(expected).max() > 2 * clip_value
+        expected = expected.clip(-clip_value, clip_value)
+    norm = np.linalg.norm(expected)
+    assert norm > 2 * 5e-3
+    if clip_norm:
+        expected *= min(1.0, clip_norm / norm)
     trainer.update(0.0)
-    if "clip_value" in options:
-        before = before.clip(-1e-3, 1e-3)
-        length = min(1.0, np.linalg.norm(before))
-    expected = before * (length / np.linalg.norm(before)) if length else before
     np.testing.assert_allclose(gradients, expected, rtol=1e-5, atol=1e-9)
 
 
