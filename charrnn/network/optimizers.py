@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 
 class Optimizer:
-    """The update of flat weights from flat gradients, and what it remembers of earlier ones.
+    """The update of flat weights from flat gradients, and its moments of earlier gradients.
 
     size, dtype: of the weights.
     team: the threads that share an update.

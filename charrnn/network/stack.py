@@ -177,7 +177,7 @@ class Stack:
 
         dropout_seed: None turns dropout between layers off.
 
-        The state stays that of the chunk's start until `advance_state`.
+        The state does not advance until `advance_state`.
         """
         steps = x.shape[0]
 

@@ -154,7 +154,7 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
 
 
 def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
-    """The optimizer of the options, with those of its settings that are options."""
+    """The optimizer that the options choose, with the settings that they hold."""
     cls, flat = OPTIMIZERS[options.optimizer], model.parameters.flat
     own = cls.defaults().keys() & field_names(TrainOptions)
     settings = {name: getattr(options, name) for name in own}

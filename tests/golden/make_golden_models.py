@@ -29,7 +29,7 @@ SETTINGS = {"hidden_size": 16, "num_layers": 1, "batch_size": 4, "steps": 300, "
 
 
 def write_model(cell, corpus, path):
-    """Train a model of this cell and save it as `path`; returns what it must give."""
+    """Train a model of this cell and save it as `path`; returns its text and loss."""
     model = charrnn.train(corpus, path, cell=cell, **SETTINGS)
     return {"text": model.sample(120, temperature=0), "loss": model.loss(TEXT[:400])}
 

@@ -1,4 +1,4 @@
-"""bfloat16: rounding, every product against the reference, and training runs that use it.
+"""bfloat16: rounding, agreement of every product with the reference, training runs.
 
 On a processor without the instruction, these are tests of its portable version.
 """
@@ -49,7 +49,7 @@ def bfloat16_allowed(monkeypatch):
 
 
 def close(found, expected):
-    """Whether the two differ by no more than the float32 rounding of sums."""
+    """Whether the two differ at most by the float32 rounding of sums."""
     return np.abs(found - expected).max(initial=0) <= 1e-5 * np.abs(expected).max(initial=1)
 
 

@@ -1,4 +1,4 @@
-"""Every cell, as a stack of layers, against the reference and numerical gradients, in float64."""
+"""Every cell, as a stack of layers: agreement with the reference, numerical gradients."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The kernels one by one: products of every shape against NumPy, approximation errors in ulp."""
+"""The kernels one by one: products compared with NumPy, approximation errors in ulp."""
 
 import math
 import os

@@ -157,12 +157,13 @@ def test_stacks_that_take_turns_may_share_a_workspace(cell, rows, steps):
     trained = Stack(model, 5, 8, training=True, workspace=workspace)
     trained.set_state(state)
     shared, own = Stack(model, rows, steps, workspace=workspace), Stack(model, rows, steps)
-    assert (rows == 40) != np.shares_memory(shared.z[1], trained.z[1])
-    (everything_shared,) = workspace.arrays((workspace.nbytes // 4,))
+    (buffer,) = workspace.arrays((workspace.nbytes // 4,))
+    assert np.shares_memory(trained.z[1], buffer) and not np.shares_memory(trained.s[1], buffer)
+    assert (rows == 40) != np.shares_memory(shared.z[1], buffer)
     expected = loss_and_gradients(model, x, y, state)[0]
     ids = np.random.default_rng(5).integers(0, 9, (2, 3 * steps, rows), np.int32)
     for _ in range(2):
-        everything_shared[...] = np.nan
+        buffer[...] = np.nan
         for stack in own, shared:
             stack.set_state(model.zero_state(rows))
         for chunk in np.split(ids, 3, axis=1):

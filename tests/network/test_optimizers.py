@@ -1,4 +1,4 @@
-"""Optimizers, clipping and schedules against the reference, in float64."""
+"""Optimizers, clipping and schedules compared with the reference, in float64."""
 
 from dataclasses import fields, make_dataclass
 

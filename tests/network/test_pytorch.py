@@ -1,4 +1,4 @@
-"""charrnn against other implementations: PyTorch and ONNX.
+"""Agreement of charrnn with other implementations: PyTorch and ONNX.
 
 Their results are stored in golden/, with the scripts that wrote them; torch itself is needed only
 to load a model file into a torch module.

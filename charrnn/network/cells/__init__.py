@@ -13,7 +13,7 @@ Sizes
 A module defines the constants
     GATES   G, the blocks of H rows in W_ih, W_hh, b_ih and b_hh, as in PyTorch's tensors.
     PLANES  P, the pre-activations of a unit. Usually G; more if the input's and the hidden
-            state's contributions to a gate must be kept apart.
+            state's contributions to a gate must stay separate.
     STATES  S, the state vectors: 1 for h; 2 for h and c.
     SAVED   The number of arrays (T, B, H) that `forward` saves for `backward` besides z and s.
     INPUT_PLANES, HIDDEN_PLANES
@@ -37,8 +37,9 @@ and two kernels, which work in place on rows first:last of the batch
             Computes the gradients, from the last step to the first.
 
 Their arguments
-    z       (T, P, B, H). Before `forward`: W_ih x and all biases. After it: whatever `backward`
-            needs, usually the gate values. After `backward`: the gradients of the pre-activations.
+    z       (T, P, B, H). Before `forward`: W_ih x and all biases. After it: the values that
+            `backward` needs, usually the gates. After `backward`: the gradients of the
+            pre-activations.
     s       (S, T + 1, B, H). s[0] is h, s[1] is c. s[:, t] is the state before step t; `forward`
             computes s[:, 1:].
     saved   (SAVED, T, B, H).
@@ -48,8 +49,8 @@ Their arguments
     peepholes
             (len(VECTOR_WEIGHTS), H), in the order of VECTOR_WEIGHTS.
     dh      (T + 1, B, H). Before `backward`: dh[1:] holds the gradients of h from the layer above,
-            dh[0] is 0. `backward` adds the gradients through time, so dh[0] becomes that of the
-            initial h.
+            dh[0] is 0. `backward` adds the gradients through time, so dh[0] becomes the gradient
+            of the initial h.
     d_cell  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
             scratch for cells without c.
 """

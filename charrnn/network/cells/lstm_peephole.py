@@ -10,7 +10,7 @@ o = σ(W_io x + b_io + W_ho h + b_ho + w_co c')
 h' = o tanh(c')
 
 h, c (H,) are the previous states. w_ci, w_cf, w_co (H,) multiply element by element. Gate order,
-sizes and the forget gate's bias are those of the LSTM without peepholes.
+sizes and the forget gate's bias are as in the LSTM without peepholes.
 """
 
 import numpy as np

@@ -96,8 +96,8 @@ def _exp(x):
         n = (x * _LOG2E + _ROUND) - _ROUND
         r = (x - n * _LN2_HIGH) - n * _LN2_LOW
         e = _ONE + r * (_ONE + r * (_HALF + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))))
-        power = (np.int32(n) + _BIAS) << _MANTISSA_BITS
-        return e * np.int32(power).view(np.float32)
+        exponent = (np.int32(n) + _BIAS) << _MANTISSA_BITS
+        return e * np.int32(exponent).view(np.float32)
 
     return polynomial
 
@@ -110,8 +110,8 @@ def _exp_64(x):
     e = _F8 + r * (_F9 + r * (_F10 + r * (_F11 + r * (_F12 + r * _F13))))
     e = _F3 + r * (_F4 + r * (_F5 + r * (_F6 + r * (_F7 + r * e))))
     e = 1.0 + r * (1.0 + r * (0.5 + r * e))
-    power = (np.float64(rounded).view(np.int64) + _BIAS_64) << _MANTISSA_BITS_64
-    return 0.0 if x < _LOWEST_64 else e * np.int64(power).view(np.float64)
+    exponent = (np.float64(rounded).view(np.int64) + _BIAS_64) << _MANTISSA_BITS_64
+    return 0.0 if x < _LOWEST_64 else e * np.int64(exponent).view(np.float64)
 
 
 @jit

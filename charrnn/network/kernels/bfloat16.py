@@ -1,7 +1,7 @@
 """bfloat16: float32 rounded to its upper half, two of them in one 32-bit element, a pair.
 
-A product over depth K becomes one over K / 2 pairs, each of which adds two products to a float32
-sum. The microkernel and the packing treat a pair as one uint32 element, in place of a float.
+A product over depth K becomes one over K / 2 pairs; each pair adds two products to a float32 sum.
+The microkernel and the packing treat a pair as one uint32 element, in place of a float.
 
 The processor's instruction (AVX-512 BF16: VDPBF16PS) treats denormal numbers as zero and flushes
 denormal sums. Apart from that, the portable version, for tests on other processors, does what Intel

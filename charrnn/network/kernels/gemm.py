@@ -24,8 +24,8 @@ def multiply(
 ):
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
 
-    The arguments are those of `multiply_tile`, but `a`, `b`, `c` are contiguous arrays of any
-    shape, of which only the memory counts, and rows and panels are any numbers.
+    The arguments are as for `multiply_tile`, but `a`, `b`, `c` are contiguous arrays, whose shapes
+    do not matter, and rows and panels may be any number.
     """
     if not a.is_c_contig or not b.is_c_contig or not c.is_c_contig:
         return None  # Numba then raises a typing error

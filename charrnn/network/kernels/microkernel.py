@@ -3,7 +3,7 @@
 NumPy's BLAS and Numba's loops reach half of a core's multiply-add peak at the sizes of a small RNN;
 this tile reaches nearly all of it. The second operand is packed in panels of 16 columns, whose rows
 are a cache line of float32, so it is read sequentially. (Goto & van de Geijn 2008, "Anatomy of
-high-performance matrix multiplication"; the names NR, MR, KC are those of BLIS.)
+high-performance matrix multiplication"; BLIS uses the same names NR, MR, KC.)
 """
 
 from llvmlite import ir
@@ -229,7 +229,7 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
 def transpose_rows(typing_context, source, source_at, source_row, target, target_at, count):
     """target[k, n] = source[n, k] for 16 rows n of `count` elements, a multiple of 16.
 
-    The arguments are those of `copy_rows`; the rows of the target are 16 elements, end to end.
+    The arguments are as for `copy_rows`; the rows of the target are 16 elements, end to end.
     """
     if not source.is_c_contig or not target.is_c_contig:
         return None
