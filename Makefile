@@ -31,8 +31,7 @@ test-versions: build/versions-lowest/test build/versions-highest/test  ## test w
 # The lower bounds that pyproject.toml declares: "numpy >=1.24" becomes numpy==1.24.
 build/versions-lowest/test: VERSIONS = $(shell sed -nE \
     's/^    "(click|numba|numpy|tqdm) >=([0-9.]+).*/\1==\2/p' pyproject.toml)
-# The highest that it allows.
-build/versions-highest/test: VERSIONS = --upgrade
+# Without such a list pip installs the highest versions that pyproject.toml allows.
 build/versions-%/test: pyproject.toml
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/pip --disable-pip-version-check install --quiet $(VERSIONS) --editable '.[test]'

@@ -51,13 +51,17 @@ BFLOAT16 = VECTOR_BYTES == 64 and bool(llvmlite.binding.get_host_cpu_features().
 MAX_THREADS = 256
 
 
+def compiled_sources() -> list[Path]:
+    """The files on which compiled code depends."""
+    root = Path(__file__).parent
+    folders = sorted((root / "kernels").glob("*.py")) + sorted((root / "cells").glob("*.py"))
+    return [root / "jit.py", root / "numba_internals.py", *folders]
+
+
 def _source_hash() -> str:
     """A hash of the compiled sources and of the versions that compile them."""
-    root = Path(__file__).parent
-    paths = [root / "jit.py", root / "numba_internals.py"]
-    paths += sorted((root / "kernels").glob("*.py")) + sorted((root / "cells").glob("*.py"))
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
-    for path in paths:
+    for path in compiled_sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -1,5 +1,6 @@
 """The cache of compiled code: concurrent processes, faults of the disk, damaged files."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.namespaces import NAMESPACE, can_mount
 
+import charrnn
 from charrnn.network import jit
 
 WORK = """
@@ -21,8 +23,26 @@ print(jit.CACHE_FOLDER)
 """
 
 
+DECORATORS = {"jit", "kernel", "intrinsic", "overload"}
+
+
 def double(x):
     return 2 * x
+
+
+def has_compiled_function(path):
+    """Whether a file decorates a function with one of DECORATORS, imported from elsewhere."""
+    tree = ast.parse(path.read_text("utf-8"))
+    decorators = (d for node in ast.walk(tree) for d in getattr(node, "decorator_list", []))
+    functions = (d.func if isinstance(d, ast.Call) else d for d in decorators)
+    return any(isinstance(f, ast.Name) and f.id in DECORATORS for f in functions)
+
+
+def test_cache_folder_depends_on_every_source_that_is_compiled():
+    root = Path(charrnn.__file__).parent
+    compiled = {path for path in root.rglob("*.py") if has_compiled_function(path)}
+    assert len(compiled) > 10
+    assert compiled <= set(jit.compiled_sources())
 
 
 # --- in one process, where a new dispatcher stands for a new process

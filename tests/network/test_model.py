@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers import gradcheck, naive
 
-from charrnn.config import ModelConfig
+from charrnn.config import ModelConfig, TensorRole
 from charrnn.errors import CharRNNError
 from charrnn.network.arrays import Workspace
 from charrnn.network.cells import CELLS
@@ -255,6 +255,30 @@ def test_tensors_have_the_names_and_shapes_of_pytorch(cell, dtype):
         tensors = Model(config, np.random.default_rng(0), dtype=dtype).state_dict()
         assert {name: a.shape for name, a in tensors.items()} == naive.tensor_shapes(config)
         assert all(a.dtype == dtype and a.flags.c_contiguous for a in tensors.values())
+
+
+@every_cell
+@pytest.mark.parametrize("embedding_size", [0, 6])
+def test_tensor_roles(cell, embedding_size):
+    config = ModelConfig(7, cell, hidden_size=5, num_layers=3, embedding_size=embedding_size)
+    specs = config.tensor_specs()
+    tables = [spec.name for spec in specs if spec.is_lookup_table]
+    assert tables == ["embedding.weight" if embedding_size else "rnn.weight_ih_l0"]
+    names = {
+        role: [spec.name for spec in specs if spec.role is role and spec.name not in tables]
+        for role in TensorRole
+    }
+    layers = range(3)
+    inputs = [f"rnn.weight_ih_l{k}" for k in layers if k or embedding_size]
+    assert names[TensorRole.INPUT_WEIGHT] == inputs
+    assert names[TensorRole.RECURRENT_WEIGHT] == [f"rnn.weight_hh_l{k}" for k in layers]
+    assert names[TensorRole.INPUT_BIAS] == [f"rnn.bias_ih_l{k}" for k in layers]
+    assert names[TensorRole.RECURRENT_BIAS] == [f"rnn.bias_hh_l{k}" for k in layers]
+    vectors = CELLS[cell].VECTOR_WEIGHTS
+    assert names[TensorRole.PEEPHOLE] == [f"rnn.{name}_l{k}" for k in layers for name in vectors]
+    assert names[TensorRole.OUTPUT_WEIGHT] == ["output.weight"]
+    assert names[TensorRole.OUTPUT_BIAS] == ["output.bias"]
+    assert all(spec.shape[0] == spec.gates * 5 for spec in specs if spec.gates > 1)
 
 
 @every_cell
