@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all lint bench results clean
+.PHONY: help demo test test-all test-versions lint bench results clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -20,6 +20,22 @@ test: .venv/test  ## run the quick tests
 
 test-all: .venv/test  ## run all tests
 	$(BIN)/python -m pytest -m ""
+
+# The tests that know Numba, NumPy and click best; VERSION_TESTS=tests runs all quick ones.
+VERSION_TESTS ?= tests/network tests/storage tests/generation
+
+test-versions: build/versions-lowest/test build/versions-highest/test  ## test with the lowest and highest versions of the dependencies
+	build/versions-lowest/bin/python -m pytest $(VERSION_TESTS)
+	build/versions-highest/bin/python -m pytest $(VERSION_TESTS)
+
+# The lower bounds that pyproject.toml declares: "numpy >=1.24" becomes numpy==1.24.
+build/versions-lowest/test: VERSIONS = $(shell sed -nE \
+    's/^    "(click|numba|numpy|tqdm) >=([0-9.]+).*/\1==\2/p' pyproject.toml)
+# Without such a list pip installs the highest versions that pyproject.toml allows.
+build/versions-%/test: pyproject.toml
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip --disable-pip-version-check install --quiet $(VERSIONS) --editable '.[test]'
+	@touch $@
 
 lint: .venv/test  ## check style and types
 	$(BIN)/ruff check

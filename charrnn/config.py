@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 from .errors import UsageError
 
 
 class CellShape(NamedTuple):
-    """How large the weights and the state of a cell are; `charrnn.cells` holds what it computes."""
+    """The sizes of a cell's weights and state, for code that must not import Numba.
+
+    They repeat GATES, STATES and VECTOR_WEIGHTS of the modules in `charrnn.network.cells`.
+    """
 
     gates: int
     states: int
-    vectors: tuple[str, ...] = ()  # weights of H values beside the matrices
+    vectors: tuple[str, ...] = ()  # names of the (H,) weights
 
 
 CELL_SHAPES = {
@@ -36,6 +40,34 @@ OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; what can be made in it can still be counted
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
+
+
+class TensorRole(Enum):
+    """The part a weight tensor plays, on which layout, initial values and learning rate depend."""
+
+    EMBEDDING = auto()
+    ONE_HOT_WEIGHT = auto()  # W_ih of a one-hot input: a column per character
+    INPUT_WEIGHT = auto()  # W_ih of any other input
+    RECURRENT_WEIGHT = auto()  # W_hh
+    INPUT_BIAS = auto()  # b_ih
+    RECURRENT_BIAS = auto()  # b_hh
+    PEEPHOLE = auto()
+    OUTPUT_WEIGHT = auto()
+    OUTPUT_BIAS = auto()
+
+
+class TensorSpec(NamedTuple):
+    """A weight tensor: its name and shape in PyTorch, its role, and the gates its rows hold."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: TensorRole
+    gates: int = 1  # equal blocks along the first axis
+
+    @property
+    def is_lookup_table(self) -> bool:
+        """Whether characters select its rows or columns, so that it is never multiplied."""
+        return self.role in (TensorRole.EMBEDDING, TensorRole.ONE_HOT_WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -64,20 +96,40 @@ class ModelConfig:
 
     @property
     def lookup_table_name(self) -> str:
-        """The tensor that has a row, or column, a character: it is looked up, not multiplied."""
-        return "embedding.weight" if self.embedding_size else "rnn.weight_ih_l0"
+        """The tensor with a row or column per character: it is looked up, not multiplied."""
+        return next(spec.name for spec in self.tensor_specs() if spec.is_lookup_table)
+
+    def tensor_specs(self) -> list[TensorSpec]:
+        """All weight tensors, as in a PyTorch module of the parts embedding, rnn and output."""
+        h, v, e = self.hidden_size, self.vocab_size, self.embedding_size
+        embedding = [TensorSpec("embedding.weight", (v, e), TensorRole.EMBEDDING)] if e else []
+        layers = [spec for k in range(self.num_layers) for spec in self._layer_specs(k)]
+        return [
+            *embedding,
+            *layers,
+            TensorSpec("output.weight", (v, h), TensorRole.OUTPUT_WEIGHT),
+            TensorSpec("output.bias", (v,), TensorRole.OUTPUT_BIAS),
+        ]
+
+    def _layer_specs(self, k: int) -> list[TensorSpec]:
+        """The tensors of recurrent layer k."""
+        gates, _, vectors = CELL_SHAPES[self.cell]
+        h, d = self.hidden_size, self.hidden_size if k else self.input_size
+        one_hot = k == 0 and not self.embedding_size
+        role = TensorRole.ONE_HOT_WEIGHT if one_hot else TensorRole.INPUT_WEIGHT
+        matrices = [
+            TensorSpec(f"rnn.weight_ih_l{k}", (gates * h, d), role, gates),
+            TensorSpec(f"rnn.weight_hh_l{k}", (gates * h, h), TensorRole.RECURRENT_WEIGHT, gates),
+            TensorSpec(f"rnn.bias_ih_l{k}", (gates * h,), TensorRole.INPUT_BIAS, gates),
+            TensorSpec(f"rnn.bias_hh_l{k}", (gates * h,), TensorRole.RECURRENT_BIAS, gates),
+        ]
+        return matrices + [
+            TensorSpec(f"rnn.{name}_l{k}", (h,), TensorRole.PEEPHOLE) for name in vectors
+        ]
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names and shapes of all weights, as in a PyTorch module of embedding, rnn and output."""
-        gates, _, vectors = CELL_SHAPES[self.cell]
-        h, v = self.hidden_size, self.vocab_size
-        shapes = {"embedding.weight": (v, self.embedding_size)} if self.embedding_size else {}
-        for k in range(self.num_layers):
-            shapes[f"rnn.weight_ih_l{k}"] = (gates * h, h if k else self.input_size)
-            shapes[f"rnn.weight_hh_l{k}"] = (gates * h, h)
-            shapes[f"rnn.bias_ih_l{k}"] = shapes[f"rnn.bias_hh_l{k}"] = (gates * h,)
-            shapes |= {f"rnn.{name}_l{k}": (h,) for name in vectors}
-        return shapes | {"output.weight": (v, h), "output.bias": (v,)}
+        """{name: shape} of all weight tensors."""
+        return {spec.name: spec.shape for spec in self.tensor_specs()}
 
     def num_parameters(self) -> int:
         return sum(math.prod(shape) for shape in self.tensor_shapes().values())

@@ -58,7 +58,7 @@ def iter_activations(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray
         states = np.stack([s[:, 1 : len(x) + 1, 0, :h] for s in stack.s])  # (L, S, T, H)
         gates = np.stack([z[: len(x), planes, 0, :h] for z in stack.z], axis=1)
         yield states.transpose(2, 0, 1, 3), gates
-        stack.carry(len(x))
+        stack.advance_state(len(x))
 
 
 def values(model: Model, ids: np.ndarray, unit: HiddenUnit) -> np.ndarray:

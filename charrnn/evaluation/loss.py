@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..errors import CharRNNError
+from ..network.arrays import Workspace
 from ..network.model import Model
 from ..network.stack import Stack
 from ..text.disk_ids import Ids
@@ -82,7 +83,7 @@ class Validator:
     Each stream but the first starts WARM_UP characters early, to have a state, and those do not
     count; so every character but the first counts once or, if they are more than `most`, about so
     many do: the first of each stream. The stack is its own: evaluating never touches the state of
-    training; but it works in the memory of `lender`, which is between two steps.
+    training; but it works in `workspace`, the memory of a training stack between two steps.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Validator:
         ids: Ids,
         rows: int,
         most: int | None = None,
-        lender: Stack | None = None,
+        workspace: Workspace | None = None,
     ) -> None:
         length = -(-(len(ids) - 1) // rows)
         read = min(length, -(-(most or len(ids)) // rows))
@@ -103,7 +104,7 @@ class Validator:
         counted = (len(s) - 1 - k for s, k in zip(self._streams, self._skipped, strict=True))
         self._total = sum(max(n, 0) for n in counted)
         steps = min(VALIDATION_STEPS, _steps(model, rows), self._length)
-        self._stack = Stack(model, rows, steps, lender=lender)
+        self._stack = Stack(model, rows, steps, workspace=workspace)
 
     def loss(self) -> float:
         """Nats per character at the model's weights of now."""
@@ -138,6 +139,8 @@ class StreamingScorer:
         self._stack = Stack(model, 1, _steps(model))
         self._last = np.empty(0, np.int32)
         self._top = min(top, model.config.vocab_size)
+        p_shape = (self._stack.steps, 1, model.config.vocab_size)
+        self._p = np.empty(p_shape, model.dtype) if self._top else None
         shape = (self._top,)
         self.dtype = np.dtype(
             [("nats", float), ("expected", np.int32, shape), ("probability", np.float32, shape)]
@@ -159,18 +162,15 @@ class StreamingScorer:
             y = ids[start + 1 : start + 1 + self._stack.steps]
             part = predicted[start : start + len(y)]
             x = ids[start : start + len(y)]
-            part["nats"] = self._stack.losses_of(x[:, None], y[:, None])[:, 0]
-            if self._top:
-                part["expected"], part["probability"] = self._likeliest(y)
+            part["nats"] = self._stack.losses_of(x[:, None], y[:, None], self._p)[:, 0]
+            if self._p is not None:
+                part["expected"], part["probability"] = self._likeliest(self._p[: len(y), 0])
         return found
 
-    def _likeliest(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest ids and their probabilities, (T, top), in place of y (T,)."""
-        steps, vocab_size = np.arange(len(y)), self._stack.model.config.vocab_size
-        # The loss leaves its gradient: the probabilities, less 1 for what came.
-        p = self._stack.logits[: len(y), 0, :vocab_size]
-        p[steps, y] += 1
-        ids = np.argpartition(p, vocab_size - self._top, axis=1)[:, vocab_size - self._top :]
+    def _likeliest(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest ids and their probabilities, (T, top), of the distributions p (T, V)."""
+        first = p.shape[1] - self._top
+        ids = np.argpartition(p, first, axis=1)[:, first:]
         order = np.argsort(-np.take_along_axis(p, ids, 1), axis=1, kind="stable")
         ids = np.take_along_axis(ids, order, 1)
         return ids, np.take_along_axis(p, ids, 1)

@@ -52,7 +52,7 @@ def beam_search(
                 best, best_score = chain, candidates[row, i]
         scores = candidates.reshape(-1)[rows]
         parents, ids = np.divmod(np.resize(np.array(rows or [0]), width), len(alphabet))
-        stack.carry(1, parents)
+        stack.advance_state(1, parents)
         x[0] = ids
     return StopMatcher(ending).feed(_text(best, alphabet)), float(best_score)
 

@@ -99,7 +99,7 @@ class BatchSampler:
         model = self._stack.model
         work = len(u) * model.parameters.flat.size
         threads = max(1, min(model.team.size, len(u), work // WORTH_A_THREAD))
-        self._stack.go_on(self._ids, steps, draw, threads)
+        self._stack.decode_steps(self._ids, steps, draw, threads)
         return ids
 
     def arrange(self, rows: list[int | None]) -> None:
@@ -118,5 +118,5 @@ def state_after(model: Model, ids: np.ndarray) -> np.ndarray:
     for start in range(0, len(ids), PRIME_STEPS):
         chunk = np.ascontiguousarray(ids[start : start + PRIME_STEPS], np.int32)[:, None]
         stack.forward(chunk)
-        stack.carry(len(chunk))
+        stack.advance_state(len(chunk))
     return stack.get_state()

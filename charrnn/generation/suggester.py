@@ -117,7 +117,7 @@ class Suggester:
     def _forward(self, ids: np.ndarray | list[int]) -> np.ndarray:
         """The logits (V,) after the last of `ids` (T,)."""
         self._stack.forward(np.array(ids, np.int32)[:, None])
-        self._stack.carry(len(ids))
+        self._stack.advance_state(len(ids))
         return self._stack.logits[len(ids) - 1, 0, : self._vocab_size]
 
     def _draw(self, logits: np.ndarray, rng: np.random.Generator) -> int:

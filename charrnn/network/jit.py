@@ -1,8 +1,8 @@
-"""The only place that configures Numba: flags, the folder of compiled code, threads.
+"""Numba's configuration: compiler flags, the folder of compiled code, threads.
 
-Numba's own cache keeps compiled code by the source file of the outermost function and would run
-stale code after an edit elsewhere, so charrnn's lies in a folder named by a hash of all the sources
-that are ever compiled. Where no folder can be written, functions are compiled anew in silence.
+Numba's own cache identifies compiled code by the source file of the outermost function, and would
+run stale code after an edit of another file. The cache folder of charrnn is therefore named by a
+hash of all sources that are ever compiled. Where no folder can be written, every process compiles.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ import logging
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any, TypeVar, overload
 
 import llvmlite
 import llvmlite.binding
 import numba
-from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
-from numba.core.runtime import _nrt_python
 
-# No nnan or ninf: a NaN must stay one, or a diverging run goes unnoticed. No arcp, afn or reassoc:
-# vector and scalar code would round differently, and results depend on how threads share rows.
-FASTMATH = {"contract", "nsz"}
-OVERLOADED = {"fastmath": FASTMATH, "error_model": "numpy"}  # options of @overload
+from .numba_internals import JIT_OPTIONS, FolderCache, NoCache, set_cache
+
+F = TypeVar("F", bound=Callable[..., Any])
+Task = Callable[[int, int], object]
+
+# nnan and ninf are off: a NaN must stay one, or divergence goes unnoticed. arcp, afn and reassoc
+# are off: vector and scalar code would round differently, and results would depend on the threads.
+FASTMATH = frozenset({"contract", "nsz"})
+# For a sum over a row or block, which is always summed whole: its bits do not depend on threads.
+REASSOCIATIVE = FASTMATH | {"reassoc"}
+OVERLOAD_OPTIONS = {"fastmath": set(FASTMATH), "error_model": "numpy"}  # jit_options of @overload
 
 
 def _widest_vector() -> int:
-    """Bytes in the widest vector register of this processor."""
+    """The size in bytes of this processor's widest vector registers."""
     features = llvmlite.binding.get_host_cpu_features()
     if features.get("avx512f"):
         return 64
@@ -40,38 +46,43 @@ def _widest_vector() -> int:
 
 
 VECTOR_BYTES = _widest_vector()
-# Whether this processor has an instruction for products of bfloat16.
+# Whether this processor multiplies bfloat16 (AVX-512 BF16).
 BFLOAT16 = VECTOR_BYTES == 64 and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 MAX_THREADS = 256
 
 
-def _source_hash() -> str:
+def compiled_sources() -> list[Path]:
+    """The files on which compiled code depends."""
     root = Path(__file__).parent
-    names = [Path(__file__), root / "optimizers.py"]
-    names += sorted((root / "kernels").glob("*.py")) + sorted((root / "cells").glob("*.py"))
+    folders = sorted((root / "kernels").glob("*.py")) + sorted((root / "cells").glob("*.py"))
+    return [root / "jit.py", root / "numba_internals.py", *folders]
+
+
+def _source_hash() -> str:
+    """A hash of the compiled sources and of the versions that compile them."""
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {sys.version}".encode())
-    for name in names:
-        digest.update(name.read_bytes())
+    for path in compiled_sources():
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _cache_folder() -> str | None:
-    """A folder for compiled code that only this user can write, or None."""
+    """The folder for compiled code, if there is one that only this user can write."""
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     if not base and sys.platform == "darwin":
         base = os.path.expanduser("~/Library/Caches")
     folder = os.path.join(base or os.path.expanduser("~/.cache"), "charrnn", _source_hash())
-    if not os.path.isabs(folder):  # nobody's home is known
+    if not os.path.isabs(folder):  # the user has no home folder
         return None
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError:
         return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) and _is_own(folder) else None
+    return folder if os.access(folder, os.W_OK | os.X_OK) and _is_private(folder) else None
 
 
-def _is_own(folder: str) -> bool:
-    """Whether nobody else can write there: what is loaded from it is run."""
+def _is_private(folder: str) -> bool:
+    """Whether only this user can write there: code that is loaded from it is executed."""
     if not hasattr(os, "getuid"):
         return True
     info = os.stat(folder)
@@ -80,14 +91,14 @@ def _is_own(folder: str) -> bool:
 
 CACHE_FOLDER = _cache_folder()
 
-# For the name of a function that compiled code calls by name: what makes it known to LLVM. That
-# is kept with the code, by reference, and done before the code is loaded.
+# Compiled code may call other compiled functions by name. This maps such a name to the function
+# that makes it known to LLVM; cached code refers to it, and runs it when it is loaded.
 SYMBOL_LOADERS: dict[str, Callable[[], None]] = {}
 
 
 @functools.cache
-def _announce() -> None:
-    """Say, once, that there is something to compile: a first run takes longer to start."""
+def _log_compilation() -> None:
+    """Log, once per process, that it compiles: a first run takes longer to start."""
     often = (
         "once"
         if CACHE_FOLDER
@@ -96,104 +107,29 @@ def _announce() -> None:
     logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
 
 
-@functools.cache
-def _announce_runtime() -> None:
-    """Tell LLVM where Numba's runtime is, which loaded code calls.
+@overload
+def jit(function: F) -> F: ...
+@overload
+def jit(*, fastmath: Set[str]) -> Callable[[F], F]: ...
+def jit(function: Any = None, *, fastmath: Set[str] = FASTMATH) -> Any:
+    """Decorate a function that other compiled functions call; it becomes part of their code.
 
-    Numba itself also compiles a part of it anew in each process, for 30 ms and 30 MB; but code that
-    is loaded brings that part with it, and before any is compiled Numba will do so still.
-    """
-    for name, address in _nrt_python.c_helpers.items():
-        llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-
-
-class _Locator(_CacheLocator):
-    """Puts compiled code in CACHE_FOLDER; the folder's name already stands for the sources."""
-
-    def __init__(self, function: Callable) -> None:
-        self._name = f"{function.__module__}-{function.__code__.co_firstlineno}"
-
-    def get_cache_path(self) -> str:
-        return CACHE_FOLDER
-
-    def get_source_stamp(self) -> str:
-        return "charrnn"
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-    @classmethod
-    def from_function(cls, function: Callable, file: str) -> _Locator:
-        return cls(function)
-
-
-class _Implementation(CompileResultCacheImpl):
-    _locator_classes = [_Locator]
-
-
-class _SafeCache(Cache):
-    """Numba's cache, but safe with several processes at once and with any fault of the disk."""
-
-    _impl_class = _Implementation
-
-    def load_overload(self, sig, target_context):
-        code = None
-        try:
-            # (Cache.load_overload would import, for a third of a second, what compiling needs.)
-            _announce_runtime()
-            code = self._load_overload(sig, target_context)
-        except Exception:
-            # A file cut short by a crash must cost a compilation, not the run, and only one.
-            with contextlib.suppress(OSError), _alone():
-                self.flush()
-        if code is None:
-            _announce()
-        return code
-
-    def save_overload(self, sig, data) -> None:
-        code = data.library.get_llvm_str()
-        data.reload_init.extend(provide for name, provide in SYMBOL_LOADERS.items() if name in code)
-        with contextlib.suppress(OSError), _alone():
-            super().save_overload(sig, data)
-
-
-class _NoCache(NullCache):
-    def load_overload(self, sig, target_context):
-        _announce()
-
-
-@contextlib.contextmanager
-def _alone():
-    """One process at a time: Numba reads, numbers and writes its index in steps."""
-    try:
-        import fcntl
-    except ImportError:  # no such lock on this system; the index is at least replaced whole
-        yield
-        return
-    with open(os.path.join(CACHE_FOLDER, "lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def jit(function: Callable | None = None, *, fastmath: frozenset[str] | set[str] = FASTMATH):
-    """Compile at the first call: no signatures, which would compile at import.
-
-    For functions that other compiled functions call; their code is part of each caller's. They run
-    without the GIL, and must be at module level and close over nothing: a captured function or
-    intrinsic changes the caller's key in the cache in every process.
+    It is compiled at its first call. It runs without the GIL. It must be defined at module level
+    and close over nothing: a captured function or intrinsic would give its callers another cache
+    key in every process.
     """
     if function is None:
-        return lambda f: jit(f, fastmath=fastmath)
-    return numba.njit(
-        nogil=True, error_model="numpy", fastmath=set(fastmath), no_cfunc_wrapper=True
-    )(function)
+        return functools.partial(jit, fastmath=fastmath)
+    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
+    return numba.njit(**options, **JIT_OPTIONS)(function)
 
 
-def kernel(function: Callable) -> Callable:
-    """`jit` for the functions that Python calls: their machine code is kept for later processes."""
-    dispatcher = jit(function)
-    dispatcher._cache = _SafeCache(function) if CACHE_FOLDER else _NoCache()
-    return dispatcher
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function that Python calls: `jit`, with its machine code cached on disk."""
+    if CACHE_FOLDER:
+        cache = FolderCache(function, CACHE_FOLDER, SYMBOL_LOADERS, _log_compilation)
+        return set_cache(jit(function), cache)
+    return set_cache(jit(function), NoCache(_log_compilation))
 
 
 def usable_cores() -> int:
@@ -204,58 +140,66 @@ def usable_cores() -> int:
 
 
 class ThreadTeam:
-    """A fixed number of threads that do the parts of a task, each knowing its place.
+    """A fixed number of threads that share out a task.
 
-    There are MAX_THREADS at most, and no more than the system lets start: with fewer the results
-    are the same.
+    It has `size` threads, the caller's included: MAX_THREADS at most, and fewer if the system
+    refuses to start more. Results do not depend on the number.
 
-    Compiled functions run without the GIL, so the parts run side by side. A task starts and ends
-    within some 20 µs, half of what concurrent.futures takes; a step of training has four.
+    Compiled functions release the GIL, so the threads run in parallel. Starting and ending a task
+    takes some 20 µs, half of what concurrent.futures takes; a training step has four tasks.
     """
 
     def __init__(self, size: int) -> None:
-        self._done: SimpleQueue = SimpleQueue()
-        self._tasks: list[SimpleQueue] = []
+        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._queues: list[SimpleQueue[tuple[Task, int] | None]] = []
         with contextlib.suppress(RuntimeError):  # "can't start new thread"
             for i in range(1, min(size, MAX_THREADS)):
-                tasks: SimpleQueue = SimpleQueue()
-                Thread(target=_work, args=(i, tasks, self._done), daemon=True).start()
-                weakref.finalize(self, tasks.put, None)
-                self._tasks.append(tasks)
-        self.size = 1 + len(self._tasks)
+                queue: SimpleQueue[tuple[Task, int] | None] = SimpleQueue()
+                Thread(target=_work, args=(i, queue, self._done), daemon=True).start()
+                weakref.finalize(self, queue.put, None)
+                self._queues.append(queue)
+        self.size = 1 + len(self._queues)
 
-    def run(self, part: Callable[[int, int], object], size: int | None = None) -> None:
-        """Call part(0, n) to part(n - 1, n), n = size or the team's; return when all are done."""
+    def run(self, task: Task, size: int | None = None) -> None:
+        """Call task(0, n) to task(n - 1, n) in parallel and wait for all of them.
+
+        n is `size`, but at most the team's size, which is the default. An exception of a task is
+        raised here.
+        """
         size = min(size or self.size, self.size)
-        others = self._tasks[: size - 1]
-        for tasks in others:
-            tasks.put((part, size))
+        queues = self._queues[: size - 1]
+        for queue in queues:
+            queue.put((task, size))
         try:
-            part(0, size)
+            task(0, size)
         finally:
-            errors = [self._done.get() for _ in others]
+            errors = [self._done.get() for _ in queues]
         for error in filter(None, errors):
             raise error
 
 
-def _work(i: int, tasks: SimpleQueue, done: SimpleQueue) -> None:
+def _work(
+    i: int,
+    queue: SimpleQueue[tuple[Task, int] | None],
+    done: SimpleQueue[BaseException | None],
+) -> None:
     """Do the i-th part of every task until None comes."""
-    while (task := tasks.get()) is not None:
-        part, size = task
+    while (item := queue.get()) is not None:
+        task, size = item
         try:
-            part(i, size)
-        except BaseException as error:  # for the thread that waits, which raises it
+            task(i, size)
+        except BaseException as error:  # for the waiting thread, which raises it
             done.put(error)
         else:
             done.put(None)
-        del task, part  # nothing of the task may be kept alive while waiting for the next
+        del item, task  # or the task's arrays would stay alive while this thread waits
 
 
 def threads_for(size: int) -> int:
-    """How many threads one pass over so many values is worth: starting them takes some 20 µs."""
+    """How many threads pay for one pass over `size` values: starting them takes some 20 µs."""
     return 1 + size // 2**17
 
 
 def chunk_bounds(count: int, i: int, size: int) -> tuple[int, int]:
-    """The i-th of `size` even contiguous shares of range(count), as (first, last)."""
+    """The i-th of `size` even contiguous chunks of range(count), as (first, last)."""
     return count * i // size, count * (i + 1) // size

@@ -1,54 +1,55 @@
-"""A character language model: weights in one flat array, and the stack of layers that runs on them.
+"""The weights of a character language model, in the layouts that the kernels use.
 
 Sizes in comments: T steps, N or B rows, D inputs, H hidden units, V characters, L layers, G gates,
 S states. Widths in the kernels' arrays are padded to whole panels of 16; `state_dict` and all that
-the public methods take and give are not.
+public methods take and return are not padded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..config import ModelConfig
+from ..config import ModelConfig, TensorRole
+from .arrays import Array, zeros
 from .cells import CELLS
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels.dropout import drop_, fold_in
-from .kernels.matmul import (
-    NR,
-    pack,
-    pack_transposed,
-    padded,
-    sum_biases,
-    zeros,
-)
+from .kernels.matmul import pack, pack_transposed, padded, sum_biases
+from .kernels.microkernel import NR
 from .parameters import Parameters
 
 
 class Model:
     """Weights, their packed copies for the kernels, and the threads that work on them.
 
-    `rng` draws the first weights. What a character looks up, an embedding or the one-hot input's
-    row, is standard normal: with PyTorch's ±1/√H a one-hot network spends an epoch learning to tell
-    the characters apart. Recurrent matrices are orthogonal gate by gate (Saxe et al. 2014), others
-    uniform in ±1/√H, biases the cell's. Without `rng` all are zero, to be loaded.
-
-    With the `precision` bfloat16 both sides of every product are rounded to it, in training too;
-    sums, weights and all else stay float32.
+    config: the shape.
+    rng: draws the initial weights. A table that characters look up, the embedding or the weight of
+        a one-hot input, is standard normal: with PyTorch's ±1/√H a one-hot network spends an epoch
+        learning to tell the characters apart. Recurrent matrices are orthogonal gate by gate (Saxe
+        et al. 2014), other weights uniform in ±1/√H, input biases the cell's BIAS, recurrent and
+        output biases zero. Without `rng` all weights are zero, to be loaded.
+    dtype: float32 or float64.
+    threads: the size of the thread team.
+    precision: bfloat16 rounds both sides of every matrix product to it, in training too. Sums,
+        weights and all else stay float32.
     """
 
     def __init__(
         self,
         config: ModelConfig,
         rng: np.random.Generator | None = None,
-        dtype=np.float32,
+        dtype: npt.DTypeLike = np.float32,
         threads: int = 1,
         precision: str = "float32",
     ) -> None:
-        self.config, self.dtype = config, np.dtype(dtype)
-        # Of panels: a pair of rounded values, or a float.
-        self.element = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
+        self.config = config
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        # An element of a panel is a pair of bfloat16 or one float.
+        self.panel_dtype = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
         self.team = ThreadTeam(threads)
@@ -59,42 +60,42 @@ class Model:
 
     def _initialise(self, rng: np.random.Generator) -> None:
         bound = self.config.hidden_size**-0.5
-        for name in self.parameters.shapes:
+        for name, spec in self.parameters.specs.items():
             view = self.parameters.view(name)
-            if name == self.config.lookup_table_name:
+            if spec.is_lookup_table:
                 view[...] = rng.standard_normal(view.shape)
-            elif "weight_hh" in name:
+            elif spec.role is TensorRole.RECURRENT_WEIGHT:
                 for gate in view:
                     gate[...] = np.linalg.qr(rng.standard_normal(gate.shape))[0]
-            elif "weight" in name:
-                view[...] = rng.uniform(-bound, bound, view.shape)
-            elif "bias_ih" in name:
+            elif spec.role is TensorRole.INPUT_BIAS:
                 view[...] = np.array(self.cell.BIAS)[:, None]
+            elif spec.role not in (TensorRole.RECURRENT_BIAS, TensorRole.OUTPUT_BIAS):
+                view[...] = rng.uniform(-bound, bound, view.shape)
 
     def _allocate_packed(self) -> None:
-        """Room for the weights as panels and for the sums of biases."""
+        """Allocate the weights as panels and the sums of biases."""
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
         self.w_ih = [self._panels(gates, d, h) for d in inputs]
         self.w_hh = [self._panels(gates, h, h) for _ in inputs]
         self.w_out = self._panels(1, h, self.config.vocab_size)
         self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
-        self.extra = [zeros((len(self.cell.EXTRA), h), self.dtype) for _ in inputs]
+        self.peepholes = [zeros((len(self.cell.VECTOR_WEIGHTS), h), self.dtype) for _ in inputs]
         self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
-        self._can_learn = False
+        self.has_backward = False
 
     @property
     def _input_sizes(self) -> list[int]:
-        """What each layer is given and multiplies: 0 where it looks up one-hot rows instead."""
+        """The width of each layer's input to a product; 0 where it looks up one-hot rows."""
         c = self.config
         return [c.embedding_size] + [c.hidden_size] * (c.num_layers - 1)
 
-    def _panels(self, gates: int, inputs: int, outputs: int) -> np.ndarray:
-        depth = padded(inputs) // (1 if self.element == self.dtype else 2)
-        return zeros((gates, padded(outputs) // NR, depth, NR), self.element)
+    def _panels(self, gates: int, inputs: int, outputs: int) -> Array:
+        depth = padded(inputs) // (1 if self.panel_dtype == self.dtype else 2)
+        return zeros((gates, padded(outputs) // NR, depth, NR), self.panel_dtype)
 
     def prepare_backward(self) -> None:
-        """Have the weights as transposed panels, too, now and after each `pack`: for backward."""
-        if self._can_learn:
+        """Have the transposed weights packed, too, which backward needs: now and by each `pack`."""
+        if self.has_backward:
             return
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
         self.w_ih_t = [self._panels(gates, h, d) for d in inputs]
@@ -103,56 +104,61 @@ class Model:
         self._packings += self._list_packings(
             pack_transposed, self.w_hh_t, self.w_ih_t, self.w_out_t
         )
-        self._can_learn = True
+        self.has_backward = True
         self.pack()
 
-    def _list_packings(self, kernel: Callable, w_hh, w_ih, w_out) -> list[tuple]:
+    def _list_packings(
+        self, kernel: Callable[..., None], w_hh: list[Array], w_ih: list[Array], w_out: Array
+    ) -> list[tuple[Callable[..., None], Array, int, Array]]:
         """(kernel, weights, gate, panels) for every matrix that is multiplied."""
-        stored, packings = self.parameters.stored, []
+        weights, packings = self.parameters.padded, []
         for k in range(self.config.num_layers):
             for g in range(self.cell.GATES):
-                packings.append((kernel, stored[f"rnn.weight_hh_l{k}"], g, w_hh[k][g]))
+                packings.append((kernel, weights[f"rnn.weight_hh_l{k}"], g, w_hh[k][g]))
                 if k or self.config.embedding_size:
-                    packings.append((kernel, stored[f"rnn.weight_ih_l{k}"], g, w_ih[k][g]))
-        return [*packings, (kernel, stored["output.weight"], 0, w_out[0])]
+                    packings.append((kernel, weights[f"rnn.weight_ih_l{k}"], g, w_ih[k][g]))
+        return [*packings, (kernel, weights["output.weight"], 0, w_out[0])]
 
     def pack(self) -> None:
         """Bring the packed copies up to date with the weights."""
 
-        def part(i: int, size: int) -> None:
+        def task(i: int, size: int) -> None:
             for kernel, w, gate, panels in self._packings[i::size]:
                 kernel(w, gate, panels)
 
-        self.team.run(part, threads_for(self.parameters.flat.size))
-        stored = self.parameters.stored
+        self.team.run(task, threads_for(self.parameters.flat.size))
+        weights = self.parameters.padded
         for k in range(self.config.num_layers):
-            b_ih, b_hh = stored[f"rnn.bias_ih_l{k}"], stored[f"rnn.bias_hh_l{k}"]
+            b_ih, b_hh = weights[f"rnn.bias_ih_l{k}"], weights[f"rnn.bias_hh_l{k}"]
             planes = self.cell.INPUT_PLANES, self.cell.HIDDEN_PLANES
             sum_biases(b_ih, b_hh, *planes, self.bias[k])
-            for j, name in enumerate(self.cell.EXTRA):
-                self.extra[k][j] = stored[f"rnn.{name}_l{k}"][0]
+            for j, name in enumerate(self.cell.VECTOR_WEIGHTS):
+                self.peepholes[k][j] = weights[f"rnn.{name}_l{k}"][0]
 
     def drop_recurrent(self, parameters: Parameters, seed: int, rate: float) -> None:
-        """Of `parameters`, weights or gradients, drop some between one step and the next."""
-        arrays = [a for name, a in parameters.stored.items() if "weight_hh" in name]
+        """Apply dropout to the recurrent weights, or to their gradients, in `parameters`."""
+        arrays = parameters.with_role(TensorRole.RECURRENT_WEIGHT)
 
-        def part(i: int, size: int) -> None:
+        def task(i: int, size: int) -> None:
             for k, array in enumerate(arrays, self.config.num_layers):
                 inputs, gates, _ = array.shape
                 drop_(array, fold_in(seed, k), rate, inputs, *chunk_bounds(gates, i, size))
 
-        self.team.run(part, threads_for(parameters.flat.size))
+        self.team.run(task, threads_for(parameters.flat.size))
 
-    def state_dict(self, into: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
-        """Copies of the weights in PyTorch's names and shapes; `into` see Parameters."""
+    def state_dict(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
+        """Copies of the weights in PyTorch's names and shapes.
+
+        into: the result of an earlier call, which is overwritten and returned.
+        """
         return self.parameters.state_dict(into)
 
-    def load_state_dict(self, tensors: dict[str, np.ndarray]) -> None:
-        """Take over weights of PyTorch's names and shapes. CharRNNError if any does not fit."""
+    def load_state_dict(self, tensors: dict[str, Array]) -> None:
+        """Load weights of PyTorch's names and shapes. Raises CharRNNError if any does not fit."""
         self.parameters.load_state_dict(tensors)
         self.pack()
 
-    def zero_state(self, rows: int) -> np.ndarray:
-        """(L, S, N, H), where every text starts."""
+    def zero_state(self, rows: int) -> npt.NDArray[Any]:
+        """The state (L, S, N, H) before the first character of a text."""
         c = self.config
         return np.zeros((c.num_layers, self.cell.STATES, rows, c.hidden_size), self.dtype)

@@ -187,7 +187,7 @@ def _characters_a_second(train_ids, config, options, threads) -> float:
     times = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        learner.compute(x, y, 0 if learner.drops else None)
+        learner.compute(x, y, 0 if learner.needs_dropout_seed else None)
         learner.update(0.0)
         times.append(time.perf_counter() - start)
     return x.size / float(np.quantile(times[1:], 0.25))  # a busy moment must not decide

@@ -98,7 +98,7 @@ class TrainingRun:
         if len(ids) < 2:
             return None
         rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
-        return Validator(self.model, ids, rows, most, self.learner.stack)
+        return Validator(self.model, ids, rows, most, self.learner.workspace)
 
     def _all_steps(self) -> int:
         """Updates of the whole run, as far as is known now."""
@@ -222,9 +222,9 @@ class TrainingRun:
         at = self.progress
         k = (at.step + at.shift) % self.streams.num_chunks
         if k == 0:
-            self.learner.forget()
+            self.learner.reset_state()
         x, y = self.streams.chunk(k)
-        seed = int(self.rng.integers(2**32)) if self.learner.drops else None
+        seed = int(self.rng.integers(2**32)) if self.learner.needs_dropout_seed else None
         loss, gradient_norm = self.learner.compute(x, y, seed)
         self._check(loss, gradient_norm)
         learning_rate = self._learning_rate(at.step // self.streams.num_chunks)
@@ -264,7 +264,7 @@ class TrainingRun:
             raise error
         at.recoveries += 1
         at.restarted = at.step
-        self.learner.start_afresh(_flat(self._last_good(), self.config))
+        self.learner.reset(_flat(self._last_good(), self.config))
         since = "the best weights so far" if self._has_best else "the first weights"
         self._notices.append(f"{error.how}: it goes on from {since} with half the learning rate.")
 
@@ -334,7 +334,7 @@ class TrainingRun:
         shift = -at.total_steps % chunks
         if at.total_steps - at.step <= chunks and shift != at.shift:
             at.shift = shift
-            self.learner.forget()
+            self.learner.reset_state()
 
     def _seconds(self) -> float:
         """Of training, all processes together."""

@@ -21,8 +21,9 @@ import processes
 from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, TrainOptions
 from charrnn.generation.sampler import generate
+from charrnn.network.arrays import zeros
 from charrnn.network.jit import BFLOAT16, usable_cores
-from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.kernels.matmul import pack, product
 from charrnn.network.model import Model
 from charrnn.text.vocabulary import CharVocabulary
 from charrnn.training.trainer import Trainer

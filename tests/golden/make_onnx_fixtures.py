@@ -1,12 +1,13 @@
-"""Write onnx.safetensors: the two cells PyTorch lacks, as the ONNX operators compute them.
+"""Write onnx.safetensors: the results of the ONNX operators for the two cells PyTorch lacks.
 
-Run by hand where onnx is installed, and look at the difference before committing it:
+Run it by hand where onnx is installed, and check the difference before committing it:
 
     python tests/golden/make_onnx_fixtures.py
 
-ONNX's LSTM takes peepholes (lstm-peephole), its GRU takes linear_before_reset=0 (gru-original).
-Its reference evaluator runs them in float64: `<cell>/weight/<name>` of one layer in charrnn's names
-and gate order, `/x` (T, N) ids, `/state` (1, S, N, H) -> `/outputs` (T, N, H), `/end_state`.
+ONNX's LSTM accepts peepholes (lstm-peephole), its GRU linear_before_reset=0 (gru-original). Its
+reference evaluator runs them in float64. For each cell the file holds the inputs
+`<cell>/weight/<name>` of one layer in charrnn's names and gate order, `/x` (T, N) ids and
+`/state` (1, S, N, H), and the results `/outputs` (T, N, H) and `/end_state`.
 """
 
 from pathlib import Path
@@ -18,17 +19,17 @@ from onnx.reference import ReferenceEvaluator
 from safetensors.numpy import save_file
 
 T, N, V, H = 6, 3, 7, 5
-# Where each gate of ONNX's order stands in ours: iofc in i f g o; zrh in r z n.
+# The index in our gate order of each gate in ONNX's: iofc in i f g o; zrh in r z n.
 LSTM_ORDER, GRU_ORDER = (0, 3, 1, 2), (1, 0, 2)
 
 
 def reorder(a, order):
-    """The blocks of H rows of `a` in ONNX's order, with its leading axis for the direction."""
+    """The blocks of H rows of `a` in ONNX's gate order, with ONNX's leading axis for direction."""
     return np.concatenate([a[gate * H : (gate + 1) * H] for gate in order])[None]
 
 
 def run(operator, inputs, outputs, **attributes):
-    """The operator's outputs for {name: array or None}, by the reference evaluator."""
+    """Evaluate the operator on inputs {name: array or None}; returns its outputs."""
     given = {name: a for name, a in inputs.items() if a is not None}
     names = [name if name in given else "" for name in inputs]
     node = helper.make_node(operator, names, outputs, hidden_size=H, **attributes)
@@ -49,7 +50,7 @@ def random_layer(rng, gates, states):
 
 
 def operands(weights, x, state, order):
-    """The inputs that LSTM and GRU share, in the operators' order."""
+    """The inputs that LSTM and GRU have in common, in the operators' order."""
     biases = [reorder(weights[name], order) for name in ("bias_ih", "bias_hh")]
     return {
         "X": np.eye(V)[x],
@@ -79,7 +80,7 @@ def gru_original_case(rng):
 
 
 def case(weights, x, state, outputs, end_state):
-    """{key: array}; outputs lose ONNX's axis for the direction."""
+    """{key: array} of a cell; removes ONNX's axis for direction from the outputs."""
     result = {f"weight/rnn.{name}_l0": a for name, a in weights.items()}
     return result | {"x": x, "state": state, "outputs": outputs[:, 0], "end_state": end_state}
 

@@ -1,14 +1,14 @@
-"""Write pytorch.safetensors: what PyTorch makes of fixed weights, inputs and gradients.
+"""Write pytorch.safetensors: PyTorch's results for fixed weights, inputs and gradients.
 
-Run by hand where torch is installed, and look at the difference before committing it:
+Run it by hand where torch is installed, and check the difference before committing it:
 
     python tests/golden/make_pytorch_fixtures.py
 
 For each of nn.RNN, nn.LSTM, nn.GRU with one and two layers, one-hot and embedding input:
 `<cell>-<layers>-<input>/x`, `/y` (T, N), `/state` (L, S, N, H), `/weight/<name>` in float32;
 `/float32/...` and `/float64/...` hold `logits`, `loss`, `end_state`, `gradient/<name>` and
-`gradient/state`, computed in that precision. `optim/start`, `/gradients`, `/rates` go into
-every optimizer; `optim/<case>` (steps, size) are the parameters after each of its steps.
+`gradient/state`, computed in that precision. `optim/start`, `/gradients`, `/rates` are the inputs
+of every optimizer; `optim/<case>` (steps, size) are the parameters after each step.
 """
 
 from pathlib import Path
@@ -79,7 +79,7 @@ def forward_and_backward(model, x, y, state):
 
 
 def optimizer_cases(rng):
-    """{key: array}: several steps of every optimizer from the same start, with the same rates."""
+    """{key: array}: several steps of every optimizer from the same parameters and rates."""
     start, gradients = rng.standard_normal(19), rng.standard_normal((7, 19))
     rates = np.array([0.1, 0.1, 0.05, 0.05, 0.02, 0.01, 0.0])
     cases = {"start": start, "gradients": gradients, "rates": rates}

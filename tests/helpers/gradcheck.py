@@ -1,17 +1,17 @@
-"""Numerical gradients, and how far an analytic gradient is from one.
+"""Numerical gradients, and the error of an analytic gradient.
 
-`arrays` is always a dict {name: float64 array} of all that is differentiated: the parameters and,
-under the name of the caller's choice, the start state; `f(arrays)` gives the loss.
+`arrays` is always a dict {name: float64 array} of the variables: the parameters and the initial
+state. `f(arrays)` is the loss.
 """
 
 import numpy as np
 
 
 def complex_step(f, arrays):
-    """d f / d every element, {name: array}, exact to rounding: Im f(a + i e) / e.
+    """The gradient {name: array} of f, exact to rounding: Im f(a + i e) / e per element.
 
-    `f` must be analytic and take complex arrays, as `naive.loss` does. Nothing is subtracted, so
-    the step can be as small as one likes (Squire & Trapp 1998).
+    `f` must be analytic and accept complex arrays, as `naive.loss` does. Nothing is subtracted, so
+    the step can be arbitrarily small (Squire & Trapp 1998).
     """
     step = 1e-100
     gradients = {name: np.zeros(a.shape) for name, a in arrays.items()}
@@ -24,16 +24,16 @@ def complex_step(f, arrays):
 
 
 def slope(f, arrays, directions):
-    """The slope of f when every array moves along its direction, by one complex step."""
+    """The directional derivative of f along {name: direction}, by one complex step."""
     step = 1e-100
     return f({name: a + 1j * step * directions[name] for name, a in arrays.items()}).imag / step
 
 
 def differences(f, arrays, step=1e-2):
-    """d f / d every element, {name: array}, by central differences of step h, h/2 and h/4.
+    """The gradient {name: array} of f by central differences of step h, h/2 and h/4.
 
-    Extrapolated twice (Richardson), the error is of order h^6, so that a large step leaves
-    rounding little room: about 1e-14 absolute for a loss near 1. `f` gets real arrays only.
+    They are extrapolated twice (Richardson), so the error is of order h^6. The step can then be
+    large, so that rounding contributes only about 1e-14 for a loss near 1. `f` gets real arrays.
     """
     gradients = {name: np.zeros(a.shape) for name, a in arrays.items()}
     for name, a in arrays.items():
@@ -54,9 +54,9 @@ def central_difference(f, arrays, name, index, step):
 
 
 def relative_error(a, b, floor=1e-8):
-    """The worst |a - b| / (|a| + |b|) of any element; sums below `floor` count as `floor`.
+    """The largest |a - b| / (|a| + |b|) of any element; the sum is at least `floor`.
 
-    A shape or a NaN that does not belong there gives infinity, never a small number.
+    If shapes differ or an element is not finite, the result is infinite.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -65,7 +65,10 @@ def relative_error(a, b, floor=1e-8):
 
 
 def scaled_error(a, b):
-    """max |a - b| / max |b|: the error of a whole tensor against its reference b."""
+    """max |a - b| / max |b|: the error of a whole tensor relative to its reference b.
+
+    If shapes differ or an element is not finite, the result is infinite.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return np.inf

@@ -1,9 +1,9 @@
-"""The judge: everything charrnn computes, once more, in float64 and in plain loops.
+"""The reference implementation of all that charrnn computes, in float64 and plain loops.
 
-Written from the published equations and sharing nothing with the package. Slow on purpose: where
-a line here could be faster or could read like the equation, it reads like the equation.
+It is written from the published equations and shares no code with the package. It is slow: where a
+line could be fast or read like the equation, it reads like the equation.
 
-Every function of parameters also takes complex numbers, so that `gradcheck` can differentiate it
+Every function of parameters also accepts complex numbers, so that `gradcheck` can differentiate it
 by the complex step. Shapes: T time steps, N rows, V characters, E embedding, H hidden units,
 L layers, S state vectors of a cell (2 for the LSTMs: h and c).
 """
@@ -123,7 +123,7 @@ def layer_weights(params, k):
 
 
 def input_vector(params, config, i):
-    """What the first layer sees of character i: its row of the embedding, or a one-hot vector."""
+    """The first layer's input for character i: its row of the embedding, or a one-hot vector."""
     return params["embedding.weight"][i] if config.embedding_size else np.eye(config.vocab_size)[i]
 
 
@@ -178,7 +178,7 @@ def rounded(a):
 
 
 def rounded_product(a, b):
-    """a (M, K) @ b (K, N) of their values rounded to bfloat16, summed in float64."""
+    """a (M, K) @ b (K, N) with both rounded to bfloat16, summed in float64."""
     a, b = rounded(a), rounded(b)
     result = np.zeros((a.shape[0], b.shape[1]))
     for m in range(a.shape[0]):
@@ -188,7 +188,7 @@ def rounded_product(a, b):
     return result
 
 
-# --- optimizers: (start, gradient of each step, learning rate of each step) -> each p in turn ---
+# --- optimizers: (initial p, gradient of each step, learning rate of each step) -> p after each ---
 
 
 def adam(p, gradients, rates, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=0.0):
@@ -204,7 +204,7 @@ def adam(p, gradients, rates, beta1=0.9, beta2=0.99, epsilon=1e-8, weight_decay=
 
 
 def cautious_adam(p, gradients, rates, beta1=0.7, beta2=0.99, epsilon=1e-8, weight_decay=0.0):
-    """Liang et al. 2024, algorithm 2, the share counted in blocks and where there is a gradient."""
+    """Liang et al. 2024, algorithm 2; the fraction is of elements with a gradient, per block."""
     m = v = np.zeros_like(p)
     for t, (g, rate) in enumerate(zip(gradients, rates, strict=True), 1):
         m = beta1 * m + (1 - beta1) * g
@@ -237,7 +237,7 @@ def adagrad(p, gradients, rates, epsilon=1e-10):
 
 
 def sgd(p, gradients, rates, momentum=0.9):
-    """Heavy ball in PyTorch's form: the rate multiplies the whole velocity."""
+    """Heavy-ball momentum in PyTorch's form: the rate multiplies the whole velocity."""
     velocity = np.zeros_like(p)
     for g, rate in zip(gradients, rates, strict=True):
         velocity = momentum * velocity + g
@@ -264,7 +264,7 @@ def clip_norm(g, limit):
     return (g * (limit / norm) if norm > limit else g), norm
 
 
-# --- schedules: what the learning rate is multiplied by at `step` of `total` (from 0) ---
+# --- schedules: the factor of the learning rate at `step` (from 0) of `total` ---
 
 
 def constant(step, total):
@@ -280,9 +280,9 @@ def linear(step, total):
 
 
 def exponential(epoch, decay, after):
-    """char-rnn's (Karpathy 2015): times `decay` at the end of each epoch from number `after`.
+    """char-rnn's schedule (Karpathy 2015): times `decay` after each epoch from number `after` on.
 
-    `epoch` counts the epochs that are over.
+    epoch: the number of finished epochs.
     """
     factor = 1.0
     for finished in range(1, epoch + 1):
@@ -302,9 +302,10 @@ def softmax(logits):
 def sample(
     logits, rng, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, allowed=None, recent=(), penalty=1
 ):
-    """One id. Equally likely characters count as ordered by id, the lowest first.
+    """Sample one id. Of equally likely ids the lowest ranks first.
 
-    `allowed`: ids, None for all; `recent`: ids whose log-probability is multiplied by `penalty`.
+    allowed: the ids that may be sampled; None for all.
+    recent: ids whose log-probability is multiplied by `penalty`.
     """
     scores = np.array(logits, np.float64)
     if allowed is not None:
@@ -334,9 +335,9 @@ def sample(
 
 
 def text(params, config, prime, rng, length, window=0, **how):
-    """`length` ids after `prime` (at least one), drawn one by one; `how` as for `sample`.
+    """Sample `length` ids after `prime` (at least one id), with the options of `sample`.
 
-    `recent` are the last `window` ids, the prime's among them.
+    window: how many last ids, those of the prime included, are `recent`.
     """
     state = np.zeros((config.num_layers, STATES[config.cell], 1, config.hidden_size))
     logits, state = forward(params, config, np.array(prime)[:, None], state)
@@ -349,7 +350,10 @@ def text(params, config, prime, rng, length, window=0, **how):
 
 
 def chunks(ids, batch_size, seq_length):
-    """All (x, y) of an epoch, lists [t][b]: batch_size contiguous streams, y one id ahead of x."""
+    """All chunks (x, y) of an epoch, lists [t][b], of batch_size contiguous streams.
+
+    y is one id ahead of x.
+    """
     length = (len(ids) - 1) // batch_size
     streams = [ids[b * length : b * length + length + 1] for b in range(batch_size)]
     result = []

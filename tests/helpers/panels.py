@@ -1,19 +1,21 @@
-"""Random arrays and weights in the layout of the kernels, for their tests."""
+"""Random arrays and packed weights in the layout of the kernels."""
 
 import numpy as np
 
-from charrnn.network.kernels.matmul import NR, pack, pack_transposed, padded, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, pack_transposed, padded
+from charrnn.network.kernels.microkernel import NR
 
 
 def random(rng, shape, dtype=np.float32):
-    """A random array whose last axis is padded with zeros."""
+    """A standard normal array whose last axis is padded with zeros."""
     array = zeros((*shape[:-1], padded(shape[-1])), dtype)
     array[..., : shape[-1]] = rng.standard_normal(shape)
     return array
 
 
 def packed(w, gate=0, transposed=False, pairs=False):
-    """The panels of w[:, gate], w (K, G, N): of its numbers, or of bfloat16 in pairs."""
+    """The panels of w[:, gate], w (K, G, N), or of its transpose; of floats or bfloat16 pairs."""
     k, n = (padded(w.shape[0]), w.shape[2]) if not transposed else (w.shape[2], padded(w.shape[0]))
     depth, dtype = (k // 2, np.uint32) if pairs else (k, w.dtype)
     panels = zeros((n // NR, depth, NR), dtype)

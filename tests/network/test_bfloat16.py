@@ -1,6 +1,6 @@
-"""Products of bfloat16: rounding, every product against plain loops, and a run that uses them.
+"""bfloat16: rounding, agreement of every product with the reference, training runs.
 
-Where the processor lacks the instruction, this is its portable version.
+On a processor without the instruction, these are tests of its portable version.
 """
 
 import os
@@ -20,12 +20,12 @@ from charrnn.api import read_model, start
 from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
 from charrnn.network import jit
+from charrnn.network.arrays import zeros
 from charrnn.network.cells import CELLS
 from charrnn.network.jit import kernel
-from charrnn.network.kernels import bfloat16 as pairs
+from charrnn.network.kernels import bfloat16
 from charrnn.network.kernels.bfloat16 import operand
 from charrnn.network.kernels.matmul import (
-    NR,
     input_product,
     output_product,
     pack,
@@ -33,8 +33,8 @@ from charrnn.network.kernels.matmul import (
     product,
     weight_gradient,
     workspace_size,
-    zeros,
 )
+from charrnn.network.kernels.microkernel import NR
 from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
 from charrnn.training.state import read_state
@@ -43,13 +43,13 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 @pytest.fixture
-def anywhere(monkeypatch):
-    """Training in bfloat16 is refused on no processor."""
+def bfloat16_allowed(monkeypatch):
+    """Training in bfloat16 is allowed on every processor."""
     monkeypatch.setattr(jit, "BFLOAT16", True)
 
 
 def close(found, expected):
-    """The same but for the float32 rounding of sums."""
+    """Whether the two differ at most by the float32 rounding of sums."""
     return np.abs(found - expected).max(initial=0) <= 1e-5 * np.abs(expected).max(initial=1)
 
 
@@ -80,7 +80,7 @@ def by_panels(x):
 
 
 @pytest.mark.parametrize("rounds", [by_rows, by_panels])
-def test_what_is_a_bfloat16_stays_it(rounds):
+def test_bfloat16_values_are_unchanged_by_rounding(rounds):
     every = as_floats(np.arange(2**16))
     found, nan = rounds(every), np.isnan(every)
     np.testing.assert_array_equal(found[~nan].view(np.uint32), every[~nan].view(np.uint32))
@@ -89,7 +89,7 @@ def test_what_is_a_bfloat16_stays_it(rounds):
 
 @pytest.mark.parametrize("rounds", [by_rows, by_panels])
 @pytest.mark.parametrize("below", [0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
-def test_what_lies_between_goes_to_the_nearest_ties_to_even(rounds, below):
+def test_values_between_are_rounded_to_nearest_ties_to_even(rounds, below):
     between = ((np.arange(2**16, dtype=np.uint32) << 16) + np.uint32(below)).view(np.float32)
     found, nan = rounds(between), np.isnan(between)
     np.testing.assert_array_equal(found[~nan], naive.rounded(between[~nan]))
@@ -110,7 +110,7 @@ def test_product_adds_to_its_target(rows, depth, columns):
     assert close(c, expected)
 
 
-def test_the_loops_agree():
+def test_product_equals_plain_loops():
     rng = np.random.default_rng(0)
     a, w, c = random(rng, (3, 20)), random(rng, (20, 1, 16)), zeros((3, 16), np.float32)
     product(a, packed(w, pairs=True), c)
@@ -149,11 +149,11 @@ def test_weight_gradient(steps, batch, parts):
     x, dz = random(rng, (steps, batch, inputs)), random(rng, (steps, 4, batch, hidden))
     dw = np.full((inputs, 3, padded(hidden)), 7, np.float32)
     db, panels = np.full(dw.shape[1:], 7, np.float32), 2 * padded(hidden) // NR
-    room = zeros((workspace_size(x.shape[2]),), np.uint32)
-    room[:] = 0x7FC00000  # what was left there must not matter, least of all NaN
+    workspace = zeros((workspace_size(x.shape[2]),), np.uint32)
+    workspace[:] = 0x7FC00000  # earlier contents must not matter, NaN least of all
     for i in range(parts):
-        chunk_bounds = panels * i // parts, panels * (i + 1) // parts
-        weight_gradient(x, dz, planes, 1, dw, db, steps, *chunk_bounds, room)
+        bounds = panels * i // parts, panels * (i + 1) // parts
+        weight_gradient(x, dz, planes, 1, dw, db, steps, *bounds, workspace)
     x, dz = naive.rounded(x[..., :inputs]), naive.rounded(dz[:, planes])
     for g in range(2):
         assert close(dw[:, 1 + g], np.einsum("tbd,tbh->dh", x, dz[:, g]))
@@ -164,9 +164,9 @@ def test_weight_gradient(steps, batch, parts):
 # --- the instruction
 
 
-def test_the_code_for_a_processor_that_has_the_instruction(monkeypatch):
-    """It cannot run everywhere, but it can be compiled."""
-    monkeypatch.setattr(pairs, "BFLOAT16", True)
+def test_processors_with_the_instruction_get_code_that_uses_it(monkeypatch):
+    """The code cannot run on every processor, but it can be compiled on every one."""
+    monkeypatch.setattr(bfloat16, "BFLOAT16", True)
     if hasattr(llvm, "initialize_all_targets"):
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
@@ -178,7 +178,7 @@ def test_the_code_for_a_processor_that_has_the_instruction(monkeypatch):
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(total, [pair, pair, total]), "f")
     builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(pairs.dot(builder, None, *function.args))
+    builder.ret(bfloat16.dot(builder, None, *function.args))
     machine = target.create_target_machine(cpu="sapphirerapids")
     code = machine.emit_assembly(llvm.parse_assembly(str(module)))
     assert code.count("vdpbf16ps") == 1
@@ -190,7 +190,8 @@ import numpy as np
 from charrnn.network import jit
 
 jit.BFLOAT16 = False
-from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, product
 
 a, w, c = (np.load(f"{name}.npy") for name in "awc")
 b = zeros((3, 150, 16), np.uint32)
@@ -201,7 +202,7 @@ np.save("c", c)
 
 
 @pytest.mark.skipif(not jit.BFLOAT16, reason="the processor has no AVX-512 BF16")
-def test_the_instruction_does_what_its_portable_version_does(tmp_path):
+def test_the_instruction_agrees_with_its_portable_version(tmp_path):
     rng = np.random.default_rng(0)
     a, w, c = random(rng, (7, 300)), random(rng, (300, 1, 48)), random(rng, (7, 48))
     for name, array in ("a", a[:, :300]), ("w", w), ("c", c):
@@ -226,14 +227,14 @@ def problem(cell, precision, threads=1, sizes=(6, 5, 9, 17, 6, 2)):
 
 
 class Rounded(np.ndarray):
-    """A matrix whose products are of rounded values."""
+    """A matrix that is rounded, as its right-hand side is, before a product."""
 
     def __matmul__(self, other):
         return naive.rounded(np.asarray(self)) @ naive.rounded(np.asarray(other))
 
 
 @every_cell
-def test_both_sides_of_every_product_are_rounded_and_nothing_else(cell):
+def test_only_both_sides_of_every_product_are_rounded(cell):
     model, params, x, _, state = problem(cell, "bfloat16", sizes=(3, 2, 9, 17, 6, 2))
     logits, end = forward(model, x, state)
     params = {name: a.astype(np.float64) for name, a in params.items()}
@@ -256,7 +257,7 @@ def test_both_sides_of_every_product_are_rounded_and_nothing_else(cell):
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_loss_and_gradients_are_float32_s_within_the_error_of_bfloat16(cell, embedding_size):
+def test_loss_and_gradients_are_close_to_float32(cell, embedding_size):
     sizes = (6, 5, 9, 33, embedding_size, 2)
     results = []
     for precision in "float32", "bfloat16":
@@ -269,7 +270,7 @@ def test_loss_and_gradients_are_float32_s_within_the_error_of_bfloat16(cell, emb
 
 @every_cell
 @pytest.mark.parametrize("N", [1, 5, 13])
-def test_threads_do_not_change_a_bit(cell, N):
+def test_number_of_threads_changes_no_bit(cell, N):
     results = []
     for threads in 1, 3:
         model, _, *inputs = problem(cell, "bfloat16", threads, (6, N, 9, 17, 0, 3))
@@ -282,7 +283,7 @@ def test_threads_do_not_change_a_bit(cell, N):
 # --- runs
 
 
-def test_a_run_is_refused_where_it_would_be_emulated(invoke, corpus_file, tmp_path, monkeypatch):
+def test_training_without_the_instruction_is_refused(invoke, corpus_file, tmp_path, monkeypatch):
     monkeypatch.setattr(jit, "BFLOAT16", False)
     for more in ["--steps=2"], ["--time=1s"]:
         result = invoke(
@@ -296,7 +297,7 @@ def test_a_run_is_refused_where_it_would_be_emulated(invoke, corpus_file, tmp_pa
         assert list(tmp_path.iterdir()) == []
 
 
-def test_it_is_refused_before_the_text_is_read(corpus_file, tmp_path, monkeypatch):
+def test_training_is_refused_before_the_text_is_read(corpus_file, tmp_path, monkeypatch):
     monkeypatch.setattr(jit, "BFLOAT16", False)
     read = []
     with pytest.raises(UsageError, match="no instruction"):
@@ -304,8 +305,8 @@ def test_it_is_refused_before_the_text_is_read(corpus_file, tmp_path, monkeypatc
     assert not read
 
 
-@pytest.mark.usefixtures("anywhere")
-def test_a_run_goes_on_in_its_precision(corpus_file, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("bfloat16_allowed")
+def test_resumed_run_continues_in_its_precision(corpus_file, tmp_path, monkeypatch):
     settings = {"steps": 6, "embedding_size": 5, "dropout": 0.2, "precision": "bfloat16"}
     trained(corpus_file, tmp_path / "whole", **settings)
     stopped_after(started(corpus_file, tmp_path / "m", **settings), 3)
@@ -322,8 +323,8 @@ def test_a_run_goes_on_in_its_precision(corpus_file, tmp_path, monkeypatch):
     assert read_state(tmp_path / "m.state.safetensors").options.precision == "bfloat16"
 
 
-@pytest.mark.usefixtures("anywhere")
-def test_a_run_learns_what_float32_learns_and_leaves_float32(corpus_file, tmp_path):
+@pytest.mark.usefixtures("bfloat16_allowed")
+def test_training_in_bfloat16_learns_as_float32_does_and_saves_float32(corpus_file, tmp_path):
     losses = {}
     for precision in "float32", "bfloat16":
         run = trained(

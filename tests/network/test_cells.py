@@ -1,15 +1,15 @@
-"""Every cell, as a stack of layers, against its naive twin and numerical gradients, in float64."""
+"""Every cell, as a stack of layers: agreement with the reference, numerical gradients."""
 
 import numpy as np
 import pytest
 from helpers import gradcheck, naive
 
-from charrnn.config import CELL_NAMES, ModelConfig
+from charrnn.config import CELL_NAMES, CELL_SHAPES, ModelConfig
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
 
-# T, N, V, H, E, L: all different, so that no transposition passes ...
+# T, N, V, H, E, L: all different, so that a transposed array fails, ...
 SIZES = [
     (4, 3, 7, 5, 6, 2),
     (4, 3, 7, 5, 0, 2),
@@ -31,7 +31,7 @@ every_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(ma
 
 
 def problem(cell, size, threads=2, dtype=np.float64):
-    """A model with random weights, and those weights, x, y and a start state."""
+    """A model with random weights, its weights, x, y and a start state."""
     T, N, V, H, E, L = size
     config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E)
     params, x, y, state = naive.random_problem(config, T, N)
@@ -40,13 +40,32 @@ def problem(cell, size, threads=2, dtype=np.float64):
     return model, params, x, y, state
 
 
-def test_every_registered_cell_has_a_naive_twin_and_a_name_in_the_options():
+def test_every_registered_cell_has_a_reference_and_a_name_in_the_options():
     assert set(CELLS) == set(naive.CELLS) == set(CELL_NAMES)
 
 
 @every_cell
+def test_cell_shapes_of_the_options_repeat_the_constants_of_the_cell(cell):
+    module, shape = CELLS[cell], CELL_SHAPES[cell]
+    assert shape.gates == module.GATES
+    assert shape.states == module.STATES
+    assert shape.vectors == tuple(module.VECTOR_WEIGHTS)
+
+
+@every_cell
+def test_cell_constants_have_one_value_per_gate(cell):
+    module = CELLS[cell]
+    per_gate = (module.INPUT_PLANES, module.HIDDEN_PLANES, module.OPERANDS, module.BIAS)
+    assert {len(values) for values in per_gate} == {module.GATES}
+    planes = {*module.INPUT_PLANES, *module.HIDDEN_PLANES}
+    assert planes == set(range(module.PLANES))
+    assert set(module.OPERANDS) == set(range(-1, module.SAVED))
+    assert planes.issuperset(module.SIGMOIDS.values())
+
+
+@every_cell
 @every_size
-def test_forward_equals_the_naive_twin(cell, size):
+def test_forward_equals_the_reference(cell, size):
     model, params, x, _, state = problem(cell, size)
     logits, end_state = forward(model, x, state)
     expected_logits, expected_end = naive.forward(params, model.config, x, state)
@@ -57,7 +76,7 @@ def test_forward_equals_the_naive_twin(cell, size):
 
 @every_cell
 @every_size
-def test_loss_equals_the_naive_twin(cell, size):
+def test_loss_equals_the_reference(cell, size):
     model, params, x, y, state = problem(cell, size)
     loss, _, end_state, _ = loss_and_gradients(model, x, y, state)
     expected, expected_end = naive.loss(params, model.config, x, y, state)
@@ -67,7 +86,7 @@ def test_loss_equals_the_naive_twin(cell, size):
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_gradient_of_every_element_is_the_numerical_one(cell, embedding_size):
+def test_gradient_of_every_element_equals_the_complex_step(cell, embedding_size):
     model, params, x, y, state = problem(cell, (4, 3, 7, 5, embedding_size, 2))
     _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
 
@@ -82,7 +101,7 @@ def test_gradient_of_every_element_is_the_numerical_one(cell, embedding_size):
 
 @every_cell
 @every_size
-def test_gradients_give_the_slope_along_a_random_direction(cell, size):
+def test_gradients_equal_the_slope_along_a_random_direction(cell, size):
     model, params, x, y, state = problem(cell, size)
     _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
     arrays = params | {"start state": state}
@@ -99,7 +118,7 @@ def test_gradients_give_the_slope_along_a_random_direction(cell, size):
 
 
 @every_cell
-def test_two_chunks_equal_one_of_twice_the_length(cell):
+def test_two_chunks_equal_one_chunk_of_twice_the_length(cell):
     model, _, x, _, state = problem(cell, (8, 3, 7, 17, 6, 2))
     whole, end_state = forward(model, x, state)
     first, middle_state = forward(model, x[:4], state)
@@ -110,8 +129,8 @@ def test_two_chunks_equal_one_of_twice_the_length(cell):
 
 @every_cell
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_saturated_gates_stay_exact(cell, dtype):
-    """Sums of hundreds: a gate is 0 or 1, the softmax certain, and nothing overflows."""
+def test_saturated_gates_give_the_exact_loss(cell, dtype):
+    """With pre-activations of hundreds, gates are 0 or 1, and nothing overflows."""
     model, params, x, y, state = problem(cell, (4, 3, 7, 5, 0, 1), dtype=dtype)
     params = {name: (100 * w).astype(dtype) for name, w in params.items()}
     model.load_state_dict(params)

@@ -1,5 +1,6 @@
-"""Compiled code that is kept: for many processes at once, on any disk, after any accident."""
+"""The cache of compiled code: concurrent processes, faults of the disk, damaged files."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.namespaces import NAMESPACE, can_mount
 
+import charrnn
 from charrnn.network import jit
 
 WORK = """
@@ -21,11 +23,29 @@ print(jit.CACHE_FOLDER)
 """
 
 
+DECORATORS = {"jit", "kernel", "intrinsic", "overload"}
+
+
 def double(x):
     return 2 * x
 
 
-# --- in one process, a new dispatcher taking the place of a new process
+def has_compiled_function(path):
+    """Whether a file decorates a function with one of DECORATORS, imported from elsewhere."""
+    tree = ast.parse(path.read_text("utf-8"))
+    decorators = (d for node in ast.walk(tree) for d in getattr(node, "decorator_list", []))
+    functions = (d.func if isinstance(d, ast.Call) else d for d in decorators)
+    return any(isinstance(f, ast.Name) and f.id in DECORATORS for f in functions)
+
+
+def test_cache_folder_depends_on_every_source_that_is_compiled():
+    root = Path(charrnn.__file__).parent
+    compiled = {path for path in root.rglob("*.py") if has_compiled_function(path)}
+    assert len(compiled) > 10
+    assert compiled <= set(jit.compiled_sources())
+
+
+# --- in one process, where a new dispatcher stands for a new process
 
 
 @pytest.fixture
@@ -35,17 +55,17 @@ def folder(tmp_path, monkeypatch):
 
 
 def is_compiled():
-    """Whether a first call must compile; its result is right."""
+    """Whether the first call of a new dispatcher compiles; checks its result."""
     function = jit.kernel(double)
     assert function(3) == 6
     return not function.stats.cache_hits
 
 
-def test_code_is_compiled_once(folder):
+def test_cached_code_is_not_compiled_again(folder):
     assert is_compiled()
-    kept = code_in(folder)
-    assert sorted(path.suffix for path in kept) == [".nbc", ".nbi"]
-    assert not is_compiled() and code_in(folder) == kept
+    files = code_in(folder)
+    assert sorted(path.suffix for path in files) == [".nbc", ".nbi"]
+    assert not is_compiled() and code_in(folder) == files
 
 
 def code_in(folder):
@@ -54,8 +74,8 @@ def code_in(folder):
 
 @pytest.mark.parametrize("content", [b"", b"\x80", bytes(9), None], ids=repr)
 @pytest.mark.parametrize("kind", [".nbi", ".nbc"])
-def test_a_damaged_file_costs_one_compilation(folder, kind, content):
-    """Numba does not flush what it writes: a power cut may leave it empty, or of zeros."""
+def test_damaged_cache_file_costs_one_compilation(folder, kind, content):
+    """Numba does not flush its files, so a power cut may leave them empty or full of zeros."""
     is_compiled()
     (path,) = (path for path in code_in(folder) if path.suffix == kind)
     path.unlink()
@@ -65,12 +85,12 @@ def test_a_damaged_file_costs_one_compilation(folder, kind, content):
     assert not is_compiled()
 
 
-def test_a_folder_that_vanishes(folder):
+def test_removed_cache_folder_is_tolerated(folder):
     folder.rmdir()
     assert is_compiled() and is_compiled()
 
 
-def test_a_file_that_cannot_be_written(folder, monkeypatch):
+def test_unwritable_cache_file_is_tolerated(folder, monkeypatch):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -86,15 +106,15 @@ def homeless(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_nobody_at_home(homeless, tmp_path, monkeypatch):
-    """A user whom no one knows, as in a container."""
+def test_no_cache_folder_for_a_user_without_a_home(homeless, tmp_path, monkeypatch):
+    """The user is in no password file, as in a container."""
     monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
     assert jit._cache_folder() is None
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR"])
-def test_a_cache_folder_that_is_relative_or_a_file(homeless, tmp_path, monkeypatch, name):
+def test_no_cache_folder_if_it_is_relative_or_a_file(homeless, tmp_path, monkeypatch, name):
     monkeypatch.setenv(name, "relative")
     assert jit._cache_folder() is None
     assert list(tmp_path.iterdir()) == []
@@ -105,8 +125,8 @@ def test_a_cache_folder_that_is_relative_or_a_file(homeless, tmp_path, monkeypat
     assert Path(jit._cache_folder()).is_relative_to(tmp_path / "good")
 
 
-def test_a_cache_folder_that_others_can_write(homeless, tmp_path, monkeypatch):
-    """What lies there is run: it must be nobody else's."""
+def test_no_cache_folder_if_others_can_write_it(homeless, tmp_path, monkeypatch):
+    """Code in the folder is executed, so only this user may write it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = Path(jit._cache_folder())
     for mode in 0o770, 0o702:
@@ -123,7 +143,7 @@ def test_a_cache_folder_that_others_can_write(homeless, tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start WORK, or another command, with a home of its own."""
+    """Start WORK, or another command, with a cache folder of its own."""
     processes = []
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
@@ -142,7 +162,7 @@ def start(tmp_path):
 
 
 def outcome(process):
-    """(what it says on stderr, on stdout) of a process that must have succeeded."""
+    """(stderr, stdout) of a process that must have succeeded."""
     out, err = process.communicate()
     assert process.returncode == 0, err
     return err, out.strip()
@@ -152,16 +172,16 @@ def compiled(process):
     return "compiling" in outcome(process)[0]
 
 
-def test_two_processes_at_once(start, tmp_path):
+def test_two_concurrent_processes_share_the_cache(start, tmp_path):
     both = [start(), start()]
     assert {compiled(p) for p in both} >= {True}
-    kept = code_in(tmp_path)
-    assert not compiled(start()) and code_in(tmp_path) == kept
+    files = code_in(tmp_path)
+    assert not compiled(start()) and code_in(tmp_path) == files
     assert not list(tmp_path.rglob("*.tmp.*"))
 
 
-def test_what_is_loaded_needs_no_compiler(start):
-    """Numba would compile a part of its runtime first: as long as to load all, and 30 MB."""
+def test_loading_cached_code_compiles_nothing(start):
+    """Numba would compile a part of its runtime first, which takes as long as loading all code."""
     work = WORK + "from numba.core.runtime import rtsys; print(rtsys._init)"
     assert [outcome(start("-c", work))[1].split()[-1] for _ in range(2)] == ["True", "False"]
 
@@ -179,9 +199,12 @@ for make in OPTIMIZERS.values():
 """
 
 
-def test_loaded_code_gives_the_bits_of_what_was_compiled(start):
-    """A helper that is not made part of its caller is compiled twice, once alone, and the two may
-    round differently: which of them is called would depend on what else has been loaded."""
+def test_loaded_code_gives_the_same_bits_as_compiled_code(start):
+    """They may differ if a helper is not inlined: it is then compiled twice, once on its own.
+
+    The two versions may round differently, and which one is called would depend on which other
+    code has been loaded.
+    """
     first, second = (outcome(start("-c", UPDATES))[1].split() for _ in range(2))
     assert first == second and len(set(first)) > 3
 
@@ -193,7 +216,7 @@ FULL = 'mount -t tmpfs -o size=4k,nr_inodes=9 none "$1" && shift && exec "$@"'
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
 @pytest.mark.parametrize("mount", [READ_ONLY, FULL], ids=["read-only", "full"])
-def test_a_disk_that_takes_nothing(start, tmp_path, mount):
+def test_full_or_read_only_disk_is_tolerated(start, tmp_path, mount):
     (tmp_path / "cache").mkdir()
     before = [*NAMESPACE, "sh", "-c", mount, "sh", tmp_path / "cache"]
     said, folder = outcome(start(before=before))
@@ -201,8 +224,8 @@ def test_a_disk_that_takes_nothing(start, tmp_path, mount):
 
 
 @pytest.mark.slow
-def test_eight_first_runs_at_once(start, tmp_path, corpus_file):
-    """They all train, and to the same model; then eight more, with nothing to compile."""
+def test_eight_concurrent_first_runs_train_the_same_model(start, tmp_path, corpus_file):
+    """Eight more runs then find nothing to compile."""
 
     def wave(names):
         how = ["--steps", 2, "--hidden-size", 8, "--threads", 1]
@@ -210,8 +233,8 @@ def test_eight_first_runs_at_once(start, tmp_path, corpus_file):
         return [compiled(p) for p in [start(*command, tmp_path / name) for name in names]]
 
     assert any(wave("abcdefgh"))
-    kept = code_in(tmp_path)
+    files = code_in(tmp_path)
     assert wave("ijklmnop") == [False] * 8
-    assert code_in(tmp_path) == kept
+    assert code_in(tmp_path) == files
     assert len({(tmp_path / name).read_bytes() for name in "abcdefghijklmnop"}) == 1
     assert not list(tmp_path.rglob("*.tmp.*"))

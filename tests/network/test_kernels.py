@@ -1,4 +1,4 @@
-"""The kernels one by one: products of every shape against NumPy, approximations in ulp."""
+"""The kernels one by one: products compared with NumPy, approximation errors in ulp."""
 
 import math
 import os
@@ -11,12 +11,12 @@ import pytest
 from helpers.panels import packed, random
 from numba import TypingError
 
+from charrnn.network.arrays import zeros
 from charrnn.network.jit import jit
 from charrnn.network.kernels.activations import exp, sigmoid_, tanh_
-from charrnn.network.kernels.cross_entropy import cross_entropy
+from charrnn.network.kernels.cross_entropy import cross_entropy, probabilities_of
 from charrnn.network.kernels.dropout import drop, drop_
 from charrnn.network.kernels.matmul import (
-    NR,
     input_product,
     output_product,
     padded,
@@ -24,8 +24,8 @@ from charrnn.network.kernels.matmul import (
     sum_biases,
     weight_gradient,
     workspace_size,
-    zeros,
 )
+from charrnn.network.kernels.microkernel import NR
 
 ONES = np.ones((16, 1, 16), np.float32)
 DTYPES = {np.float32: 1e-5, np.float64: 1e-13}
@@ -61,7 +61,7 @@ def test_product_refuses_arrays_with_gaps():
         product(np.ones((3, 32), np.float32)[:, ::2], packed(ONES), ONES[:3, 0])
 
 
-def test_a_row_has_the_same_bits_in_any_company():
+def test_bits_of_a_row_do_not_depend_on_other_rows():
     rng = np.random.default_rng(0)
     a, w = random(rng, (40, 300), np.float32), random(rng, (300, 1, 48), np.float32)
     together = np.zeros((40, 48), np.float32)
@@ -87,7 +87,7 @@ def test_packing(dtype, gate, inputs, outputs):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_biases_of_a_plane_are_added(dtype):
+def test_biases_of_each_plane_are_summed(dtype):
     rng = np.random.default_rng(0)
     b_ih, b_hh = random(rng, (3, 20), dtype), random(rng, (3, 20), dtype)
     bias = np.full((5, b_ih.shape[1]), 7, dtype)
@@ -134,7 +134,7 @@ def test_weight_gradient(dtype, steps, batch, parts):
     dw, db = np.full((inputs, 3, padded(hidden)), 7, dtype), np.full((3, padded(hidden)), 7, dtype)
     panels = 2 * padded(hidden) // NR
     for i in range(parts):
-        chunk_bounds = panels * i // parts, panels * (i + 1) // parts
+        bounds = panels * i // parts, panels * (i + 1) // parts
         weight_gradient(
             x,
             dz,
@@ -143,7 +143,7 @@ def test_weight_gradient(dtype, steps, batch, parts):
             dw,
             db,
             steps,
-            *chunk_bounds,
+            *bounds,
             zeros((workspace_size(x.shape[2]),), dtype),
         )
     for g, plane in enumerate(planes):
@@ -189,13 +189,13 @@ def test_exp_of_float64():
     exp_(special)
     assert special[:4].tolist() == [1, 0, 0, 0]
     assert 8e307 < special[4] < np.inf and math.isnan(special[5])
-    equal = np.full(67, -1.2345)  # in vectors and at the end alone: equals stay equals
+    equal = np.full(67, -1.2345)  # elements in vectors and the remainder must agree
     exp_(equal)
     assert len(set(equal)) == 1
 
 
 @pytest.mark.parametrize("function", [tanh_, sigmoid_, exp_])
-def test_special_values(function):
+def test_nan_stays_nan_and_other_special_values_give_finite_results(function):
     x = np.array([np.nan, np.inf, -np.inf, 0], np.float32)
     function(x)
     assert math.isnan(x[0])
@@ -203,7 +203,7 @@ def test_special_values(function):
 
 
 @pytest.mark.parametrize("function", [tanh_, sigmoid_, exp_])
-def test_a_value_has_the_same_bits_at_any_place_of_an_array(function):
+def test_bits_of_a_value_do_not_depend_on_its_position(function):
     x = np.random.default_rng(0).standard_normal(200).astype(np.float32)
     whole = x.copy()
     function(whole)
@@ -222,8 +222,23 @@ def test_cross_entropy_of_extreme_logits(dtype):
     assert math.isnan(cross_entropy(logits, 0, dtype(1)))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_probabilities_are_the_softmax_of_the_logits(dtype):
+    rng = np.random.default_rng(0)
+    logits = zeros((3, 5, padded(20)), dtype)
+    logits[..., :20] = 10 * rng.standard_normal((3, 5, 20))
+    before = logits.copy()
+    p = np.full((3, 5, 20), 7, dtype)
+    probabilities_of(logits, p, 2, 1, 4)
+    expected = np.exp(logits[:2, 1:4, :20].astype(float))
+    expected /= expected.sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(p[:2, 1:4], expected, rtol=20 * np.finfo(dtype).eps, atol=1e-30)
+    assert (p[2] == 7).all() and (p[:, [0, 4]] == 7).all()
+    np.testing.assert_array_equal(logits, before)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_dropout_keeps_the_expectation_and_the_place(rate):
+def test_dropout_preserves_the_mean_and_its_mask_depends_on_seed_and_position(rate):
     ones = np.ones((4, 100, 64), np.float32)
     out = np.zeros_like(ones)
     drop(ones, out, 12345, rate, 4, 0, 100)
@@ -247,7 +262,8 @@ import numpy as np
 from charrnn.network import jit
 
 jit.VECTOR_BYTES = int(sys.argv[1])
-from charrnn.network.kernels.matmul import pack, product, zeros
+from charrnn.network.arrays import zeros
+from charrnn.network.kernels.matmul import pack, product
 
 rng = np.random.default_rng(0)
 for rows in range(1, 14):
@@ -261,8 +277,8 @@ for rows in range(1, 14):
 
 
 @pytest.mark.parametrize("width", ["16", "64"])
-def test_the_tile_at_the_vector_widths_of_other_processors(width, tmp_path):
-    """LLVM splits or joins vectors that the processor lacks: slow, but it is the same source."""
+def test_microkernel_at_the_vector_widths_of_other_processors(width, tmp_path):
+    """LLVM splits or joins vectors that the processor lacks: slow, but from the same source."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", WIDTHS, width], check=True, env=environment)
 
@@ -272,19 +288,19 @@ import sys
 import numpy as np
 from charrnn.network.jit import CACHE_FOLDER
 from charrnn.network.kernels.cross_entropy import logits_of
-from charrnn.network.kernels.matmul import zeros
+from charrnn.network.arrays import zeros
 
 h, w = np.ones((2, 3, 32), np.float32), np.ones((1, 32, 16), np.float32)
 logits = zeros((2, 3, 16), np.float32)
 logits_of(h, w, np.ones((1, 16), np.float32), logits, 2, 0, 3)
 assert (logits == 33).all()
-assert "numba.np.linalg" not in sys.modules or len(sys.argv) > 1, "loading took a compiler along"
+assert "numba.np.linalg" not in sys.modules or len(sys.argv) > 1, "loading imported the compiler"
 print(CACHE_FOLDER)
 """
 
 
-def test_code_from_the_cache_finds_the_product_it_calls(tmp_path):
-    """Also when the product's own code is gone or cut short; loading alone imports no compiler."""
+def test_cached_code_finds_the_product_it_calls_by_name(tmp_path):
+    """Even if the product's own cached code is missing or truncated; loading needs no compiler."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "NUMBA_CACHE_DIR": ""}
 
     def run(*arguments):

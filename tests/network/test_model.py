@@ -1,11 +1,12 @@
-"""The whole model: threads, rows, precisions, broken weights, initial values, dropout."""
+"""The whole model: threads, rows, workspaces, precisions, NaN, parameters, dropout."""
 
 import numpy as np
 import pytest
 from helpers import gradcheck, naive
 
-from charrnn.config import ModelConfig
+from charrnn.config import ModelConfig, TensorRole
 from charrnn.errors import CharRNNError
+from charrnn.network.arrays import Workspace
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.network.stack import Stack, forward, loss_and_gradients
@@ -14,7 +15,7 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
 def problem(cell="lstm", size=(4, 3, 7, 5, 6, 2), dtype=np.float64, threads=1, dropout=0.0):
-    """A model with random weights, and those weights, x, y and a start state."""
+    """A model with random weights, its weights, x, y and a start state."""
     T, N, V, H, E, L = size
     config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E, dropout=dropout)
     params, x, y, state = naive.random_problem(config, T, N)
@@ -24,7 +25,7 @@ def problem(cell="lstm", size=(4, 3, 7, 5, 6, 2), dtype=np.float64, threads=1, d
 
 
 def everything(model, x, y, state, dropout_seed=None):
-    """{name: array} of all that forward and backward give."""
+    """{name: array} of all results of forward and backward."""
     loss, gradients, end_state, start = loss_and_gradients(
         model, x, y, state, dropout_seed=dropout_seed
     )
@@ -33,13 +34,13 @@ def everything(model, x, y, state, dropout_seed=None):
     return named | {"forward end": forward_end} | gradients
 
 
-# --- the same numbers, however the work is dealt out ---
+# --- results do not depend on how the work is split ---
 
 
 @every_cell
 @pytest.mark.parametrize("N", [1, 2, 5, 13])
 @pytest.mark.parametrize("embedding_size", [0, 19])
-def test_threads_do_not_change_a_bit(cell, N, embedding_size):
+def test_number_of_threads_changes_no_bit(cell, N, embedding_size):
     size = (9, N, 67, 37, embedding_size, 2)
     model, _, *inputs = problem(cell, size, np.float32)
     expected = everything(model, *inputs)
@@ -49,7 +50,7 @@ def test_threads_do_not_change_a_bit(cell, N, embedding_size):
             np.testing.assert_array_equal(a, expected[name], err_msg=f"{name}, {threads} threads")
 
 
-def test_threads_do_not_change_a_bit_of_large_products():
+def test_number_of_threads_changes_no_bit_of_large_products():
     """More rows than a tile, more columns than a panel, sums longer than a block."""
     results = []
     for threads in (1, 2, 3):
@@ -61,7 +62,7 @@ def test_threads_do_not_change_a_bit_of_large_products():
 
 
 @every_cell
-def test_the_same_call_gives_the_same_bits_again(cell):
+def test_repeated_call_gives_the_same_bits(cell):
     model, _, *inputs = problem(cell, dtype=np.float32, threads=2)
     first = everything(model, *inputs)
     loss_and_gradients(model, *problem(cell, (7, 5, 7, 5, 6, 2), np.float32)[2:])  # other sizes
@@ -82,7 +83,7 @@ def test_rows_are_independent(cell):
 
 
 @every_cell
-def test_a_row_alone_gives_the_bits_it_gives_in_a_batch(cell):
+def test_row_alone_has_the_same_bits_as_in_a_batch(cell):
     model, _, x, _, state = problem(cell, (4, 7, 9, 17, 6, 2), np.float32, threads=2)
     logits, _ = forward(model, x, state)
     for n in range(7):
@@ -101,7 +102,7 @@ def test_no_logit_depends_on_a_later_character(cell):
 
 
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_inputs_of_any_layout_and_integer_type_are_taken_and_left_as_they_were(embedding_size):
+def test_inputs_of_any_layout_and_integer_type_are_accepted_and_unchanged(embedding_size):
     model, _, x, y, state = problem(size=(4, 3, 7, 5, embedding_size, 2))
     expected = everything(model, x, y, state)
     for dtype in (np.uint8, np.uint16, np.int64):
@@ -113,21 +114,19 @@ def test_inputs_of_any_layout_and_integer_type_are_taken_and_left_as_they_were(e
             np.testing.assert_array_equal(a, copy)
 
 
-def test_results_are_copies_that_the_next_call_leaves_alone():
+def test_results_are_copies_that_the_next_call_does_not_change():
     model, _, x, y, state = problem()
     results = everything(model, x, y, state)
-    kept = {name: np.copy(a) for name, a in results.items()}
+    copies = {name: np.copy(a) for name, a in results.items()}
     everything(model, (x + 1) % 7, y, -state)
     for name, a in results.items():
-        np.testing.assert_array_equal(a, kept[name], err_msg=name)
+        np.testing.assert_array_equal(a, copies[name], err_msg=name)
 
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_a_stack_used_again_for_chunks_of_other_lengths_gives_what_a_new_one_does(
-    cell, embedding_size
-):
-    """As training does: one stack, the state carried over, the last chunk shorter."""
+def test_reused_stack_equals_a_new_one_for_chunks_of_any_length(cell, embedding_size):
+    """Training reuses one stack, advances its state, and ends with a shorter chunk."""
     size = (8, 5, 9, 17, embedding_size, 2)
     model, _, x, y, state = problem(cell, size, np.float32, threads=2, dropout=0.3)
     stack = Stack(model, 5, 8, training=True)
@@ -141,47 +140,63 @@ def test_a_stack_used_again_for_chunks_of_other_lengths_gives_what_a_new_one_doe
         np.testing.assert_array_equal(stack.start_gradient(), start_gradient)
         for name, g in stack.gradients.state_dict().items():
             np.testing.assert_array_equal(g, gradients[name], err_msg=name)
-        stack.carry(steps)
+        stack.advance_state(steps)
         state = stack.get_state()
         np.testing.assert_array_equal(state, end_state)
 
 
 @every_cell
 @pytest.mark.parametrize("rows, steps", [(5, 8), (2, 3), (40, 9)])
-def test_a_stack_may_work_in_the_memory_of_another(cell, rows, steps):
-    """As validations do: as large, smaller, larger; in between two steps the other does not notice.
+def test_stacks_that_take_turns_may_share_a_workspace(cell, rows, steps):
+    """A stack as large, smaller or larger runs between two training steps, as validation does.
 
-    What is lent holds anything.
+    The workspace may hold any numbers at the start of a call.
     """
     model, _, x, y, state = problem(cell, (8, 5, 9, 17, 0, 2), np.float32)
-    lender, own = Stack(model, 5, 8, training=True), Stack(model, rows, steps)
-    lender.set_state(state)
-    borrower = Stack(model, rows, steps, lender=lender)
-    assert (rows == 40) != np.shares_memory(borrower.z[1], lender.scratch)
+    workspace = Workspace()
+    trained = Stack(model, 5, 8, training=True, workspace=workspace)
+    trained.set_state(state)
+    shared, own = Stack(model, rows, steps, workspace=workspace), Stack(model, rows, steps)
+    (buffer,) = workspace.arrays((workspace.nbytes // 4,))
+    assert np.shares_memory(trained.z[1], buffer) and not np.shares_memory(trained.s[1], buffer)
+    assert (rows == 40) != np.shares_memory(shared.z[1], buffer)
     expected = loss_and_gradients(model, x, y, state)[0]
     ids = np.random.default_rng(5).integers(0, 9, (2, 3 * steps, rows), np.int32)
     for _ in range(2):
-        lender.scratch[...] = np.nan
-        for stack in own, borrower:
+        buffer[...] = np.nan
+        for stack in own, shared:
             stack.set_state(model.zero_state(rows))
         for chunk in np.split(ids, 3, axis=1):
-            np.testing.assert_array_equal(borrower.losses_of(*chunk), own.losses_of(*chunk))
-        np.testing.assert_array_equal(borrower.get_state(), own.get_state())
-        assert lender.loss_and_gradients(x, y, None) == expected
+            np.testing.assert_array_equal(shared.losses_of(*chunk), own.losses_of(*chunk))
+        np.testing.assert_array_equal(shared.get_state(), own.get_state())
+        assert trained.loss_and_gradients(x, y, None) == expected
 
 
-def test_weights_are_copied_in_the_place_of_earlier_copies():
+@every_cell
+def test_losses_come_with_the_predicted_distributions(cell):
+    model, _, x, y, state = problem(cell, dtype=np.float32)
+    stack, p = Stack(model, 3, 4), np.empty((4, 3, 7), np.float32)
+    stack.set_state(state)
+    losses = stack.losses_of(x, y, p).copy()
+    stack.set_state(state)
+    np.testing.assert_array_equal(stack.losses_of(x, y), losses)
+    np.testing.assert_allclose(p.sum(axis=2), 1, rtol=1e-6)
+    of_targets = np.take_along_axis(p, y[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(-np.log(of_targets), losses, rtol=1e-5)
+
+
+def test_state_dict_overwrites_an_earlier_result():
     model, params, *_ = problem()
-    kept = model.state_dict()
-    arrays = list(kept.values())
+    earlier = model.state_dict()
+    arrays = list(earlier.values())
     model.load_state_dict({name: 2 * w for name, w in params.items()})
-    assert model.state_dict(into=kept) is kept
+    assert model.state_dict(into=earlier) is earlier
     for array, (name, w) in zip(arrays, params.items(), strict=True):
-        assert kept[name] is array
+        assert earlier[name] is array
         np.testing.assert_array_equal(array, 2 * w, err_msg=name)
 
 
-# --- numbers near and past the edge ---
+# --- precision, extremes and NaN ---
 
 
 @every_cell
@@ -243,7 +258,31 @@ def test_tensors_have_the_names_and_shapes_of_pytorch(cell, dtype):
 
 
 @every_cell
-def test_what_was_loaded_is_given_back_as_copies(cell):
+@pytest.mark.parametrize("embedding_size", [0, 6])
+def test_tensor_roles(cell, embedding_size):
+    config = ModelConfig(7, cell, hidden_size=5, num_layers=3, embedding_size=embedding_size)
+    specs = config.tensor_specs()
+    tables = [spec.name for spec in specs if spec.is_lookup_table]
+    assert tables == ["embedding.weight" if embedding_size else "rnn.weight_ih_l0"]
+    names = {
+        role: [spec.name for spec in specs if spec.role is role and spec.name not in tables]
+        for role in TensorRole
+    }
+    layers = range(3)
+    inputs = [f"rnn.weight_ih_l{k}" for k in layers if k or embedding_size]
+    assert names[TensorRole.INPUT_WEIGHT] == inputs
+    assert names[TensorRole.RECURRENT_WEIGHT] == [f"rnn.weight_hh_l{k}" for k in layers]
+    assert names[TensorRole.INPUT_BIAS] == [f"rnn.bias_ih_l{k}" for k in layers]
+    assert names[TensorRole.RECURRENT_BIAS] == [f"rnn.bias_hh_l{k}" for k in layers]
+    vectors = CELLS[cell].VECTOR_WEIGHTS
+    assert names[TensorRole.PEEPHOLE] == [f"rnn.{name}_l{k}" for k in layers for name in vectors]
+    assert names[TensorRole.OUTPUT_WEIGHT] == ["output.weight"]
+    assert names[TensorRole.OUTPUT_BIAS] == ["output.bias"]
+    assert all(spec.shape[0] == spec.gates * 5 for spec in specs if spec.gates > 1)
+
+
+@every_cell
+def test_state_dict_returns_copies_of_the_loaded_tensors(cell):
     model, params, x, _, state = problem(cell)
     before = forward(model, x, state)[0]
     tensors = model.state_dict()
@@ -253,7 +292,7 @@ def test_what_was_loaded_is_given_back_as_copies(cell):
     np.testing.assert_array_equal(forward(model, x, state)[0], before)
 
 
-def test_a_loaded_model_computes_what_the_saved_one_did():
+def test_loaded_model_gives_the_bits_of_the_saved_one():
     model, _, *inputs = problem(dtype=np.float32)
     other = Model(model.config, np.random.default_rng(7))
     other.load_state_dict(model.state_dict())
@@ -273,7 +312,7 @@ def test_loading_names_the_tensor_that_does_not_fit():
         model.load_state_dict(params | {"output.weight": params["output.weight"].T})
 
 
-def test_a_refused_load_changes_nothing():
+def test_refused_load_changes_nothing():
     model, params, *_ = problem()
     zeros = {name: np.zeros_like(w) for name, w in params.items()}
     with pytest.raises(CharRNNError):
@@ -305,7 +344,7 @@ def test_initial_values(cell):
 
 
 @every_cell
-def test_initial_values_come_from_the_generator_alone(cell):
+def test_initial_values_depend_only_on_the_generator(cell):
     config = ModelConfig(7, cell, hidden_size=5, embedding_size=6)
     first, again, other = (
         Model(config, np.random.default_rng(seed), threads=threads).state_dict()
@@ -317,8 +356,8 @@ def test_initial_values_come_from_the_generator_alone(cell):
 
 
 @every_cell
-def test_the_first_loss_is_that_of_guessing(cell):
-    """Small initial logits: all characters about equally likely."""
+def test_initial_loss_is_near_the_uniform_distribution(cell):
+    """Initial logits are small, so all characters are about equally likely."""
     config = ModelConfig(65, cell, hidden_size=64)
     model = Model(config, np.random.default_rng(0))
     x, y = np.random.default_rng(1).integers(0, 65, (2, 20, 5))
@@ -331,7 +370,7 @@ def test_the_first_loss_is_that_of_guessing(cell):
 
 
 @every_cell
-def test_without_a_seed_nothing_is_dropped(cell):
+def test_without_a_seed_there_is_no_dropout(cell):
     model, params, x, y, state = problem(cell, dropout=0.5)
     expected = naive.loss(params, model.config, x, y, state)[0]
     assert loss_and_gradients(model, x, y, state)[0] == pytest.approx(expected, rel=1e-12)
@@ -340,17 +379,17 @@ def test_without_a_seed_nothing_is_dropped(cell):
 
 
 @every_cell
-def test_the_seed_decides_what_is_dropped(cell):
+def test_dropout_depends_on_the_seed(cell):
     model, _, x, y, state = problem(cell, dropout=0.5, dtype=np.float32)
     first, again, other = (loss_and_gradients(model, x, y, state, s)[0] for s in (1, 1, 2))
     assert first == again != other
     whole, *_ = problem(cell, dropout=0.0, dtype=np.float32)
     losses = [loss_and_gradients(whole, x, y, state, s)[0] for s in (1, None)]
-    assert losses[0] == losses[1]  # a seed means nothing where nothing is to be dropped
+    assert losses[0] == losses[1]  # without dropout the seed has no effect
 
 
 @every_cell
-def test_gradients_with_dropout_are_the_numerical_ones(cell):
+def test_gradients_with_dropout_equal_finite_differences(cell):
     model, params, x, y, state = problem(cell, (3, 2, 4, 3, 2, 3), dropout=0.4)
     _, gradients, _, gradients["start state"] = loss_and_gradients(
         model, x, y, state, dropout_seed=5
@@ -366,10 +405,10 @@ def test_gradients_with_dropout_are_the_numerical_ones(cell):
 
 
 def outputs_seen(model, x, state, dropout_seed=None):
-    """h (T, N, H) as the output layer sees it, read from the gradient of the output weights.
+    """The input h (T, N, H) of the output layer, read from the gradient of the output weights.
 
-    With zero output weights every character has probability 1/V. With a target of its own for
-    each (t, n), and V > T*N, row k of the gradient differs from a row of no target by -h_k / T*N.
+    With zero output weights every character has probability 1/V. Each (t, n) has a target of its
+    own, and V > T*N, so row k of the gradient differs from the row of a non-target by -h_k / T*N.
     """
     T, N = x.shape
     y = np.arange(T * N, dtype=np.int32).reshape(T, N)
@@ -378,27 +417,27 @@ def outputs_seen(model, x, state, dropout_seed=None):
 
 
 @every_cell
-def test_dropout_zeroes_its_share_of_the_outputs_and_scales_the_rest(cell):
+def test_dropout_zeroes_outputs_at_its_rate_and_scales_the_others(cell):
     model, params, x, _, state = problem(cell, (8, 5, 41, 33, 0, 1), dropout=0.25)
     blind = {name: np.zeros_like(params[name]) for name in ("output.weight", "output.bias")}
     model.load_state_dict(params | blind)
     h = outputs_seen(model, x, state)
-    kept = []
+    survived = []
     for seed in range(10):
         ratio = outputs_seen(model, x, state, seed) / h
         assert np.all(np.isclose(ratio, 0, atol=1e-8) | np.isclose(ratio, 1 / 0.75, atol=1e-8))
-        kept.append(ratio > 0.5)
-    kept = np.array(kept)  # (10, T, N, H), 13200 draws
-    assert kept.mean() == pytest.approx(0.75, abs=0.016)  # 4 standard deviations
+        survived.append(ratio > 0.5)
+    survived = np.array(survived)  # (10, T, N, H), 13200 draws
+    assert survived.mean() == pytest.approx(0.75, abs=0.016)  # 4 standard deviations
     for axis in (0, 1, 2, 3):  # no two seeds, steps, rows or units share their draws
-        pairs = np.take(kept, range(1, kept.shape[axis]), axis) == np.take(
-            kept, range(kept.shape[axis] - 1), axis
+        pairs = np.take(survived, range(1, survived.shape[axis]), axis) == np.take(
+            survived, range(survived.shape[axis] - 1), axis
         )
         assert pairs.mean() == pytest.approx(0.75**2 + 0.25**2, abs=0.025)
 
 
-def test_dropout_between_layers_zeroes_its_share_and_scales_the_rest():
-    """Seen in the gradient of a second layer that gives nothing: its h is 0 whatever is dropped."""
+def test_dropout_between_layers_zeroes_at_its_rate_and_scales_the_others():
+    """The masks show in the gradient of a second layer with zero weights, whose h is always 0."""
     T, N, H = 1, 1, 64
     model, params, x, y, state = problem("rnn", (T, N, 7, H, 0, 2), dropout=0.25)
     for name in params:
@@ -406,20 +445,22 @@ def test_dropout_between_layers_zeroes_its_share_and_scales_the_rest():
             params[name] = np.zeros_like(params[name])
     model.load_state_dict(params)
     plain = loss_and_gradients(model, x, y, state)[1]["rnn.weight_ih_l1"]
-    kept = []
+    survived = []
     for seed in range(50):
         ratio = loss_and_gradients(model, x, y, state, seed)[1]["rnn.weight_ih_l1"] / plain
-        into, out_of = ratio.any(axis=0), ratio.any(axis=1)  # masks before and behind layer 1
+        into, out_of = ratio.any(axis=0), ratio.any(axis=1)  # masks before and after layer 1
         expected = np.outer(out_of, into) / 0.75**2
         np.testing.assert_allclose(ratio, expected, atol=1e-8)
-        kept += [into, out_of]
+        survived += [into, out_of]
         assert not np.array_equal(into, out_of)
-    assert np.mean(kept) == pytest.approx(0.75, abs=0.022)  # 4 standard deviations of 6400 draws
+    assert np.mean(survived) == pytest.approx(
+        0.75, abs=0.022
+    )  # 4 standard deviations of 6400 draws
 
 
 @every_cell
 @pytest.mark.parametrize("N", [1, 5, 13])
-def test_threads_do_not_change_a_bit_of_dropout(cell, N):
+def test_number_of_threads_changes_no_bit_of_dropout(cell, N):
     results = []
     for threads in (1, 2, 3):
         model, _, x, y, state = problem(cell, (6, N, 9, 17, 0, 3), np.float32, threads, 0.5)

@@ -1,4 +1,6 @@
-"""Optimizers, clipping and schedules against their naive twins, in float64."""
+"""Optimizers, clipping and schedules compared with the reference, in float64."""
+
+from dataclasses import fields, make_dataclass
 
 import numpy as np
 import pytest
@@ -29,20 +31,20 @@ def trajectory(optimizer, p, gradients, rates):
 
 
 def random_walk(size=37, dtype=np.float64):
-    """A start, and gradients from 1e-6 to 1e3 with exact zeros among them."""
+    """Initial parameters, and gradients from 1e-6 to 1e3 with exact zeros among them."""
     rng = np.random.default_rng(0)
     gradients = rng.standard_normal((len(RATES), size)) * 10.0 ** rng.integers(-6, 4, size)
     gradients[:, 3] = gradients[2] = 0
     return rng.standard_normal(size).astype(dtype), gradients.astype(dtype)
 
 
-def test_every_optimizer_and_schedule_has_a_naive_twin_and_a_name_in_the_options():
+def test_every_optimizer_and_schedule_has_a_reference_and_a_name_in_the_options():
     assert set(OPTIMIZERS) == set(naive.OPTIMIZERS) == set(OPTIMIZER_NAMES) == set(OPTIONS)
     assert set(SCHEDULES) == set(SCHEDULE_NAMES)
 
 
 @every_case
-def test_steps_equal_the_naive_twin(name, options):
+def test_steps_equal_the_reference(name, options):
     p, gradients = random_walk()
     expected = list(naive.OPTIMIZERS[name](p.copy(), gradients, RATES, **options))
     optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
@@ -50,8 +52,28 @@ def test_steps_equal_the_naive_twin(name, options):
     np.testing.assert_allclose(steps, expected, rtol=1e-12, atol=1e-14)
 
 
+@every_case
+def test_settings_reach_the_kernel_by_name(name, options, monkeypatch):
+    """Settings in another order give the same steps: beta1 does not become beta2."""
+    cls = OPTIMIZERS[name]
+    reordered = [(f.name, float, f.default) for f in reversed(fields(cls.Settings))]
+    monkeypatch.setattr(cls, "Settings", make_dataclass("Settings", reordered))
+    assert list(cls.defaults()) == [setting for setting, *_ in reordered]
+    p, gradients = random_walk()
+    expected = list(naive.OPTIMIZERS[name](p.copy(), gradients, RATES, **options))
+    optimizer = cls(p.size, dtype=p.dtype, **options)
+    steps = list(trajectory(optimizer, p, gradients, RATES))
+    np.testing.assert_allclose(steps, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_unknown_settings_are_refused(name):
+    with pytest.raises(TypeError, match="beta3"):
+        OPTIMIZERS[name](4, beta3=0.5)
+
+
 @pytest.mark.parametrize("name", ["adam", "cautious-adam", "rmsprop", "sgd"])
-def test_what_fades_becomes_zero_not_a_slow_denormal(name):
+def test_decayed_moments_become_zero_instead_of_denormal(name):
     optimizer = OPTIMIZERS[name](40)
     p, g = np.ones(40, np.float32), np.full(40, 1e-3, np.float32)
     optimizer.step(p, g, 0.1)
@@ -75,7 +97,7 @@ def test_float32_is_close_to_float64(name, options):
 
 
 @every_case
-def test_parts_have_learning_rates_of_their_own(name, options, monkeypatch):
+def test_parts_have_their_own_learning_rates(name, options, monkeypatch):
     monkeypatch.setattr("charrnn.network.optimizers.threads_for", lambda size: 3)
     p, gradients = random_walk(size=3 * BLOCK + 5)
     rates = [(BLOCK + 3, 1.0), (2 * BLOCK, 3.0), (2, 0.5)]
@@ -93,8 +115,8 @@ def test_parts_have_learning_rates_of_their_own(name, options, monkeypatch):
 
 
 @every_case
-def test_arrays_and_steps_are_all_of_an_optimizers_memory(name, options):
-    """Copied into a fresh optimizer they make it go on with the same bits: a resumed run."""
+def test_arrays_and_steps_are_the_whole_state_of_an_optimizer(name, options):
+    """Copied into a new optimizer, as in a resumed run, they give the same bits."""
     p, gradients = random_walk(dtype=np.float32)
     first = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
     for _ in trajectory(first, p, gradients[:4], RATES[:4]):
@@ -110,7 +132,7 @@ def test_arrays_and_steps_are_all_of_an_optimizers_memory(name, options):
 
 
 @every_case
-def test_a_nan_gradient_reaches_its_parameter_alone(name, options):
+def test_nan_gradient_reaches_only_its_parameter(name, options):
     p, gradients = random_walk()
     gradients[0, 5] = np.nan
     optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
@@ -149,7 +171,7 @@ def test_clip_norm_of_zeros_and_of_gradients_whose_squares_overflow():
     np.testing.assert_allclose(huge, 0.5, rtol=1e-6)
 
 
-def test_clipping_keeps_a_nan_visible():
+def test_clipping_preserves_nan():
     g = np.array([1.0, np.nan, 3.0])
     clip_value_(g, 0.5)
     np.testing.assert_array_equal(g, [0.5, np.nan, 0.5])
@@ -163,9 +185,9 @@ def factor(name, done, epoch=0, decay=0.5, decay_after=3):
 @pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
 @pytest.mark.parametrize("total", [1, 2, 10, 333])
 def test_schedules_by_step(name, total):
-    twin = {"constant": naive.constant, "cosine": naive.cosine, "linear": naive.linear}[name]
+    reference = {"constant": naive.constant, "cosine": naive.cosine, "linear": naive.linear}[name]
     for step in range(total + 1):
-        expected = twin(step, total)
+        expected = reference(step, total)
         assert factor(name, step / total) == pytest.approx(expected, rel=1e-12, abs=1e-15)
         assert 0 <= factor(name, step / total) <= 1
 

@@ -1,6 +1,6 @@
-"""charrnn against other people's implementations: PyTorch and ONNX.
+"""Agreement of charrnn with other implementations: PyTorch and ONNX.
 
-What they compute is kept in golden/, with the scripts that wrote it; torch itself is needed only
+Their results are stored in golden/, with the scripts that wrote them; torch itself is needed only
 to load a model file into a torch module.
 """
 
@@ -28,8 +28,8 @@ every_depth = pytest.mark.parametrize("num_layers", [1, 2])
 every_cell = pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 
 
-def under(prefix, tensors):
-    """{rest of the name: tensor} of the names that start with prefix/."""
+def subset(prefix, tensors):
+    """{rest of the name: tensor} of the names that start with `prefix`/."""
     start = prefix + "/"
     return {name[len(start) :]: a for name, a in tensors.items() if name.startswith(start)}
 
@@ -49,15 +49,15 @@ def loaded_model(config, weights, dtype=np.float64, threads=1):
     return model
 
 
-# --- the judge is judged ---
+# --- the reference implementation itself ---
 
 
 @every_cell
 @every_depth
 @every_case
-def test_naive_twins_agree_with_pytorch(cell, num_layers, kind):
-    case = under(f"{cell}-{num_layers}-{kind}", PYTORCH)
-    weights, expected = under("weight", case), under("float64", case)
+def test_reference_agrees_with_pytorch(cell, num_layers, kind):
+    case = subset(f"{cell}-{num_layers}-{kind}", PYTORCH)
+    weights, expected = subset("weight", case), subset("float64", case)
     config = config_of(cell, weights, num_layers)
     x, y, state = case["x"], case["y"], case["state"].astype(float)
     logits, end_state = naive.forward(weights, config, x, state)
@@ -72,8 +72,8 @@ def onnx_problem(cell):
 
     V > H: the first H rows of the output weights are the identity, so that these logits are h.
     """
-    case = under(cell, ONNX)
-    weights = under("weight", case)
+    case = subset(cell, ONNX)
+    weights = subset("weight", case)
     config = config_of(cell, weights)
     V, H = config.vocab_size, config.hidden_size
     weights |= {"output.weight": np.eye(V, H), "output.bias": np.zeros(V)}
@@ -100,8 +100,8 @@ def test_cells_that_pytorch_lacks_agree_with_onnx(cell):
 @every_case
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("float64", 1e-13)])
 def test_logits_loss_and_gradients_agree_with_pytorch(cell, num_layers, kind, dtype, tolerance):
-    case = under(f"{cell}-{num_layers}-{kind}", PYTORCH)
-    weights, expected = under("weight", case), under(dtype, case)
+    case = subset(f"{cell}-{num_layers}-{kind}", PYTORCH)
+    weights, expected = subset("weight", case), subset(dtype, case)
     model = loaded_model(config_of(cell, weights, num_layers), weights, np.dtype(dtype))
     x, y, state = case["x"], case["y"], case["state"].astype(dtype)
     loss, gradients, end_state, gradients["state"] = loss_and_gradients(model, x, y, state)
@@ -123,7 +123,7 @@ def test_logits_loss_and_gradients_agree_with_pytorch(cell, num_layers, kind, dt
     ],
 )
 def test_optimizers_agree_with_pytorch(case, name, options):
-    golden = under("optim", PYTORCH)
+    golden = subset("optim", PYTORCH)
     p = golden["start"].copy()
     optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
     steps = []
@@ -134,7 +134,7 @@ def test_optimizers_agree_with_pytorch(case, name, options):
 
 
 def torch_module(torch, config):
-    """What the README says a model file is the state of."""
+    """The module whose state_dict a model file holds, as the README says."""
     V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
     kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
     parts = {"embedding": torch.nn.Embedding(V, E)} if E else {}
@@ -145,7 +145,7 @@ def torch_module(torch, config):
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_a_model_file_loads_into_a_torch_module(cell, embedding_size, tmp_path):
+def test_model_file_loads_into_a_torch_module(cell, embedding_size, tmp_path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file as load_into_torch
 

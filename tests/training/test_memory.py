@@ -111,7 +111,7 @@ def test_validations_and_the_best_weights_take_no_more_than_one_copy(corpus_file
         tracemalloc.stop()
     assert len(run.progress.history) == 10
     one_copy = 4 * run.summary.parameters
-    assert run.learner.stack.scratch.nbytes > 2 * one_copy
+    assert run.learner.workspace.nbytes > 2 * one_copy
     assert peaks[2] - peaks[1] < 1.2 * one_copy
 
 

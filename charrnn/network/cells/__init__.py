@@ -1,39 +1,65 @@
-"""The recurrent cells. A cell is a module; to add one, write the module and its line in CELLS.
+"""The recurrent cells. Each is a module of this package that runs one layer over a sequence.
 
-A cell sees T steps of rows first:last of a batch B of one layer. All widths H here are padded to
-whole panels of 16; padding units are 0 in every array and must stay so (0 = tanh(0), for one).
+To add a cell:
+1. Write its module here, with the names below, and add it to CELLS.
+2. Add a line to CELL_SHAPES in charrnn/config.py, which the command line reads without Numba.
+3. Add a function of one step, in plain NumPy, to CELLS in tests/helpers/naive.py. The tests compare
+   every cell with its function there, and the gradients with numerical ones.
 
-    z     (T, PLANES, B, H)  pre-activations, with biases and the input's product already in;
-                             forward leaves what backward needs there, backward the gradients of
-                             the pre-activations
-    s     (STATES, T+1, B, H)  s[0] = h, s[1] = c; s[:, 0] is the start, forward fills the rest
-    kept  (KEPT, T, B, H)    more that forward keeps for backward and for weight gradients
-    W     (G, H/16, H, 16)   W_hh packed: gate by gate, for product(h, W[gate], z)
-    W_T   (G, H/16, H, 16)   its transpose packed, for product(dz, W_T[gate], dh)
-    extra (len(EXTRA), H)    vectors a cell has beside the matrices
-    dh    (T+1, B, H)        in: gradients of h[1:] from above; backward adds those through time, so
-                             that dh[0] becomes the start's
-    carry (B, H)             gradient of the last state but h, in at the end and out at the start;
-                             room for scratch where there is none
+Sizes
+    T steps, B rows of the batch, H hidden units padded to a multiple of 16, G gates, P planes, S
+    states. Padding units must hold 0 in every array on return, as tanh(0) does.
 
-A module states
-    GATES, PLANES, STATES, KEPT   how many of each
-    INPUT_PLANES, HIDDEN_PLANES   arrays: for each gate the plane of z that W_ih x + b_ih and
-                                  W_hh h + b_hh are added to (b_hh and all of the input's before
-                                  `forward`), and whose gradient is theirs after `backward`
-    OPERANDS                      for each gate what W_hh multiplies: -1 for h of the step before,
-                                  else the index in `kept`
-    EXTRA                         {name: (plane, state, shift)}: its gradient is the sum of
-                                  dz[t, plane] * s[state, t + shift]
-    BIAS                          for each gate the bias it starts from
-    SIGMOIDS                      {name: plane of z in which `forward` leaves a gate from 0 to 1}
-    forward(z, s, kept, W, extra, steps, first, last)
-    backward(z, s, kept, W_T, extra, dh, carry, steps, first, last)
+A module defines the constants
+    GATES   G, the blocks of H rows in W_ih, W_hh, b_ih and b_hh, as in PyTorch's tensors.
+    PLANES  P, the pre-activations of a unit. Usually G; more if the input's and the hidden
+            state's contributions to a gate must stay separate.
+    STATES  S, the state vectors: 1 for h; 2 for h and c.
+    SAVED   The number of arrays (T, B, H) that `forward` saves for `backward` besides z and s.
+    INPUT_PLANES, HIDDEN_PLANES
+            Arrays (G,): the planes of z to which gate g adds W_ih x + b_ih and W_hh h + b_hh.
+            `backward` must leave the gradients of both sums in these planes.
+    OPERANDS
+            A tuple of G: what gate g's W_hh multiplies; -1 for h of the step before, i >= 0 for
+            saved[i]. The weight gradients need it.
+    VECTOR_WEIGHTS
+            {name: (plane, state, shift)} of weights (H,), such as peepholes. The gradient is the
+            sum over t of dz[t, plane] * s[state, t + shift].
+    BIAS    A tuple of G: the initial value of each gate's b_ih. b_hh starts at 0.
+    SIGMOIDS
+            {name: plane} of the gates whose values from 0 to 1 `forward` leaves in z, for
+            `charrnn inspect`.
+
+and two kernels, which work in place on rows first:last of the batch
+    forward(z, s, saved, W, peepholes, steps, first, last)
+            Computes steps 1 to `steps` from the state s[:, 0].
+    backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last)
+            Computes the gradients, from the last step to the first.
+
+Their arguments
+    z       (T, P, B, H). Before `forward`: W_ih x and all biases. After it: the values that
+            `backward` needs, usually the gates. After `backward`: the gradients of the
+            pre-activations.
+    s       (S, T + 1, B, H). s[0] is h, s[1] is c. s[:, t] is the state before step t; `forward`
+            computes s[:, 1:].
+    saved   (SAVED, T, B, H).
+    W       (G, H / 16, H, 16). W_hh packed in panels: product(h, W[g], z[t, p]) adds W_hh h of
+            gate g to plane p.
+    W_T     (G, H / 16, H, 16). Its transpose: product(dz, W_T[g], dh) adds W_hhᵀ dz to dh.
+    peepholes
+            (len(VECTOR_WEIGHTS), H), in the order of VECTOR_WEIGHTS.
+    dh      (T + 1, B, H). Before `backward`: dh[1:] holds the gradients of h from the layer above,
+            dh[0] is 0. `backward` adds the gradients through time, so dh[0] becomes the gradient
+            of the initial h.
+    d_cell  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
+            scratch for cells without c.
 """
+
+from types import ModuleType
 
 from . import gru, gru_original, lstm, lstm_peephole, rnn
 
-CELLS = {
+CELLS: dict[str, ModuleType] = {
     "rnn": rnn,
     "lstm": lstm,
     "lstm-peephole": lstm_peephole,

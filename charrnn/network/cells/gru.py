@@ -1,14 +1,15 @@
-"""Gated recurrent unit (Cho et al. 2014), its reset gate after the hidden product, as cuDNN and
-PyTorch compute it.
+"""Gated recurrent unit (Cho et al. 2014) with the reset gate after the hidden product.
+
+This is the variant of cuDNN and PyTorch.
 
 r = σ(W_ir x + b_ir + W_hr h + b_hr)
 z = σ(W_iz x + b_iz + W_hz h + b_hz)
 n = tanh(W_in x + b_in + r (W_hn h + b_hn))
 h' = (1 - z) n + z h
 
-h (H,) the state of the step before; gates in the order r, z, n: W_ih (3H, D), W_hh (3H, H). Since r
-multiplies only the hidden part of n, the two parts have planes of their own: r, z, n's input, n's
-hidden.
+h (H,) is the previous state. The gates are in the order r, z, n: W_ih (3H, D), W_hh (3H, H). Since
+r multiplies only the hidden part of n, n has two planes: the planes are r, z, the input part of n,
+the hidden part of n.
 """
 
 import numpy as np
@@ -21,13 +22,13 @@ GATES, PLANES, STATES, SAVED = 3, 4, 1, 0
 INPUT_PLANES = np.array([0, 1, 2])
 HIDDEN_PLANES = np.array([0, 1, 3])
 OPERANDS = (-1, -1, -1)
-EXTRA: dict = {}
+VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, s, kept, W, extra, steps, first, last):
+def forward(z, s, saved, W, peepholes, steps, first, last):
     for t in range(steps):
         h_prev = s[0, t, first:last]
         product(h_prev, W[0], z[t, 0, first:last])
@@ -45,7 +46,7 @@ def forward(z, s, kept, W, extra, steps, first, last):
 
 @jit
 def _states(r, u, n, n_hidden, h_prev, h):
-    """u is the equations' z."""
+    """Compute the new state; u is z of the equations."""
     sigmoid_(r)
     sigmoid_(u)
     for j in range(n.size):
@@ -55,7 +56,7 @@ def _states(r, u, n, n_hidden, h_prev, h):
 
 
 @kernel
-def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(
             z[t, 0, first:last].reshape(-1),
@@ -74,7 +75,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
 
 @jit
 def _states_backward(r, u, n, n_hidden, h_prev, dh, dh_prev):
-    """r, u, n, n_hidden become the gradients of their pre-activations."""
+    """Replace r, u, n, n_hidden by the gradients of their pre-activations."""
     one = r.dtype.type(1)
     for j in range(r.size):
         dn = dh[j] * (one - u[j]) * (one - n[j] * n[j])

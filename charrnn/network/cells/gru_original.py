@@ -1,13 +1,14 @@
-"""Gated recurrent unit as first published (Cho et al. 2014, "Learning phrase representations using
-RNN encoder-decoder"): the reset gate before the hidden product.
+"""Gated recurrent unit as first published, with the reset gate before the hidden product.
+
+(Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder".)
 
 r = σ(W_ir x + b_ir + W_hr h + b_hr)
 z = σ(W_iz x + b_iz + W_hz h + b_hz)
 n = tanh(W_in x + b_in + W_hn (r h) + b_hn)
 h' = (1 - z) n + z h
 
-h (H,) the state of the step before; gates in the order r, z, n: W_ih (3H, D), W_hh (3H, H). r h is
-kept: it is what W_hn's gradient is taken with.
+h (H,) is the previous state. The gates are in the order r, z, n: W_ih (3H, D), W_hh (3H, H). r h is
+saved for the gradient of W_hn, which multiplies it.
 """
 
 import numpy as np
@@ -19,15 +20,15 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 3, 3, 1, 1
 INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
 OPERANDS = (-1, -1, 0)
-EXTRA: dict = {}
+VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, s, kept, W, extra, steps, first, last):
+def forward(z, s, saved, W, peepholes, steps, first, last):
     for t in range(steps):
-        h_prev, reset = s[0, t, first:last], kept[0, t, first:last]
+        h_prev, reset = s[0, t, first:last], saved[0, t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
         product(h_prev, W[0], r)
         product(h_prev, W[1], u)
@@ -48,13 +49,13 @@ def _multiply(r, h_prev, reset):
 
 @jit
 def _mix(u, n, h_prev, h):
-    """u is the equations' z."""
+    """Compute the new state; u is z of the equations."""
     for j in range(n.size):
         h[j] = n[j] + u[j] * (h_prev[j] - n[j])
 
 
 @kernel
-def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
     for t in range(steps - 1, -1, -1):
         h_prev, dh_prev = s[0, t, first:last], dh[t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
@@ -62,7 +63,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
             u.reshape(-1), n.reshape(-1), h_prev.reshape(-1),
             dh[t + 1, first:last].reshape(-1), dh_prev.reshape(-1),
         )  # fmt: skip
-        d_reset = carry[first:last]
+        d_reset = d_cell[first:last]
         d_reset[:] = 0
         product(n, W_T[2], d_reset)
         _multiply_backward(
@@ -74,7 +75,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
 
 @jit
 def _mix_backward(u, n, h_prev, dh, dh_prev):
-    """u, n become the gradients of their pre-activations."""
+    """Replace u, n by the gradients of their pre-activations."""
     one = u.dtype.type(1)
     for j in range(u.size):
         dn = dh[j] * (one - u[j]) * (one - n[j] * n[j])
@@ -85,7 +86,7 @@ def _mix_backward(u, n, h_prev, dh, dh_prev):
 
 @jit
 def _multiply_backward(r, h_prev, d_reset, dh_prev):
-    """r becomes the gradient of its pre-activation."""
+    """Replace r by the gradient of its pre-activation."""
     one = r.dtype.type(1)
     for j in range(r.size):
         dr = d_reset[j] * h_prev[j] * r[j] * (one - r[j])

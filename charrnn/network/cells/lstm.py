@@ -7,8 +7,9 @@ o = σ(W_io x + b_io + W_ho h + b_ho)
 c' = f c + i g
 h' = o tanh(c')
 
-h, c (H,) the states of the step before; gates in the order i, f, g, o: W_ih (4H, D), W_hh (4H, H).
-The forget gate's bias starts at 1 (Jozefowicz et al. 2015), so that a new cell remembers.
+h, c (H,) are the previous states. The gates are in the order i, f, g, o in W_ih (4H, D) and
+W_hh (4H, H). The forget gate's bias starts at 1 (Jozefowicz et al. 2015), so that a new cell
+remembers.
 """
 
 import numpy as np
@@ -20,13 +21,13 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
-EXTRA: dict = {}
+VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @kernel
-def forward(z, s, kept, W, extra, steps, first, last):
+def forward(z, s, saved, W, peepholes, steps, first, last):
     for t in range(steps):
         for gate in range(4):
             product(s[0, t, first:last], W[gate], z[t, gate, first:last])
@@ -54,7 +55,7 @@ def _states(i, f, g, o, c_prev, c, h):
 
 
 @kernel
-def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(
             z[t, 0, first:last].reshape(-1),
@@ -64,7 +65,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
             s[1, t, first:last].reshape(-1),
             s[1, t + 1, first:last].reshape(-1),
             dh[t + 1, first:last].reshape(-1),
-            carry[first:last].reshape(-1),
+            d_cell[first:last].reshape(-1),
         )
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])
@@ -72,7 +73,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
 
 @jit
 def _states_backward(i, f, g, o, c_prev, c, dh, dc):
-    """i, f, g, o become the gradients of their pre-activations, dc that of c_prev."""
+    """Replace i, f, g, o by the gradients of their pre-activations, dc by that of c_prev."""
     one = i.dtype.type(1)
     for j in range(i.size):
         tanh_c = tanh(c[j])

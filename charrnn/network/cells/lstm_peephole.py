@@ -1,5 +1,6 @@
-"""Long short-term memory whose gates see the cell (Gers & Schmidhuber 2000, "Recurrent nets that
-time and count").
+"""Long short-term memory with peepholes, by which the gates see the cell state.
+
+(Gers & Schmidhuber 2000, "Recurrent nets that time and count".)
 
 i = σ(W_ii x + b_ii + W_hi h + b_hi + w_ci c)
 f = σ(W_if x + b_if + W_hf h + b_hf + w_cf c)
@@ -8,8 +9,8 @@ c' = f c + i g
 o = σ(W_io x + b_io + W_ho h + b_ho + w_co c')
 h' = o tanh(c')
 
-h, c (H,) the states of the step before; w_ci, w_cf, w_co (H,) multiply element by element; else as
-the LSTM without peepholes, in gate order (i, f, g, o), sizes and forget bias.
+h, c (H,) are the previous states. w_ci, w_cf, w_co (H,) multiply element by element. Gate order,
+sizes and the forget gate's bias are as in the LSTM without peepholes.
 """
 
 import numpy as np
@@ -21,20 +22,20 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
-EXTRA = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
+VECTOR_WEIGHTS = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
 BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @kernel
-def forward(z, s, kept, W, extra, steps, first, last):
+def forward(z, s, saved, W, peepholes, steps, first, last):
     for t in range(steps):
         for gate in range(4):
             product(s[0, t, first:last], W[gate], z[t, gate, first:last])
         for b in range(first, last):
             _states(
                 z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
-                s[0, t + 1, b], extra[0], extra[1], extra[2],
+                s[0, t + 1, b], peepholes[0], peepholes[1], peepholes[2],
             )  # fmt: skip
 
 
@@ -57,12 +58,12 @@ def _states(i, f, g, o, c_prev, c, h, w_ci, w_cf, w_co):
 
 
 @kernel
-def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
     for t in range(steps - 1, -1, -1):
         for b in range(first, last):
             _states_backward(
                 z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
-                dh[t + 1, b], carry[b], extra[0], extra[1], extra[2],
+                dh[t + 1, b], d_cell[b], peepholes[0], peepholes[1], peepholes[2],
             )  # fmt: skip
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])
@@ -70,7 +71,7 @@ def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
 
 @jit
 def _states_backward(i, f, g, o, c_prev, c, dh, dc, w_ci, w_cf, w_co):
-    """i, f, g, o become the gradients of their pre-activations, dc that of c_prev."""
+    """Replace i, f, g, o by the gradients of their pre-activations, dc by that of c_prev."""
     one = i.dtype.type(1)
     for j in range(i.size):
         tanh_c = tanh(c[j])

@@ -1,8 +1,8 @@
-"""The plain recurrent cell (Elman 1990, "Finding structure in time"), with tanh.
+"""The plain recurrent cell with tanh (Elman 1990, "Finding structure in time").
 
 h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)
 
-x_t (D,) input, h_t (H,) hidden state. W_ih (H, D), W_hh (H, H), biases (H,).
+x_t (D,) is the input, h_t (H,) the hidden state; W_ih (H, D), W_hh (H, H), biases (H,).
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 1, 1, 1, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
 OPERANDS = (-1,)
-EXTRA: dict = {}
+VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0,)
-SIGMOIDS: dict = {}
+SIGMOIDS: dict[str, int] = {}
 
 
 @kernel
-def forward(z, s, kept, W, extra, steps, first, last):
+def forward(z, s, saved, W, peepholes, steps, first, last):
     for t in range(steps):
         product(s[0, t, first:last], W[0], z[t, 0, first:last])
         _output(z[t, 0, first:last].reshape(-1), s[0, t + 1, first:last].reshape(-1))
@@ -33,7 +33,7 @@ def _output(z, h):
 
 
 @kernel
-def backward(z, s, kept, W_T, extra, dh, carry, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
     for t in range(steps - 1, -1, -1):
         dz, h = z[t, 0, first:last], s[0, t + 1, first:last]
         _output_backward(h.reshape(-1), dh[t + 1, first:last].reshape(-1), dz.reshape(-1))

@@ -1,9 +1,9 @@
 """tanh, sigmoid and exp that LLVM turns into vector code: for float32, and exp for float64 too.
 
-Since Numba lost its vector mathematics library, `math.tanh` in a loop is a call a value. These are
-branchless approximations over the whole range; NaN stays NaN. Errors (tests/test_kernels.py):
-tanh below 6 ulp, sigmoid below 1e-7 absolute, exp below 3 ulp for results that are not denormal,
-in float64 below 1.
+Numba has no vector mathematics library any more, so `math.tanh` in a loop is one call per value.
+These are branchless approximations over the whole range; NaN stays NaN. Their errors, which
+tests/network/test_kernels.py measures: tanh below 6 ulp, sigmoid below 1e-7 absolute, exp below
+3 ulp for results that are not denormal, in float64 below 1 ulp.
 """
 
 import math
@@ -12,10 +12,10 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from ..jit import OVERLOADED, jit
+from ..jit import OVERLOAD_OPTIONS, jit
 
-# tanh(x) = x P(x²) / Q(x²) on [-9, 9], the least relative error at these degrees (Lawson's
-# iteration on a dense grid); beyond 9 float32 tanh is 1.
+# tanh(x) = x P(x²) / Q(x²) on [-9, 9]. The coefficients minimise the relative error at these
+# degrees (Lawson's iteration on a dense grid). Beyond 9, float32 tanh is 1.
 _LIMIT = np.float32(9.0)
 _P0, _P1, _P2, _P3, _P4 = map(
     np.float32,
@@ -33,18 +33,18 @@ _Q1, _Q2, _Q3, _Q4 = map(
 )
 _ONE, _HALF = np.float32(1), np.float32(0.5)
 
-# exp(x) = 2**n exp(r), n the nearest whole number to x / ln 2; ln 2 in two parts, the first exact
-# in products with n, so that r keeps all its digits. exp(r) is its Taylor polynomial.
+# exp(x) = 2**n exp(r), where n is the integer nearest to x / ln 2. ln 2 is split in two parts; the
+# products of n with the first are exact, so r loses no digits. exp(r) is its Taylor polynomial.
 _LOG2E = np.float32(1 / math.log(2))
 _LN2_HIGH = np.float32(0.693359375)
 _LN2_LOW = np.float32(math.log(2) - 0.693359375)
 _E2, _E3, _E4, _E5, _E6 = (np.float32(1 / math.factorial(n)) for n in range(2, 7))
 _LOWEST, _HIGHEST = np.float32(-87.0), np.float32(88.0)
-_ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to a whole number
+_ROUND = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to an integer
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
-# The same in float64, where n is read from the lowest bits of what has been rounded: there is no
-# vector instruction that makes a whole number of a float64 before AVX-512.
+# The same in float64, where n is read from the lowest bits of the rounded number: before AVX-512
+# there is no vector instruction that converts a float64 to an integer.
 _LOG2E_64 = 1 / math.log(2)
 _LN2_HIGH_64, _LN2_LOW_64 = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _F3, _F4, _F5, _F6, _F7, _F8, _F9, _F10, _F11, _F12, _F13 = (
@@ -56,19 +56,20 @@ _BIAS_64, _MANTISSA_BITS_64 = np.int64(1023), np.int64(52)
 
 
 def tanh(x):
-    """Hyperbolic tangent of a scalar, inside compiled code."""
+    """Hyperbolic tangent of a scalar, for use in compiled code."""
     return math.tanh(x)
 
 
 def exp(x):
-    """e to the x inside compiled code.
+    """e to the x of a scalar, for use in compiled code.
 
-    float32 arguments are taken within [-87, 88]; of float64, 709 is the most, below -708 gives 0.
+    A float32 x is clipped to [-87, 88]. A float64 x is clipped to at most 709; below -708 the
+    result is 0.
     """
     return math.exp(x)
 
 
-@overload(tanh, jit_options=OVERLOADED)
+@overload(tanh, jit_options=OVERLOAD_OPTIONS)
 def _tanh(x):
     if x != types.float32:
         return lambda x: math.tanh(x)
@@ -83,7 +84,7 @@ def _tanh(x):
     return rational
 
 
-@overload(exp, jit_options=OVERLOADED)
+@overload(exp, jit_options=OVERLOAD_OPTIONS)
 def _exp(x):
     if x == types.float64:
         return _exp_64
@@ -95,8 +96,8 @@ def _exp(x):
         n = (x * _LOG2E + _ROUND) - _ROUND
         r = (x - n * _LN2_HIGH) - n * _LN2_LOW
         e = _ONE + r * (_ONE + r * (_HALF + r * (_E3 + r * (_E4 + r * (_E5 + r * _E6)))))
-        power = (np.int32(n) + _BIAS) << _MANTISSA_BITS
-        return e * np.int32(power).view(np.float32)
+        exponent = (np.int32(n) + _BIAS) << _MANTISSA_BITS
+        return e * np.int32(exponent).view(np.float32)
 
     return polynomial
 
@@ -109,20 +110,20 @@ def _exp_64(x):
     e = _F8 + r * (_F9 + r * (_F10 + r * (_F11 + r * (_F12 + r * _F13))))
     e = _F3 + r * (_F4 + r * (_F5 + r * (_F6 + r * (_F7 + r * e))))
     e = 1.0 + r * (1.0 + r * (0.5 + r * e))
-    power = (np.float64(rounded).view(np.int64) + _BIAS_64) << _MANTISSA_BITS_64
-    return 0.0 if x < _LOWEST_64 else e * np.int64(power).view(np.float64)
+    exponent = (np.float64(rounded).view(np.int64) + _BIAS_64) << _MANTISSA_BITS_64
+    return 0.0 if x < _LOWEST_64 else e * np.int64(exponent).view(np.float64)
 
 
 @jit
 def tanh_(x):
-    """x becomes tanh(x), in place."""
+    """Replace x (n,) by tanh(x), in place."""
     for i in range(x.size):
         x[i] = tanh(x[i])
 
 
 @jit
 def sigmoid_(x):
-    """x becomes 1 / (1 + exp(-x)), in place, as ½ + ½ tanh(x/2)."""
+    """Replace x (n,) by 1 / (1 + exp(-x)) = ½ + ½ tanh(x/2), in place."""
     half = x.dtype.type(0.5)
     for i in range(x.size):
         x[i] = half + half * tanh(half * x[i])

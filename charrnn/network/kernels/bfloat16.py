@@ -1,11 +1,11 @@
-"""bfloat16: float32 rounded to its upper half, two of them side by side in 32 bits.
+"""bfloat16: float32 rounded to its upper half, two of them in one 32-bit element, a pair.
 
-A product over depth K becomes one over K / 2 pairs, each adding two products to a float32 sum. To
-the tile and to packing a pair is one element, of type uint32, where else there is a float.
+A product over depth K becomes one over K / 2 pairs; each pair adds two products to a float32 sum.
+The microkernel and the packing treat a pair as one uint32 element, in place of a float.
 
-The processor's instruction (AVX-512 BF16: VDPBF16PS) takes denormal numbers for zero and flushes
-denormal sums. Apart from that the portable version, for tests on other processors, does what Intel
-describes: the second of each pair is multiplied and added first, each sum rounded to nearest even.
+The processor's instruction (AVX-512 BF16: VDPBF16PS) treats denormal numbers as zero and flushes
+denormal sums. Apart from that, the portable version, for tests on other processors, does what Intel
+documents: it multiplies and adds the second of each pair first and rounds each sum to nearest even.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from ..jit import BFLOAT16, OVERLOADED, jit
+from ..jit import BFLOAT16, OVERLOAD_OPTIONS, jit
 
 PAIR = types.uint32
 UPPER = 0xFFFF0000
@@ -21,24 +21,25 @@ TWO_ONES = 0x3F803F80
 
 
 def is_pairs(array):
-    """Whether an array holds pairs: a constant in compiled code."""
+    """Whether an array holds pairs; in compiled code this is a constant."""
     return array.dtype == np.uint32
 
 
-@overload(is_pairs, jit_options=OVERLOADED)
+@overload(is_pairs, jit_options=OVERLOAD_OPTIONS)
 def _is_pairs(array):
     return (lambda array: True) if array.dtype == PAIR else (lambda array: False)
 
 
 def operand(a, a_at, a_row, rows, b):
-    """What `multiply` takes for rows of `a` before panels `b`: (array, offset, stride of rows).
+    """Return rows of `a` as `multiply` needs them for panels `b`: (array, offset, row stride).
 
-    That is `a` itself or, where the panels hold pairs, a rounded copy of those rows.
+    The rows start at element `a_at` and are `a_row` elements apart. The array is `a` itself or, if
+    the panels hold pairs, a rounded copy of the rows.
     """
     return a, a_at, a_row
 
 
-@overload(operand, jit_options=OVERLOADED)
+@overload(operand, jit_options=OVERLOAD_OPTIONS)
 def _operand(a, a_at, a_row, rows, b):
     if b.dtype != PAIR:
         return lambda a, a_at, a_row, rows, b: (a, a_at, a_row)
@@ -75,16 +76,17 @@ def to_bfloat16(typing_context, x):
 
 
 def paired(builder, low, high):
-    """Vectors of float32 as pairs."""
+    """Emit the rounding of two vectors of float32 to one vector of pairs."""
     low, high = _rounded(builder, low), _rounded(builder, high)
     upper = builder.and_(high, _like(high, UPPER))
     return builder.or_(builder.lshr(low, _like(low, 16)), upper)
 
 
 def _rounded(builder, value):
-    """The bits of float32, one or a vector, rounded to nearest even: the upper half of each counts.
+    """Emit rounding to nearest even; the upper half of each 32-bit result is the bfloat16.
 
-    The carry of a rounding may reach the exponent, as it should; a NaN must not become a number.
+    `value` is a float32 or a vector of them. The carry of the addition may rightly reach the
+    exponent. A NaN is treated apart, since the addition could turn it into a number.
     """
     integer = ir.IntType(32)
     if isinstance(value.type, ir.VectorType):
@@ -97,9 +99,12 @@ def _rounded(builder, value):
 
 
 def dot(builder, multiply_add, a, b, total):
-    """total + the two products of each pair, vectors; `multiply_add` is that of float32."""
+    """Emit total + the two products of each pair of a and b.
+
+    a, b: vectors of pairs; total: a vector of float32; multiply_add: the function for float32.
+    """
     if BFLOAT16:
-        # The signature of LLVM 15; later ones, which have a type for bfloat16, translate it.
+        # This is the signature of LLVM 15; later versions, with a bfloat16 type, translate it.
         name, kinds = "llvm.x86.avx512bf16.dpbf16ps.512", [total.type, a.type, b.type]
         function = builder.module.globals.get(name) or ir.Function(
             builder.module, ir.FunctionType(total.type, kinds), name
@@ -120,7 +125,7 @@ def _lower(builder, pairs):
 
 
 def _like(value, number):
-    """A constant of the type of `value`, whose every element is `number`."""
+    """A constant of the type of `value`; every element is `number`."""
     if isinstance(value.type, ir.VectorType):
         return ir.Constant(value.type, [number] * value.type.count)
     return ir.Constant(value.type, number)

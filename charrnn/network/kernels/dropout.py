@@ -1,6 +1,6 @@
-"""Dropout whose mask is a function of a seed and the place, so that it need not be kept.
+"""Dropout whose mask is a hash of a seed and the position, so it need not be stored.
 
-Forward and backward compute the same mask, and it does not depend on the order of the work.
+Forward and backward compute the same mask, and it does not depend on how threads share the work.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ _A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
 @kernel
 def drop(source, target, seed, rate, steps, first, last):
-    """target[t, rows] = source[t, rows] * mask / (1 - rate), mask 0 at `rate` of the places.
+    """target[t, rows] = source[t, rows] * mask / (1 - rate).
 
-    source, target (T, B, H); seed uint32.
+    The mask is 0 with probability `rate`, else 1. source, target (T, B, H); seed uint32.
     """
     for t in range(steps):
         a, b = source[t, first:last].reshape(-1), target[t, first:last].reshape(-1)
@@ -25,13 +25,13 @@ def drop(source, target, seed, rate, steps, first, last):
 
 @kernel
 def drop_(array, seed, rate, steps, first, last):
-    """The same in place, for which `drop` would be slow: it cannot see that its arrays are one."""
+    """Apply dropout to array (T, B, H) in place; `drop` with one array twice would be slower."""
     for t in range(steps):
         _mask_(array[t, first:last].reshape(-1), _start(array, t, first), seed, rate)
 
 
 def fold_in(seed: int, number: int) -> int:
-    """A seed of its own for each of several masks."""
+    """Derive the seed of mask `number` from a common seed."""
     return (seed + number * 0x9E3779B9) % 2**32
 
 
@@ -52,7 +52,7 @@ def _mask_(a, start, seed, rate):
 
 @jit
 def _hash(u):
-    """32 well-mixed bits of 32 (Wellons 2018, hash prospector, "lowbias32")."""
+    """Mix the 32 bits of u (Wellons 2018, hash prospector, "lowbias32")."""
     u = np.uint32(u ^ (u >> np.uint32(16)))
     u = np.uint32(u * _A)
     u = np.uint32(u ^ (u >> np.uint32(15)))

@@ -1,4 +1,4 @@
-"""The first layer: a one-hot input times a matrix is a look-up of its rows; so is an embedding."""
+"""The first layer: an embedding, or a one-hot input, which selects rows of its weight matrix."""
 
 from ..jit import jit, kernel
 from .matmul import copy, fill
@@ -6,7 +6,10 @@ from .matmul import copy, fill
 
 @kernel
 def look_up(table, x, planes, bias, z, steps, first, last):
-    """z[t, p, b] = bias[p], and where p = planes[g] also + table[x[t, b], g]. table (V, G, N)."""
+    """z[t, p, b] = bias[p], plus table[x[t, b], g] if p = planes[g], for rows b in first:last.
+
+    table (V, G, N), x (T, B), planes (G,), bias (P, N), z (T, P, B, N).
+    """
     for t in range(steps):
         fill(bias, z[t], first, last)
         for g in range(table.shape[1]):
@@ -16,7 +19,7 @@ def look_up(table, x, planes, bias, z, steps, first, last):
 
 @kernel
 def embed(table, x, out, steps, first, last):
-    """out[t, b] = table[x[t, b]]. table (V, E), out (T, B, E)."""
+    """out[t, b] = table[x[t, b]] for b in first:last. table (V, E), x (T, B), out (T, B, E)."""
     for t in range(steps):
         for b in range(first, last):
             copy(table[x[t, b]], out[t, b])
@@ -24,10 +27,11 @@ def embed(table, x, out, steps, first, last):
 
 @kernel
 def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
-    """The gradient of `look_up`: rows of dz added to the rows that were looked up, in order.
+    """The gradients of the table and the bias of `look_up`.
 
-    `first:last` are the columns of this call, counted through the gates: (g * N + n).
-    dtable (V, G, N), db (G, N).
+    dtable[v, g] = the sum of dz[t, planes[g], b] over all (t, b) in order where x[t, b] = v;
+    db[g] = the sum over all (t, b). `first:last` are the columns of this call, numbered through
+    all gates: column n of gate g is g * N + n. dtable (V, G, N), db (G, N).
     """
     width = dz.shape[3]
     for g in range(dtable.shape[1]):
@@ -46,7 +50,10 @@ def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
 
 @kernel
 def embed_gradient(x, dout, dtable, steps, first, last):
-    """dtable[v, columns] = the sum of dout[t, b, columns] where x[t, b] = v."""
+    """dtable[v, columns] = the sum of dout[t, b, columns] where x[t, b] = v.
+
+    x (T, B), dout (T, B, E), dtable (V, E); `first:last` are the columns.
+    """
     for v in range(dtable.shape[0]):
         dtable[v, first:last] = 0
     for t in range(steps):

@@ -1,21 +1,21 @@
-"""A whole product, tile by tile, as one piece of machine code that all other kernels call.
+"""A whole matrix product, tile by tile, as one compiled function that the other kernels call.
 
-What compiled functions call is otherwise compiled once more into each of them; of a dozen copies of
-the tile's loops a first run would be the slower by half.
+Numba compiles callees into every caller. A dozen copies of the microkernel would make the first
+run 1.5 times slower, so the callers are linked to one copy by name.
 """
 
 import functools
 
 import llvmlite.binding
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import SYMBOL_LOADERS, kernel
+from ..numba_internals import call_by_name, function_address
 from .bfloat16 import PAIR
 from .microkernel import MR, NR, multiply_tile, panels_per_tile
 
-KC = 256  # rows of a panel in use at once: with its part of `a` they stay in the first cache
+KC = 256  # depth taken at once: these rows of a panel and their part of `a` stay in the L1 cache
 
 
 @intrinsic
@@ -24,61 +24,58 @@ def multiply(
 ):
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
 
-    Arguments are as the tile's, but `a`, `b`, `c` are contiguous arrays of any dimensions, whose
-    memory alone counts, and rows and panels are any number.
+    The arguments are as for `multiply_tile`, but `a`, `b`, `c` are contiguous arrays, whose shapes
+    do not matter, and rows and panels may be any number.
     """
     if not a.is_c_contig or not b.is_c_contig or not c.is_c_contig:
-        return None  # no such function: a typing error
+        return None  # Numba then raises a typing error
     n = types.intp
     signature = types.void(a, n, n, n, b, n, c, n, n, n, n, n)
 
     def generate(context, builder, signature, args):
         element = signature.args[0].dtype
-        _provide(element)
+        _link(element)
         args = list(args)
         for i in (0, 4, 6):
             array = context.make_array(signature.args[i])(context, builder, args[i])
             args[i] = array.data
-        arg_types = _signature(element)
-        call = context.call_conv
-        function_type = call.get_function_type(types.none, arg_types)
-        function = cgutils.get_or_insert_function(builder.module, function_type, _name(element))
-        call.call_function(builder, function, types.none, arg_types, args)
+        call_by_name(context, builder, _name(element), _signature(element), args)
         return context.get_dummy_value()
 
     return signature, generate
 
 
 @functools.cache
-def _provide(element):
-    """Compile `_multiply` for elements of a type, or load it, and tell LLVM where it is."""
-    _multiply.compile(_signature(element))
-    result = _multiply.overloads[_signature(element)]
-    address = result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
+def _link(element):
+    """Compile `_multiply` for elements of a type, or load it, and tell LLVM its address."""
+    address = function_address(_multiply, _signature(element))
     llvmlite.binding.add_symbol(_name(element), address)
-
-
-def _provide_float32():
-    _provide(types.float32)
-
-
-def _provide_float64():
-    _provide(types.float64)
 
 
 def _name(element):
     return f"charrnn_multiply_{element}"
 
 
-def _provide_pairs():
-    _provide(PAIR)
+# Cached code stores a reference to one of these three, by its module and name.
+
+
+def _link_float32():
+    _link(types.float32)
+
+
+def _link_float64():
+    _link(types.float64)
+
+
+def _link_pairs():
+    _link(PAIR)
 
 
 SYMBOL_LOADERS.update(
     {
-        _name(types.float32): _provide_float32,
-        _name(types.float64): _provide_float64,
-        _name(PAIR): _provide_pairs,
+        _name(types.float32): _link_float32,
+        _name(types.float64): _link_float64,
+        _name(PAIR): _link_pairs,
     }
 )
 
@@ -91,7 +88,7 @@ def _signature(element):
 
 @kernel
 def _multiply(a, a_at, a_row, a_col, b, b_panel, c, c_at, c_row, depth, rows, panels):
-    """Rows are spread evenly over tiles; the depth is taken in blocks, from first to last."""
+    """Spread the rows evenly over tiles; take the depth in blocks of KC, in order."""
     tiles = (rows + MR - 1) // MR
     if tiles == 0:
         return

@@ -1,31 +1,21 @@
-"""Matrix products on the tile: packing, through time, and for the weight gradients.
+"""Matrix products on packed panels: packing, products over time, weight gradients.
 
-Sizes: widths are multiples of 16 (`padded`); padding holds zeros and stays zero. Panels may hold
-pairs of bfloat16 (`pairs`): they are then half as deep as is written here, and what they multiply
-is rounded before it.
+Widths are multiples of NR = 16 (`padded`); padding holds zeros and stays zero. Panels may hold
+pairs of bfloat16: they are then half as deep as written here, and the other operand is rounded to
+bfloat16 before the product.
 """
-
-import numpy as np
 
 from ..jit import jit, kernel
 from .bfloat16 import TWO_ONES, is_pairs, operand
 from .gemm import KC, multiply
 from .microkernel import NR, copy_rows, transpose_rows
 
-PANELS_PER_PACK = 4  # panels of a weight gradient packed before they are used
+PANELS_PER_PACK = 4  # panels of dz that a weight gradient packs at a time
 
 
 def padded(size: int) -> int:
-    """`size` rounded up to whole panels."""
+    """Round `size` up to whole panels."""
     return -(-size // NR) * NR
-
-
-def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
-    """np.zeros, aligned to a cache line: a vector load across two lines costs two."""
-    count = int(np.prod(shape, dtype=np.int64))
-    room = np.zeros(count * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + count * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
 
 
 @kernel
@@ -41,7 +31,7 @@ def pack(w, gate, panels):
 def pack_transposed(w, gate, panels):
     """Pack the transpose of w[:, gate] of w (N, G, K) into panels (padded N / 16, K, 16)."""
     row, depth = w.shape[1] * w.shape[2], panels.shape[1]
-    whole = 0 if depth % NR else w.shape[0] // NR  # (few pairs do not fill a vector)
+    whole = 0 if depth % NR else w.shape[0] // NR  # too few pairs do not fill a vector
     for p in range(whole):
         start = p * NR * row + gate * w.shape[2]
         source, at, apart = operand(w, start, row, NR, panels)
@@ -54,7 +44,11 @@ def pack_transposed(w, gate, panels):
 
 @kernel
 def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
-    """bias[p] = all that is added to plane p of z. b_ih, b_hh (G, H), bias (P, H)."""
+    """bias[p] = the sum of the biases that are added to plane p of z.
+
+    Gate g of b_ih is added to plane input_planes[g], of b_hh to hidden_planes[g]. b_ih, b_hh
+    (G, H), bias (P, H).
+    """
     bias[:] = 0
     for g in range(input_planes.size):
         for i in range(bias.shape[1]):
@@ -66,7 +60,7 @@ def sum_biases(b_ih, b_hh, input_planes, hidden_planes, bias):
 
 @jit
 def copy(source, target):
-    """target = source, both flat."""
+    """target = source, both (n,)."""
     for i in range(target.size):
         target[i] = source[i]
 
@@ -79,8 +73,10 @@ def product(a, b, c):
 
 @jit
 def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
-    """The same with rows of a and c that start at elements `a_at` and `c_at` of their arrays, and
-    are `a_row` and `c_row` elements apart."""
+    """`product` for rows of a and c that do not lie end to end.
+
+    They start at elements `a_at` and `c_at` of their arrays, `a_row` and `c_row` elements apart.
+    """
     depth = b.shape[1]
     x, x_at, x_row = operand(a, a_at, a_row, rows, b)
     multiply(x, x_at, x_row, 1, b, depth * NR, c, c_at, c_row, depth, rows, b.shape[0])
@@ -90,8 +86,8 @@ def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
 def products(a, b, c, steps, first, last):
     """c[t, first:last] += a[t, first:last] @ b at every step. a (T, B, K), c (T, B, N).
 
-    A single row is wide through time at once: its steps are the rows of one product, with the same
-    sums in the same order.
+    The steps of a single row are the rows of one product, which has the same sums in the same
+    order.
     """
     if last - first == 1:
         a_row, c_row = a.shape[1] * a.shape[2], c.shape[1] * c.shape[2]
@@ -103,7 +99,7 @@ def products(a, b, c, steps, first, last):
 
 @jit
 def fill(bias, z, first, last):
-    """z[p, rows] = bias[p]: what the products are then added to. z (P, B, N), bias (P, N)."""
+    """z[p, first:last] = bias[p], to which products are then added. z (P, B, N), bias (P, N)."""
     for p in range(z.shape[0]):
         for b in range(first, last):
             copy(bias[p], z[p, b])
@@ -111,10 +107,10 @@ def fill(bias, z, first, last):
 
 @kernel
 def input_product(x, w, planes, bias, z, steps, first, last):
-    """z[t, p, rows] = bias[p], and where p = planes[g] also + x[t, rows] @ w[g]; rows first:last.
+    """z[t, p, rows] = bias[p], plus x[t, rows] @ w[g] if p = planes[g], for rows first:last.
 
-    x (T, B, D), w (G, N / 16, D, 16), z (T, P, B, N), bias (P, N). A single row is wide through
-    time at once: its steps are the rows of one product, with the same sums in the same order.
+    x (T, B, D), w (G, N / 16, D, 16) packed, z (T, P, B, N), bias (P, N). The steps of a single
+    row are the rows of one product, which has the same sums in the same order.
     """
     if last - first == 1:
         for t in range(steps):
@@ -132,7 +128,7 @@ def input_product(x, w, planes, bias, z, steps, first, last):
 
 @kernel
 def output_product(dz, w, planes, dx, steps, first, last):
-    """dx[t, rows] += the sum over gates g of dz[t, planes[g], rows] @ w[g]: backward of the above.
+    """dx[t, rows] += the sum over g of dz[t, planes[g], rows] @ w[g]: backward of input_product.
 
     dz (T, P, B, N), w (G, D / 16, N, 16) packed transposed, dx (T, B, D).
     """
@@ -148,18 +144,18 @@ def output_product(dz, w, planes, dx, steps, first, last):
 
 
 @kernel
-def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
-    """dw[:, gate + g] = xᵀ dz[planes[g]], db[gate + g] = its column sums, over all steps and rows.
+def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, workspace):
+    """dw[:, gate + g] = xᵀ dz[planes[g]] and db[gate + g] = the sum of dz[planes[g]].
 
-    x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N); `first:last` are the
-    panels of this call, counted through all of `planes`; `room` (room_for(D'),) is scratch, of
-    pairs where the products are to be of pairs.
-    Sums run over steps and rows in order, whoever does it: hence the same bits for any threads.
+    Both sum over all steps and rows, in order, so the bits do not depend on the threads.
+    x (T, B, D'), dz (T, P, B, N), dw (D, G, N) with D <= D', db (G, N). `first:last` are the
+    panels of this call, numbered through all of `planes`. workspace (workspace_size(D'),) is
+    scratch: of uint32 for products of bfloat16, else of the type of x.
     """
     batch, width, panels, inputs = x.shape[1], x.shape[2], dz.shape[3] // NR, dw.shape[0]
-    strips = room[PANELS_PER_PACK * KC * NR :]
-    strips[-1] = TWO_ONES if is_pairs(room) else 1
-    gathered = room.view(dz.dtype)
+    packed_a = workspace[PANELS_PER_PACK * KC * NR :]
+    packed_a[-1] = TWO_ONES if is_pairs(workspace) else 1
+    gathered = workspace.view(dz.dtype)
     for p in range(first, last):
         column = p % panels * NR
         for d in range(inputs):
@@ -167,9 +163,9 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
         db[gate + p // panels, column : column + NR] = 0
     for k in range(0, steps * batch, KC):
         depth = min(KC, steps * batch - k)
-        turns = (depth + 1) // 2 if is_pairs(room) else depth
+        turns = (depth + 1) // 2 if is_pairs(workspace) else depth
         for i in range(0, width, NR):
-            copy_rows(x, k * width + i, width, strips, i * KC, NR, depth)
+            copy_rows(x, k * width + i, width, packed_a, i * KC, NR, depth)
         p = first
         while p < last:
             g, column = p // panels, p % panels * NR
@@ -177,28 +173,28 @@ def weight_gradient(x, dz, planes, gate, dw, db, steps, first, last, room):
             for i in range(count):
                 to = i * KC * NR
                 _gather(dz, planes[g], column + i * NR, k, depth, gathered, to)
-                if is_pairs(room):
-                    copy_rows(gathered, to, NR, room, to, NR, depth)
+                if is_pairs(workspace):
+                    copy_rows(gathered, to, NR, workspace, to, NR, depth)
             at, row = (gate + g) * dw.shape[2] + column, dw.shape[1] * dw.shape[2]
             for i in range(0, inputs, NR):
                 multiply(
-                    strips, i * KC, 1, NR, room, KC * NR, dw, at + i * row,
+                    packed_a, i * KC, 1, NR, workspace, KC * NR, dw, at + i * row,
                     row, turns, min(NR, inputs - i), count,
                 )  # fmt: skip
-            # A row of ones, which the last of `strips` stands for, gives the sums of the columns.
-            one = strips.size - 1
-            multiply(strips, one, 0, 0, room, KC * NR, db, at, 0, turns, 1, count)
+            # A row of ones gives the sums of the columns: the last element, with strides of 0.
+            one = packed_a.size - 1
+            multiply(packed_a, one, 0, 0, workspace, KC * NR, db, at, 0, turns, 1, count)
             p += count
 
 
 def workspace_size(width: int) -> int:
-    """Elements of scratch that `weight_gradient` needs for D' = width."""
+    """The number of elements of `weight_gradient`'s workspace for D' = width."""
     return (PANELS_PER_PACK * NR + width) * KC + 1
 
 
 @jit
 def _gather(dz, plane, column, start, count, packed, to):
-    """Copy 16 columns of dz[:, plane], rows start to start + count of (T * B), into a panel."""
+    """Copy 16 columns of dz[:, plane] into a panel at `to`: rows start:start + count of T * B."""
     batch, width = dz.shape[2], dz.shape[3]
     done = 0
     while done < count:

@@ -1,9 +1,9 @@
-"""The one piece of hand-made vector code: a tile of a matrix product, kept in registers.
+"""The microkernel: a tile of a matrix product held in registers, as hand-written vector code.
 
 NumPy's BLAS and Numba's loops reach half of a core's multiply-add peak at the sizes of a small RNN;
-this tile reaches nearly all of it. The second operand comes packed in panels of 16 columns, a cache
-line of float32 a row, so that it is read in one sweep. (Goto & van de Geijn 2008, "Anatomy of
-high-performance matrix multiplication".)
+this tile reaches nearly all of it. The second operand is packed in panels of 16 columns, whose rows
+are a cache line of float32, so it is read sequentially. (Goto & van de Geijn 2008, "Anatomy of
+high-performance matrix multiplication"; BLIS uses the same names NR, MR, KC.)
 """
 
 from llvmlite import ir
@@ -14,12 +14,12 @@ from numba.extending import intrinsic
 from ..jit import VECTOR_BYTES, jit
 from .bfloat16 import PAIR, dot, paired
 
-NR = 16  # columns a panel, whatever the processor: the packed layout is the same everywhere
+NR = 16  # columns of a panel, on any processor: the packed layout is the same everywhere
+MR = 6  # rows of a tile, at most
 
-MR = 6  # of a tile
-
-# How many neighbouring panels a tile of so many rows takes at once: the more sums the better, since
-# each must wait for its last addition; but they share the registers with b and an element of a.
+# PANELS[rows - 1]: how many neighbouring panels a tile of `rows` rows takes at once. More sums are
+# faster, since each waits for its last addition, but they share the registers with b and with an
+# element of a.
 _REGISTERS = 32 if VECTOR_BYTES == 64 else 16
 _VECTORS = NR * 4 // VECTOR_BYTES
 PANELS = tuple(
@@ -30,6 +30,7 @@ PANELS = tuple(
 
 @jit
 def panels_per_tile(rows):
+    """The number of panels that a tile of `rows` rows takes at once."""
     return PANELS[rows - 1]
 
 
@@ -39,13 +40,14 @@ def multiply_tile(
 ):
     """c[rows, 16 * panels] += a[rows, depth] @ b[depth, 16 * panels].
 
-    rows is 1 to 6, panels 1 or panels_at_once(rows): a switch between as many compiled tiles.
-    `a`, `b`, `c` point to elements of one type, or `a` and `b` to pairs and `c` to float32;
-    `a_at`, `b_at`, `c_at` are the offsets of the first element, `a_row` and `a_col` the strides of
-    `a` in elements, `b_panel` the distance between panels, `c_row` the stride of the rows of `c`;
-    depth >= 1.
-    Every element of c is summed over the depth in order, so that it does not depend on how rows
-    are dealt to tiles.
+    rows: 1 to MR. panels: 1 or panels_per_tile(rows). This is a switch between all such tiles.
+    a, b, c: pointers to elements of one type, or `a` and `b` to pairs and `c` to float32.
+    a_at, b_at, c_at: the offsets of their first elements; this and all distances are in elements.
+    a_row, a_col: the strides of `a`. b_panel: the distance between panels. c_row: the distance
+    between rows of `c`. depth: at least 1.
+
+    Every element of c is summed over the depth in order, so it does not depend on how the rows are
+    split into tiles.
     """
     n = types.intp
     signature = types.void(n, n, a, n, n, n, b, n, n, c, n, n, n)
@@ -79,80 +81,106 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     lanes = VECTOR_BYTES // size
     vector = ir.VectorType(context.get_value_type(arg_types[0].dtype), lanes)
     sum_vector = ir.VectorType(context.get_value_type(arg_types[7].dtype), lanes)
-
-    def load(pointer, vector):
-        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
-        value.align = size
-        return value
-
-    def splat(scalar):
-        undefined = ir.Constant(vector, ir.Undefined)
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-        first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(first, undefined, mask)
-
-    # declare_intrinsic knows no vector types, so the function is declared by hand.
-    name = f"llvm.fmuladd.v{lanes}f{8 * size}"
-    multiply_add = builder.module.globals.get(name) or ir.Function(
-        builder.module, ir.FunctionType(sum_vector, [sum_vector] * 3), name
-    )
+    multiply_add = _multiply_add(builder.module, sum_vector, 8 * size)
 
     def add_product(a, b, total):
         if arg_types[0].dtype == PAIR:
             return dot(builder, multiply_add, a, b, total)
         return builder.call(multiply_add, [a, b, total])
 
-    a_start = builder.gep(a, [a_at])
-    a_rows = [builder.gep(a_start, [builder.mul(_number(i), a_row)]) for i in range(num_rows)]
-    b_start = builder.gep(b, [b_at])
-    b_panels = [builder.gep(b_start, [builder.mul(_number(p), b_panel)]) for p in range(num_panels)]
+    a_rows = _offsets(builder, builder.gep(a, [a_at]), a_row, num_rows)
+    b_panels = _offsets(builder, builder.gep(b, [b_at]), b_panel, num_panels)
     c_start = builder.gep(c, [c_at])
     outputs = [
         builder.gep(c_start, [builder.add(builder.mul(_number(i), c_row), _number(j))])
         for i in range(num_rows)
         for j in range(0, NR * num_panels, lanes)
     ]
+    initial = [_load(builder, pointer, sum_vector, size) for pointer in outputs]
 
+    def add_products(k, sums):
+        """One turn of the loop: sums + column k of a times row k of b."""
+        line = builder.mul(k, _number(NR))
+        b_values = [
+            _load(builder, builder.gep(panel, [builder.add(line, _number(j))]), vector, size)
+            for panel in b_panels
+            for j in range(0, NR, lanes)
+        ]
+        column = builder.mul(k, a_col)
+        results = []
+        for i, row in enumerate(a_rows):
+            value = _splat(builder, builder.load(builder.gep(row, [column])), vector)
+            for j, b_value in enumerate(b_values):
+                results.append(add_product(value, b_value, sums[i * len(b_values) + j]))
+        return results
+
+    results = _loop(builder, depth, initial, add_products)
+    for pointer, value in zip(outputs, results, strict=True):
+        builder.store(value, builder.bitcast(pointer, sum_vector.as_pointer())).align = size
+
+
+def _loop(builder, count, initial, body):
+    """Emit values = initial, then values = body(k, values) for k in range(count); returns them.
+
+    The values are LLVM vectors, held in registers; count is at least 1.
+    """
     before = builder.block
-    initial = [load(pointer, sum_vector) for pointer in outputs]
     loop, after = builder.append_basic_block("depth"), builder.append_basic_block("store")
     builder.branch(loop)
     builder.position_at_end(loop)
     k = builder.phi(ir.IntType(64))
     k.add_incoming(_number(0), before)
-    sums = [builder.phi(sum_vector) for _ in outputs]
-    for phi, value in zip(sums, initial, strict=True):
+    values = [builder.phi(value.type) for value in initial]
+    for phi, value in zip(values, initial, strict=True):
         phi.add_incoming(value, before)
-    line = builder.mul(k, _number(NR))
-    b_values = [
-        load(builder.gep(panel, [builder.add(line, _number(j))]), vector)
-        for panel in b_panels
-        for j in range(0, NR, lanes)
-    ]
-    column = builder.mul(k, a_col)
-    results = []
-    for i, row in enumerate(a_rows):
-        value = splat(builder.load(builder.gep(row, [column])))
-        for j, b_value in enumerate(b_values):
-            addend = sums[i * len(b_values) + j]
-            results.append(add_product(value, b_value, addend))
+    results = body(k, values)
     following = builder.add(k, _number(1))
     k.add_incoming(following, loop)
-    for phi, value in zip(sums, results, strict=True):
+    for phi, value in zip(values, results, strict=True):
         phi.add_incoming(value, loop)
-    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
-    for pointer, value in zip(outputs, results, strict=True):
-        builder.store(value, builder.bitcast(pointer, sum_vector.as_pointer())).align = size
+    return results
+
+
+def _multiply_add(module, vector, bits):
+    """The function a * b + c of vectors. (declare_intrinsic knows no vector types.)"""
+    name = f"llvm.fmuladd.v{vector.count}f{bits}"
+    return module.globals.get(name) or ir.Function(
+        module, ir.FunctionType(vector, [vector] * 3), name
+    )
+
+
+def _offsets(builder, start, stride, count):
+    """Pointers to start, start + stride, ...: `count` of them."""
+    return [builder.gep(start, [builder.mul(_number(i), stride)]) for i in range(count)]
+
+
+def _load(builder, pointer, vector, align):
+    """A vector from memory that is aligned to `align` bytes."""
+    value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+    value.align = align
+    return value
+
+
+def _splat(builder, scalar, vector):
+    """A vector whose every element is the scalar."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    first = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, undefined, mask)
 
 
 @intrinsic
 def copy_rows(typing_context, source, source_at, source_row, target, target_at, target_row, count):
-    """target[k] = source[k] for `count` rows of 16 elements; arguments as the tile's, of arrays.
+    """target[k] = source[k] for `count` rows of 16 elements.
 
-    A target of pairs gets rows 2k and 2k + 1 of a float32 source as its row k; it may be the same
-    memory. An odd row out has zeros beside it.
-    Written by hand because loops of so few known turns are unrolled into single elements.
+    Both are contiguous arrays; the rows start at elements `source_at` and `target_at` and are
+    `source_row` and `target_row` elements apart. A target of pairs gets rows 2k and 2k + 1 of a
+    float32 source as its row k, the last one with zeros if the count is odd; the two may be the
+    same memory.
+
+    It is written in LLVM because LLVM unrolls short loops of known length into single elements.
     """
     pairs = (source.dtype, target.dtype) == (types.float32, PAIR)
     if not source.is_c_contig or not target.is_c_contig:
@@ -175,10 +203,7 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
 
         def load(k, j):
             origin = row(signature.args[0], source, source_at, source_row, k)
-            pointer = builder.bitcast(builder.gep(origin, [_number(j)]), vector.as_pointer())
-            value = builder.load(pointer)
-            value.align = size
-            return value
+            return _load(builder, builder.gep(origin, [_number(j)]), vector, size)
 
         def load_pairs(k, j):
             first = builder.mul(k, _number(2))
@@ -204,7 +229,7 @@ def copy_rows(typing_context, source, source_at, source_row, target, target_at, 
 def transpose_rows(typing_context, source, source_at, source_row, target, target_at, count):
     """target[k, n] = source[n, k] for 16 rows n of `count` elements, a multiple of 16.
 
-    Arguments as those of copy_rows; the rows of the target are 16 elements, one after the other.
+    The arguments are as for `copy_rows`; the rows of the target are 16 elements, end to end.
     """
     if not source.is_c_contig or not target.is_c_contig:
         return None
@@ -216,7 +241,7 @@ def transpose_rows(typing_context, source, source_at, source_row, target, target
         element = context.get_value_type(signature.args[0].dtype)
         size = signature.args[0].dtype.bitwidth // 8
         lanes = VECTOR_BYTES // size
-        vector = ir.VectorType(element, lanes).as_pointer()
+        vector = ir.VectorType(element, lanes)
         origin = context.make_array(signature.args[0])(context, builder, source).data
         goal = context.make_array(signature.args[3])(context, builder, target).data
         step = ir.Constant(count.type, lanes)
@@ -226,20 +251,20 @@ def transpose_rows(typing_context, source, source_at, source_row, target, target
                 for i in range(first, first + lanes):
                     place = builder.add(k, builder.mul(_number(i), source_row))
                     pointer = builder.gep(origin, [builder.add(source_at, place)])
-                    rows.append(builder.load(builder.bitcast(pointer, vector)))
-                    rows[-1].align = size
+                    rows.append(_load(builder, pointer, vector, size))
                 for i, column in enumerate(_transposed(builder, rows)):
                     line = builder.mul(builder.add(k, _number(i)), _number(NR))
                     place = builder.add(line, _number(first))
                     pointer = builder.gep(goal, [builder.add(target_at, place)])
-                    builder.store(column, builder.bitcast(pointer, vector)).align = size
+                    pointer = builder.bitcast(pointer, vector.as_pointer())
+                    builder.store(column, pointer).align = size
         return context.get_dummy_value()
 
     return signature, generate
 
 
 def _transposed(builder, rows):
-    """The transpose of a square of vectors, a bit of the indices at a time."""
+    """Emit the transpose of a square of vectors, one bit of the indices at a time."""
     lanes = len(rows)
     bit = 1
     while bit < lanes:

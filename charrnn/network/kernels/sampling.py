@@ -1,24 +1,27 @@
-"""From logits to the next character, in float64, as `rng.choice(V, p=p)` draws it."""
+"""Sampling a character from logits, in float64, as `rng.choice(V, p=p)` does."""
 
 import math
 
 import numpy as np
 
-from ..jit import jit, kernel
+from ..jit import REASSOCIATIVE, jit, kernel
 from .activations import exp
-from .cross_entropy import REASSOCIATIVE
 
 
 @jit
 def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, p):
-    """The id whose share of the cumulated probabilities holds u, from 0 to below 1.
+    """Sample an id by inverting the cumulative distribution at u, 0 <= u < 1.
 
-    In this order: only ids i with allowed[i] are left; the log-probability of each id in `recent`
-    (-1: none) is multiplied by `penalty`; p = softmax(scores / temperature); then all but the top_k
-    likeliest are dropped (0: none), then all but the smallest set of the likeliest that reaches
-    probability top_p (Holtzman et al. 2020), then what is less likely than min_p times the
-    likeliest (Nguyen et al. 2024). temperature 0 gives the likeliest. Of equals the first comes
-    first. logits (V,), at least one of them allowed; p (V,) float64 is scratch.
+    The distribution is made in this order:
+    1. Only ids i with allowed[i] remain; at least one must.
+    2. The log-probability of each id in `recent` (-1: none) is multiplied by `penalty`.
+    3. p = softmax(scores / temperature); temperature 0 returns the likeliest id.
+    4. Only the top_k likeliest remain (0: all).
+    5. Only the smallest set of the likeliest that reaches probability top_p remains (Holtzman et
+       al. 2020).
+    6. Only ids at least min_p times as likely as the likeliest remain (Nguyen et al. 2024).
+
+    Of equally likely ids the lowest ranks first. logits (V,); p (V,) float64 is scratch.
     """
     _score(logits, allowed, p)
     if penalty != 1:
@@ -34,12 +37,12 @@ def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, 
         least = min_p * p[_likeliest(p)]
         for i in range(p.size):
             p[i] = p[i] if p[i] >= least else 0.0
-    return _chosen(p, u * _sum(p))
+    return _invert(p, u * _sum(p))
 
 
 @jit
 def _likeliest(scores):
-    """np.argmax, to load which from the cache would import NumPy's half of Numba, and SciPy."""
+    """np.argmax. (To load Numba's own from the cache would import its NumPy part, and SciPy.)"""
     best = 0
     for i in range(scores.size):
         best = i if scores[i] > scores[best] else best
@@ -48,14 +51,14 @@ def _likeliest(scores):
 
 @jit
 def _score(logits, allowed, scores):
-    """scores = logits, -inf for what is not allowed."""
+    """scores = logits, or -inf for ids that are not allowed."""
     for i in range(scores.size):
         scores[i] = logits[i] if allowed[i] else -np.inf
 
 
 @jit
 def _penalize(scores, logits, allowed, recent, penalty):
-    """Scores become log-probabilities, those of `recent` multiplied by the penalty."""
+    """Turn scores into log-probabilities, multiplied by the penalty for ids in `recent`."""
     highest, total = scores[_likeliest(scores)], 0.0
     for i in range(scores.size):
         total += exp(scores[i] - highest)
@@ -69,7 +72,7 @@ def _penalize(scores, logits, allowed, recent, penalty):
 
 @jit
 def _exponentials(p, highest, temperature):
-    """Scores become weights in proportion to exp(score / temperature), in place."""
+    """Turn scores into weights, proportional to exp(score / temperature), in place."""
     for i in range(p.size):
         p[i] = exp((p[i] - highest) / temperature)
 
@@ -84,8 +87,8 @@ def _sum(p):
 
 @jit
 def _keep_likeliest(p, k):
-    """Drop all but the k largest of the weights p, in place."""
-    least, left = _largest(p, k), k
+    """Set all but the k largest of the weights p to zero, in place."""
+    least, left = _kth_largest(p, k), k
     for i in range(p.size):
         left -= 1 if p[i] > least else 0
     for i in range(p.size):
@@ -96,8 +99,8 @@ def _keep_likeliest(p, k):
 
 
 @jit
-def _largest(p, k):
-    """The k-th largest of p: the root of a heap of the k largest so far, the least on top."""
+def _kth_largest(p, k):
+    """The k-th largest of p: the root of a min-heap of the k largest so far."""
     heap = p[:k].copy()
     for root in range(k // 2 - 1, -1, -1):
         _sift(heap, root)
@@ -110,7 +113,7 @@ def _largest(p, k):
 
 @jit
 def _sift(heap, root):
-    """Let heap[root] sink until nothing below it is less."""
+    """Sift heap[root] down until neither child is smaller."""
     while 2 * root + 1 < heap.size:
         child = 2 * root + 1
         if child + 1 < heap.size and heap[child + 1] < heap[child]:
@@ -123,10 +126,10 @@ def _sift(heap, root):
 
 @jit
 def _keep_nucleus(p, top_p):
-    """Drop all but the largest of the weights p that reach the share top_p of their sum, in place.
+    """Keep the largest of the weights p that reach top_p of their sum, zero the others, in place.
 
-    Only what may be left is sorted: all that is below 1 - top_p of the mean has less than the
-    share 1 - top_p.
+    Weights below 1 - top_p of the mean sum to less than 1 - top_p of the total, so they can never
+    be needed: only the others are sorted.
     """
     total = _sum(p)
     least, count = (1 - top_p) * total / p.size, 0
@@ -148,12 +151,12 @@ def _keep_nucleus(p, top_p):
 
 
 @jit
-def _chosen(p, share):
-    """The first id at which the sum of the weights p exceeds `share`."""
+def _invert(p, target_mass):
+    """The first id at which the cumulative sum of the weights p exceeds `target_mass`."""
     reached, last = 0.0, 0
     for i in range(p.size):
         reached += p[i]
-        if reached > share:
+        if reached > target_mass:
             return i
         if p[i] > 0:
             last = i
@@ -164,10 +167,10 @@ def _chosen(p, share):
 def draw_rows(
     logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, step, ids, x, first, last
 ):
-    """ids[step, n] = x[0, n] = the draw from logits[0, n] with u[n, step], n from first to last.
+    """ids[step, n] = x[0, n] = `draw` from logits[0, n] with u[n, step], for rows n in first:last.
 
-    logits (1, N, padded V), allowed (V,) bool, u (N, steps), ids (steps, N) and x (1, N) int32;
-    recent (N, W) int32 holds the last ids of each row, the drawn one at the end; W may be 0.
+    logits (1, N, padded V), allowed (V,) bool, u (N, steps), ids (steps, N) and x (1, N) int32.
+    recent (N, W) int32 holds the last W ids of each row, the newest at the end; W may be 0.
     """
     p = np.empty(allowed.size, np.float64)
     for n in range(first, last):

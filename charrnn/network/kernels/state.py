@@ -1,12 +1,12 @@
-"""Vectors as long as a state: carried on, and the gradients of weights that multiply one."""
+"""Kernels on the state: its advance by a step, the gradients of weights that multiply it."""
 
 from ..jit import jit, kernel
 from .matmul import copy
 
 
 @kernel
-def carry(s, first, last):
-    """s[:, 0] = s[:, 1] for the rows first:last. s (STATES, T + 1, B, H)."""
+def advance_state(s, first, last):
+    """s[:, 0, rows] = s[:, 1, rows] for rows first:last. s (STATES, T + 1, B, H)."""
     for i in range(s.shape[0]):
         for b in range(first, last):
             copy(s[i, 1, b], s[i, 0, b])
