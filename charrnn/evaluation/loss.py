@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from ..errors import CharRNNError
 from ..network.model import Model
 from ..network.stack import Stack
@@ -92,8 +93,8 @@ class Validator:
         most: int | None = None,
         lender: Stack | None = None,
     ) -> None:
-        length = -(-(len(ids) - 1) // rows)
-        read = min(length, -(-(most or len(ids)) // rows))
+        length = ceil_div(len(ids) - 1, rows)
+        read = min(length, ceil_div(most or len(ids), rows))
         warm_up = min(WARM_UP, length)
         self._skipped = [0] + [warm_up] * (rows - 1)
         starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]

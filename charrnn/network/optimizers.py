@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from .jit import FASTMATH, ThreadTeam, chunk_bounds, jit, kernel, threads_for
 
 # The smallest normal float32. A mean whose gradients stay zero, those of a rare character, fades to
@@ -128,7 +129,7 @@ class Optimizer:
         def part(i: int, size: int) -> None:
             start = 0
             for count, factor in self._rates:
-                first, last = (BLOCK * b for b in chunk_bounds(-(-count // BLOCK), i, size))
+                first, last = (BLOCK * b for b in chunk_bounds(ceil_div(count, BLOCK), i, size))
                 part = slice(start + first, start + min(last, count))
                 arrays = [array[part] for array in (w, g, *self.arrays.values())]
                 self._update(arrays, learning_rate * factor)
@@ -250,7 +251,7 @@ def _square_sums(g, sums, first, last):
 
 def norm(g: np.ndarray, team: ThreadTeam | None = None) -> float:
     """The length of g; NaN or infinity where g holds one."""
-    blocks = -(-g.size // BLOCK)
+    blocks = ceil_div(g.size, BLOCK)
     sums = np.zeros(blocks)
 
     def part(i: int, size: int) -> None:

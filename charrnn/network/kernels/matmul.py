@@ -7,6 +7,7 @@ is rounded before it.
 
 import numpy as np
 
+from ...arithmetic import ceil_div
 from ..jit import jit, kernel
 from .bfloat16 import TWO_ONES, is_pairs, operand
 from .gemm import KC, multiply
@@ -17,7 +18,7 @@ PANELS_PER_PACK = 4  # panels of a weight gradient packed before they are used
 
 def padded(size: int) -> int:
     """`size` rounded up to whole panels."""
-    return -(-size // NR) * NR
+    return ceil_div(size, NR) * NR
 
 
 def zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
