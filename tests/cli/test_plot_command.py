@@ -425,7 +425,7 @@ def test_missing_files(invoke, write, model_file, folder):
     assert "nothing.safetensors" in sentence_of(invoke("plot", "nothing.safetensors"))
     (folder / "model.safetensors").write_bytes(model_file.read_bytes())
     message = sentence_of(invoke("plot", "model.safetensors"))
-    assert message == "model.safetensors has no log beside it: model.log.jsonl is not there."
+    assert message == "model.safetensors has no log: model.log.jsonl is missing."
     assert "cannot read" in sentence_of(invoke("plot", str(folder)))
 
 
