@@ -99,7 +99,7 @@ def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -
 def _number_pairs(
     contexts: np.ndarray, ids: np.ndarray, num_contexts: int, vocab_size: int
 ) -> tuple[np.ndarray, int]:
-    """Number the pairs (context, id), equal pairs alike, as int32; also return the largest + 1."""
+    """Number the pairs (context, id), as int32, and count the distinct ones."""
     pairs = contexts.astype(np.int64) * vocab_size + ids
     if num_contexts * vocab_size > 4 * len(ids):  # a table of all possible pairs would be too large
         distinct, numbers = np.unique(pairs, return_inverse=True)

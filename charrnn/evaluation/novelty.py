@@ -1,10 +1,10 @@
 """Novelty of a text: the runs of characters that also occur in a corpus.
 
-No hashes are used, so that there are no false matches. After Karp, Miller & Rosenberg 1972:
-windows of one length are named, equal windows alike. A window of up to twice the length is named
-by the pair of names of its first and last part, which may overlap. Only windows of the text have
-names; a window of the corpus that the text lacks is -1. Each doubling of the length takes linear
-time, and windows of the corpus are looked up in blocks.
+No hashes are used, so that there are no false matches. After Karp, Miller & Rosenberg 1972: the
+windows of one length get names, and equal windows get the same name. The name of a window of up to
+twice the length follows from the names of its first and last part, which may overlap. Only windows
+of the text have names; a window of the corpus that the text lacks is -1. Each doubling of the
+length takes linear time, and windows of the corpus are looked up in blocks.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Novelty:
 def compare(texts: Sequence[str], corpus: Corpus) -> tuple[Novelty, str]:
     """Compare texts with a corpus; return the result and the longest common run.
 
-    A character of the texts is a byte of its number if the corpus was read as bytes.
+    If the corpus was read as bytes, the texts are bytes decoded as Latin-1.
     """
     text = SEPARATOR.join(texts)
     result = novelty(_encode(text, corpus.vocabulary), corpus.ids[:])
@@ -44,7 +44,7 @@ def compare(texts: Sequence[str], corpus: Corpus) -> tuple[Novelty, str]:
 
 
 def _encode(text: str, vocabulary: Vocabulary) -> np.ndarray:
-    """The ids (n,) of a text; characters that the vocabulary lacks get the id beyond its last."""
+    """The ids (n,) of a text; the id len(vocabulary) for characters that the vocabulary lacks."""
     known = code_points(vocabulary.symbols(np.arange(len(vocabulary))))
     points = code_points(text)
     ids = np.full(max(known.max(initial=0), points.max(initial=0)) + 1, len(known), np.int32)

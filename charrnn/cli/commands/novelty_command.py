@@ -56,7 +56,7 @@ def command(texts: tuple[str, ...], corpus: tuple[str, ...], json: bool, encodin
 
 
 def say_novelty(texts: list[bytes], corpus: str, as_bytes: bool) -> None:
-    """Report on stderr what new texts, UTF-8 or raw bytes, have in common with a corpus file."""
+    """Print on stderr the runs that new texts, UTF-8 or raw bytes, copy from a corpus file."""
     from ...evaluation.novelty import compare
     from ...text.corpus import read_corpus
 
