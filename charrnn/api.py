@@ -37,6 +37,7 @@ from .training.state import read_state
 # Numba is slow to import, so the modules that need it are imported where they are used:
 # a missing file or a wrong option is told at once.
 if TYPE_CHECKING:
+    from .generation.sampler import SamplingOptions
     from .network.model import Model
     from .text.corpus import Corpus
     from .training.report import Report
@@ -116,24 +117,27 @@ class LanguageModel:
         check_float("temperature", temperature, 0, math.inf)
         check_float("repetition_penalty", repetition_penalty, 0, math.inf, exclusive_min=True)
         check_int("seed", 0 if seed is None else seed, minimum=0)
-        how = {
-            "temperature": temperature,
-            "repetition_penalty": repetition_penalty,
-            "top_k": top_k,
-            "top_p": top_p,
-            "min_p": min_p,
-            "allowed": self._allowed(allow, forbid),
-        }
-        ending = self._ending(length, stop, lines, how["allowed"])
+        allowed = self._allowed(allow, forbid)
+        ending = self._ending(length, stop, lines, allowed)
         seed = secrets.randbits(48) if seed is None else seed
         prime_ids = self._prime_ids(prime)
-        return self._texts(prime_ids, count, seed, ending, **how)
+        from .generation.sampler import SamplingOptions
 
-    def _texts(self, prime_ids, count, seed, ending, **how) -> Iterator[Iterator[bytes]]:
+        options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, allowed)
+        return self._texts(prime_ids, count, seed, ending, options)
+
+    def _texts(
+        self,
+        prime_ids: np.ndarray,
+        count: int,
+        seed: int,
+        ending: StoppingCriteria,
+        options: SamplingOptions,
+    ) -> Iterator[Iterator[bytes]]:
         from .generation.batch import BatchGenerator
 
         symbols = self.vocabulary.symbols
-        for pieces in BatchGenerator(self.model, prime_ids, count, seed, ending, symbols, **how):
+        for pieces in BatchGenerator(self.model, prime_ids, count, seed, ending, symbols, options):
             yield self.vocabulary.stream_utf8(pieces)
 
     def beam(

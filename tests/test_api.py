@@ -12,7 +12,7 @@ from charrnn import api
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.evaluation import loss as evaluate
 from charrnn.generation import batch as writing
-from charrnn.generation.sampler import generate
+from charrnn.generation.sampler import SamplingOptions, generate
 from charrnn.text.vocabulary import UnknownCharacters
 from charrnn.training.start import start_run
 
@@ -40,7 +40,8 @@ def test_a_model_says_what_it_is(model, text):
 
 def naive_text(model, length, prime, seed, **how):
     """One character after the other, by the iterator of ids."""
-    ids = generate(model.model, model.vocabulary.encode(prime), np.random.default_rng(seed), **how)
+    prime, rng = model.vocabulary.encode(prime), np.random.default_rng(seed)
+    ids = generate(model.model, prime, rng, SamplingOptions(**how))
     return model.vocabulary.decode(list(itertools.islice(ids, length)))
 
 
@@ -96,16 +97,16 @@ def test_texts_do_not_depend_on_threads(model_file):
 
 @pytest.mark.parametrize("kept", [1, 50, 300])
 def test_texts_too_long_to_be_kept_are_written_again(model, monkeypatch, kept):
-    monkeypatch.setattr(writing, "KEPT_OF_ENDLESS", kept)
+    monkeypatch.setattr(writing, "MAX_BUFFERED_UNBOUNDED", kept)
     how = {"length": None, "lines": 8, "seed": 2}
     together = [b"".join(pieces).decode() for pieces in model.texts(20, **how)]
     assert together == [model.sample(**how | {"seed": 2 + i}) for i in range(20)]
 
 
 def test_an_unending_text_needs_no_memory_beside_other_texts(model, monkeypatch):
-    in_memory = writing.KEPT_OF_ENDLESS / writing.STEPS * sys.getsizeof("x" * writing.STEPS)
+    in_memory = writing.MAX_BUFFERED_UNBOUNDED / writing.STEPS * sys.getsizeof("x" * writing.STEPS)
     assert in_memory < 2**21
-    monkeypatch.setattr(writing, "KEPT_OF_ENDLESS", 1000)
+    monkeypatch.setattr(writing, "MAX_BUFFERED_UNBOUNDED", 1000)
     for how in ({}, {"stop": "never\n\n\n"}, {"lines": 10**9}):
         first = next(model.texts(5, None, seed=1, **how))
         for _ in range(100):

@@ -11,7 +11,7 @@ import charrnn
 
 ROOT = Path(charrnn.__file__).parent
 LAYERS = (  # imports point from a later layer to an earlier one, or stay inside a package
-    {"errors"},
+    {"arithmetic", "errors"},
     {"config", "text"},
     {"network", "storage"},
     {"evaluation", "generation"},

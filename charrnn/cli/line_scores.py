@@ -177,6 +177,6 @@ def _found(reader: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.nd
     """What a model finds in the next characters, leaving out those not `known`."""
     if known.all():
         return reader.read(ids)
-    found = reader.blank(len(ids))
+    found = reader.unscored(len(ids))
     found[known] = reader.read(ids[known])
     return found

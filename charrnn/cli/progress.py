@@ -50,11 +50,12 @@ def show_baselines(b: Baselines | None) -> None:
     back = f"what follows {b.order} characters" if b.order > 1 else "what follows each character"
     echo_err(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
     echo_err(f"xz      {loss_in_words(b.xz)}, by compression")
-    if b.bounded:
+    if b.truncated:
         echo_err(
-            f"note    both learn from the last {b.counted:,} characters before it (xz: a megabyte)"
+            f"note    both learn from the last {b.train_chars:,} characters before it "
+            "(xz: a megabyte)"
         )
-        echo_err(f"note    both are measured on the first {b.held_out:,} characters of it")
+        echo_err(f"note    both are measured on the first {b.eval_chars:,} characters of it")
 
 
 @contextlib.contextmanager

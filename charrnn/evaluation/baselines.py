@@ -1,6 +1,6 @@
-"""What a text costs those that only count, or only compress: numbers to hold a model against.
+"""Baselines without a network: the cross-entropy of a text under an n-gram and under xz.
 
-Both learn from the training text and then predict the held-out text, which follows upon it.
+Both learn from the training text and then predict the text that follows it, the evaluated text.
 """
 
 from __future__ import annotations
@@ -12,75 +12,75 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..text.disk_ids import Ids
 from ..text.vocabulary import Vocabulary
 
-ORDERS = range(6)  # characters of context that n-grams are tried with
-LEAST_CHARS = 200  # held out; of fewer the numbers would be noise
-# So that even of a large text they are known in about a second:
-NGRAM_CHARS = 3_000_000  # at most so many are counted, those next to the held-out text,
-XZ_BYTES = 1_000_000  # so many bytes compressed before it,
-HELD_OUT_CHARS = 500_000  # and so many measured, as by the validation of a run
-# As xz -9, for its window holds all of the text, in less memory; without the container, which is
-# padded.
+NGRAM_ORDERS = range(6)  # characters of context of the n-grams compared
+MIN_EVAL_CHARS = 200  # the losses of a shorter evaluated text would be noise
+# These limits bound the time to about a second for texts of any size:
+NGRAM_CHARS = 3_000_000  # last characters of the training text that n-grams are counted in
+XZ_BYTES = 1_000_000  # last bytes of the training text that xz compresses
+EVAL_CHARS = 500_000  # first characters of the evaluated text
+# Equivalent to xz -9, since its window holds all of the text, with less memory. The raw format has
+# no container, which would be padded.
 XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 22}]
 
 
 @dataclass(frozen=True)
 class Baselines:
-    """What the held-out text costs without a network, in nats per character."""
+    """The losses of the baselines on the evaluated text, in nats per character."""
 
-    order: int  # of the best n-gram: how many characters it looks back
+    order: int  # of the best n-gram: characters of context
     ngram: float  # its loss
     xz: float
-    counted: int  # characters the n-gram has learned from
-    held_out: int  # characters measured
-    bounded: bool  # whether one of the texts was longer than what is used of it
+    train_chars: int  # characters the n-grams are counted in
+    eval_chars: int  # characters evaluated
+    truncated: bool  # whether a limit cut one of the texts
 
 
-def baselines(
-    train_ids: np.ndarray, held_out_ids: np.ndarray, vocabulary: Vocabulary
-) -> Baselines | None:
-    """The losses of the best n-gram and of xz; None for fewer than LEAST_CHARS held out."""
-    if len(held_out_ids) < LEAST_CHARS:
+def baselines(train_ids: Ids, eval_ids: Ids, vocabulary: Vocabulary) -> Baselines | None:
+    """Return the losses of the best n-gram and of xz; None for fewer than MIN_EVAL_CHARS."""
+    if len(eval_ids) < MIN_EVAL_CHARS:
         return None
-    held_out = held_out_ids[:HELD_OUT_CHARS]
-    with ThreadPoolExecutor(2) as threads:  # lzma leaves them to run beside one another
+    evaluated = eval_ids[:EVAL_CHARS]
+    with ThreadPoolExecutor(2) as threads:  # lzma releases the GIL
         before = vocabulary.to_utf8(train_ids[-XZ_BYTES:])[-XZ_BYTES:]
-        texts = before, before + vocabulary.to_utf8(held_out)
+        texts = before, before + vocabulary.to_utf8(evaluated)
         sizes = [threads.submit(lzma.compress, text, lzma.FORMAT_RAW, filters=XZ) for text in texts]
         counted = train_ids[-NGRAM_CHARS:]
-        losses = ngram_losses(counted, held_out, len(vocabulary))
-        alone, together = (len(size.result()) for size in sizes)
+        losses = ngram_losses(counted, evaluated, len(vocabulary))
+        size_before, size_of_both = (len(size.result()) for size in sizes)
     order = int(np.argmin(losses))
     return Baselines(
         order=order,
         ngram=losses[order],
-        xz=max(0, together - alone) * 8 * math.log(2) / len(held_out),
-        counted=len(counted),
-        held_out=len(held_out),
-        bounded=len(counted) < len(train_ids) or len(held_out) < len(held_out_ids),
+        xz=max(0, size_of_both - size_before) * 8 * math.log(2) / len(evaluated),
+        train_chars=len(counted),
+        eval_chars=len(evaluated),
+        truncated=len(counted) < len(train_ids) or len(evaluated) < len(eval_ids),
     )
 
 
-def ngram_losses(train_ids: np.ndarray, held_out_ids: np.ndarray, vocab_size: int) -> list[float]:
-    """Nats per character of the held-out text, under an n-gram of each order of ORDERS.
+def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -> list[float]:
+    """Return the loss of an n-gram of each of NGRAM_ORDERS, in nats per character.
 
-    Interpolated as by Witten and Bell (1991; method C of Bell, Cleary and Witten 1990):
+    `train_ids` (n,) and `eval_ids` (m,) are consecutive. Probabilities are interpolated as by
+    Witten and Bell (1991; method C of Bell, Cleary and Witten 1990):
 
         p_k(x | c) = (n(c x) + t(c) p_{k-1}(x | c')) / (n(c) + t(c))
 
-    with c the k characters before x, c' all of them but the first; n(c x) counts how often x
-    followed c in the training text, n(c) how often anything did, t(c) how many different
-    characters did. Where c never occurred, p_k is p_{k-1}; p_{-1} is 1 / vocab_size.
+    c is the k characters before x; c' is c without its first character. In the training text, x
+    followed c n(c x) times, c was followed by any character n(c) times and by t(c) different
+    characters. p_k is p_{k-1} if c never occurred; p_{-1} is 1 / vocab_size.
     """
-    # Contexts and n-grams are numbered over both texts, so that nothing need be looked up.
-    ids = np.concatenate([train_ids, held_out_ids]).astype(np.int32)
+    # Contexts and n-grams are numbered over both texts, so that no lookup is needed.
+    ids = np.concatenate([train_ids, eval_ids]).astype(np.int32)
     n = len(train_ids)
-    p = np.full(len(held_out_ids), 1 / vocab_size)
+    p = np.full(len(eval_ids), 1 / vocab_size)
     contexts, num_contexts = np.zeros(len(ids), np.int32), 1
     losses = []
-    for _ in ORDERS:
-        grams, num_grams = _numbered(contexts, ids, num_contexts, vocab_size)
+    for _ in NGRAM_ORDERS:
+        grams, num_grams = _number_pairs(contexts, ids, num_contexts, vocab_size)
         counts = np.bincount(grams[:n], minlength=num_grams)
         context_of = np.empty(num_grams, np.int32)
         context_of[grams] = contexts
@@ -89,19 +89,19 @@ def ngram_losses(train_ids: np.ndarray, held_out_ids: np.ndarray, vocab_size: in
         mixed = (counts[grams[n:]] + different * p) / np.maximum(total + different, 1)
         p = np.where(total > 0, mixed, p)
         losses.append(float(0.0 - np.log(p).mean()))
-        # The context of the next order ends with the character before; the first has a context
-        # of its own, that of the beginning, which never comes again.
+        # A context of the next order is the n-gram before. The first character has a context
+        # of its own, the beginning of the text, which does not occur again.
         contexts = np.concatenate([[num_grams], grams[:-1]]).astype(np.int32)
         num_contexts = num_grams + 1
     return losses
 
 
-def _numbered(
+def _number_pairs(
     contexts: np.ndarray, ids: np.ndarray, num_contexts: int, vocab_size: int
 ) -> tuple[np.ndarray, int]:
-    """A number for each (context, id), int32, equal pairs alike; and how many there are."""
+    """Number the pairs (context, id), as int32, and count the distinct ones."""
     pairs = contexts.astype(np.int64) * vocab_size + ids
-    if num_contexts * vocab_size > 4 * len(ids):  # no room for a table of all possible pairs
+    if num_contexts * vocab_size > 4 * len(ids):  # a table of all possible pairs would be too large
         distinct, numbers = np.unique(pairs, return_inverse=True)
         return numbers.astype(np.int32), len(distinct)
     occurs = np.zeros(num_contexts * vocab_size, bool)

@@ -1,11 +1,13 @@
-"""How well a model foresees a text: its loss, and the surprise at each character, in nats."""
+"""Cross-entropy of a text under a model: mean losses and surprisals, in nats."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from ..errors import CharRNNError
 from ..network.arrays import Workspace
 from ..network.model import Model
@@ -13,23 +15,23 @@ from ..network.stack import Stack
 from ..text.disk_ids import Ids
 from ..text.streams import BatchStreams
 
-STEPS = 256  # characters taken at a time, ...
-LOGITS = 1 << 24  # ... or as many as have so many logits, 64 MB, if the vocabulary is large
-WINDOWS = 64  # read side by side
-VALIDATION_STEPS = 32  # the same, of each of many streams: what lies in between takes memory
-WARM_UP = 256  # characters read before a stream's losses count, when a text is cut into streams
+STEPS = 256  # characters per chunk
+LOGITS = 1 << 24  # maximum number of logits per chunk, 64 MB: chunks of a large vocabulary shrink
+WINDOWS = 64  # windows evaluated in parallel
+VALIDATION_STEPS = 32  # the chunk length of validation: the activations of many rows need memory
+WARM_UP = 256  # characters that a stream reads, when a text is cut, before its losses count
 
 
-def _steps(model: Model, rows: int = 1) -> int:
+def _chunk_length(model: Model, rows: int = 1) -> int:
     return max(1, min(STEPS, LOGITS // (rows * model.config.vocab_size)))
 
 
 def surprisals(model: Model, ids: Ids) -> Iterator[np.ndarray]:
-    """-log p of each id but the first, given all before it, from a zero state: float64 arrays.
+    """Yield -log p of each id given all ids before it, from a zero state, in nats.
 
-    Chunks of up to 256; n ids give n - 1 values.
+    `ids` (n,) give n - 1 values, in float64 arrays of up to 256; the first id is not predicted.
     """
-    steps = _steps(model)
+    steps = _chunk_length(model)
     streams = BatchStreams(ids, 1, steps)
     stack = Stack(model, 1, steps)
     for k in range(streams.num_chunks):
@@ -37,53 +39,58 @@ def surprisals(model: Model, ids: Ids) -> Iterator[np.ndarray]:
 
 
 def mean_loss(model: Model, ids: Ids, progress: Callable[[int], object] | None = None) -> float:
-    """Nats per character of `ids`, each predicted from all before it, from a zero state.
+    """Return the mean surprisal of `ids` (n,) in nats per character.
 
-    `progress` is called with each number of characters predicted. Raises CharRNNError for fewer
-    than two ids: the first is given, not predicted.
+    `progress` is called with the number of characters predicted since its last call. Raises
+    CharRNNError for fewer than two ids: the first is not predicted.
     """
     if len(ids) < 2:
-        raise CharRNNError("the text is too short to measure: it needs two characters or more.")
+        raise CharRNNError("the text is too short to measure: at least two characters are needed.")
     total = 0.0
-    for part in surprisals(model, ids):
-        total += part.sum()
+    for chunk in surprisals(model, ids):
+        total += chunk.sum()
         if progress is not None:
-            progress(len(part))
+            progress(len(chunk))
     return float(total / (len(ids) - 1))
 
 
-def windowed_loss(model: Model, ids: Ids, window: int) -> float:
-    """Nats per character when every `window` characters are predicted from a zero state.
+def perplexity(loss: float) -> float:
+    """exp(loss) of a loss in nats; infinity where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
 
-    nanoGPT's measure, on windows that follow one upon the other instead of random ones: each
-    gives `window` inputs and predicts what follows each of them, the mean is over all; of the
-    last characters, those that fill no window are left out. Raises CharRNNError for a text
-    without a whole one.
+
+def windowed_loss(model: Model, ids: Ids, window: int) -> float:
+    """Return the mean surprisal, in nats per character, with a zero state before each window.
+
+    nanoGPT measures random windows; these are consecutive. A window of `window` inputs predicts
+    as many characters, each shifted by one. The characters after the last whole window do not
+    count. Raises CharRNNError for a text shorter than one window and one character.
     """
     windows = (len(ids) - 1) // window
     if windows < 1:
         raise CharRNNError(
-            f"the text is too short for a window of {window:,}: it has {len(ids):,} characters, "
-            "one more than the window are needed."
+            f"the text is too short for a window of {window:,}: it has {len(ids):,} characters "
+            f"and needs {window + 1:,}."
         )
     total = 0.0
     for first in range(0, windows, WINDOWS):
         rows = min(WINDOWS, windows - first)
-        steps = min(_steps(model, rows), window)
+        steps = min(_chunk_length(model, rows), window)
         streams = BatchStreams(ids[first * window : (first + rows) * window + 1], rows, steps)
-        stack = Stack(model, rows, steps)  # its state is zero
+        stack = Stack(model, rows, steps)  # with a zero state
         for k in range(streams.num_chunks):
             total += stack.losses_of(*streams.chunk(k)).sum()
     return float(total / (windows * window))
 
 
 class Validator:
-    """A quick estimate of `mean_loss`: the text in `rows` streams side by side.
+    """Estimates `mean_loss` quickly: the text is cut into `rows` parallel streams.
 
-    Each stream but the first starts WARM_UP characters early, to have a state, and those do not
-    count; so every character but the first counts once or, if they are more than `most`, about so
-    many do: the first of each stream. The stack is its own: evaluating never touches the state of
-    training; but it works in `workspace`, the memory of a training stack between two steps.
+    Each stream but the first reads WARM_UP characters of the stream before it, to have a state;
+    their losses do not count. Every character but the first counts once. If there are more than
+    `max_chars`, about that many count: the first ones of each stream. The state of training does
+    not change: its stack is a separate one, which works in `workspace`, the memory of a
+    training stack between two steps.
     """
 
     def __init__(
@@ -91,11 +98,11 @@ class Validator:
         model: Model,
         ids: Ids,
         rows: int,
-        most: int | None = None,
+        max_chars: int | None = None,
         workspace: Workspace | None = None,
     ) -> None:
-        length = -(-(len(ids) - 1) // rows)
-        read = min(length, -(-(most or len(ids)) // rows))
+        length = ceil_div(len(ids) - 1, rows)
+        read = min(length, ceil_div(max_chars or len(ids), rows))
         warm_up = min(WARM_UP, length)
         self._skipped = [0] + [warm_up] * (rows - 1)
         starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
@@ -103,11 +110,11 @@ class Validator:
         self._length = max(map(len, self._streams)) - 1
         counted = (len(s) - 1 - k for s, k in zip(self._streams, self._skipped, strict=True))
         self._total = sum(max(n, 0) for n in counted)
-        steps = min(VALIDATION_STEPS, _steps(model, rows), self._length)
+        steps = min(VALIDATION_STEPS, _chunk_length(model, rows), self._length)
         self._stack = Stack(model, rows, steps, workspace=workspace)
 
     def loss(self) -> float:
-        """Nats per character at the model's weights of now."""
+        """The loss of the model's present weights in nats per character."""
         stack, total = self._stack, 0.0
         stack.set_state(stack.model.zero_state(len(self._streams)))
         for start in range(0, self._length, stack.steps):
@@ -116,7 +123,10 @@ class Validator:
         return float(total / self._total)
 
     def _chunk(self, start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inputs, targets and which of them count, (T, rows); a stream that is over reads zeros."""
+        """Inputs, targets and a mask of the losses that count, each (T, rows).
+
+        A stream that has ended reads zeros.
+        """
         steps = min(self._stack.steps, self._length - start)
         x, y = np.zeros((2, steps, len(self._streams)), np.int32)
         counts = np.zeros(x.shape, bool)
@@ -129,14 +139,15 @@ class Validator:
 
 
 class StreamingScorer:
-    """A model that reads one text piece by piece, from a zero state, and tells its surprises.
+    """Scores one text that arrives in pieces, from a zero state.
 
-    They are those of `surprisals`. With `top`, it also tells what it expected in each place: the
-    `top` likeliest ids, the likeliest first.
+    Scores are arrays of `dtype`: the surprisal `nats` of each id, as `surprisals` gives it, and the
+    `top` ids that the model `expected` most at that position, the likeliest first, with their
+    `probability`.
     """
 
     def __init__(self, model: Model, top: int = 0) -> None:
-        self._stack = Stack(model, 1, _steps(model))
+        self._stack = Stack(model, 1, _chunk_length(model))
         self._last = np.empty(0, np.int32)
         self._top = min(top, model.config.vocab_size)
         p_shape = (self._stack.steps, 1, model.config.vocab_size)
@@ -146,18 +157,18 @@ class StreamingScorer:
             [("nats", float), ("expected", np.int32, shape), ("probability", np.float32, shape)]
         )
 
-    def blank(self, count: int) -> np.ndarray:
-        """What is known of characters that are not predicted: (count,) of `dtype`, nats NaN."""
-        found = np.zeros(count, self.dtype)
-        found["nats"] = np.nan
-        return found
+    def unscored(self, count: int) -> np.ndarray:
+        """The scores (count,) of characters that are not predicted; their surprisal is NaN."""
+        scores = np.zeros(count, self.dtype)
+        scores["nats"] = np.nan
+        return scores
 
     def read(self, ids: np.ndarray) -> np.ndarray:
-        """(n,) of `dtype` for the next ids (n,); the text's first is given, not predicted."""
-        found = self.blank(len(ids))
+        """Score the next ids (n,) of the text, whose first id is not predicted."""
+        scores = self.unscored(len(ids))
         ids = np.concatenate([self._last, ids]).astype(np.int32)
         self._last = ids[-1:]
-        predicted = found[len(found) - len(ids) + 1 :]
+        predicted = scores[len(scores) - len(ids) + 1 :]
         for start in range(0, len(ids) - 1, self._stack.steps):
             y = ids[start + 1 : start + 1 + self._stack.steps]
             part = predicted[start : start + len(y)]
@@ -165,7 +176,7 @@ class StreamingScorer:
             part["nats"] = self._stack.losses_of(x[:, None], y[:, None], self._p)[:, 0]
             if self._p is not None:
                 part["expected"], part["probability"] = self._likeliest(self._p[: len(y), 0])
-        return found
+        return scores
 
     def _likeliest(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest ids and their probabilities, (T, top), of the distributions p (T, V)."""

@@ -1,54 +1,83 @@
-"""Does a text copy another? Runs that stand in both, found without hashes: a match is a match.
+"""Novelty of a text: the runs of characters that also occur in a corpus.
 
-After Karp, Miller & Rosenberg 1972: windows of one length are named, equal windows alike. A window
-of twice the length, or of any length in between, is named by the pair of names of its first and
-last half, which may overlap. Only what the text holds has a name; a window of the corpus that the
-text lacks is -1. Each doubling is linear, and the corpus is looked up in blocks.
+No hashes are used, so that there are no false matches. After Karp, Miller & Rosenberg 1972: the
+windows of one length get names, and equal windows get the same name. The name of a window of up to
+twice the length follows from the names of its first and last part, which may overlap. Only windows
+of the text have names; a window of the corpus that the text lacks is -1. Each doubling of the
+length takes linear time, and windows of the corpus are looked up in blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..text.corpus import Corpus
+from ..text.vocabulary import Vocabulary, code_points
+
 BLOCK = 1 << 16  # windows of the corpus looked up at a time
-TABLE = 1 << 20  # pairs of names up to which a table is faster than a search
+TABLE = 1 << 20  # maximum number of pairs of names for which a table is faster than a search
+SEPARATOR = "\ufdd0"  # between texts: Unicode reserves it, so that corpora do not contain it
+
+Finder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """What a text has in common with a corpus."""
+    """The common runs of a text and a corpus."""
 
-    length: int  # of the longest run that stands in both; 0: none
-    start: int  # where in the text it first begins
-    shares: dict[int, float]  # for each length, the share of the text in common runs so long
+    length: int  # of the longest common run; 0 if there is none
+    start: int  # its first position in the text
+    fractions: dict[int, float]  # by minimum length: fraction of the text in common runs
+
+
+def compare(texts: Sequence[str], corpus: Corpus) -> tuple[Novelty, str]:
+    """Compare texts with a corpus; return the result and the longest common run.
+
+    If the corpus was read as bytes, the texts are bytes decoded as Latin-1.
+    """
+    text = SEPARATOR.join(texts)
+    result = novelty(_encode(text, corpus.vocabulary), corpus.ids[:])
+    return result, text[result.start : result.start + result.length]
+
+
+def _encode(text: str, vocabulary: Vocabulary) -> np.ndarray:
+    """The ids (n,) of a text; the id len(vocabulary) for characters that the vocabulary lacks."""
+    known = code_points(vocabulary.symbols(np.arange(len(vocabulary))))
+    points = code_points(text)
+    ids = np.full(max(known.max(initial=0), points.max(initial=0)) + 1, len(known), np.int32)
+    ids[known] = np.arange(len(known))
+    found: np.ndarray = ids[points]
+    return found
 
 
 def novelty(
     text: np.ndarray, corpus: np.ndarray, lengths: tuple[int, ...] = (20, 50, 100)
 ) -> Novelty:
-    """Compare text (n,) with corpus (N,), arrays of whole numbers from 0 that code them alike.
+    """Compare text (n,) with corpus (N,), arrays of codes from 0, and find their common runs.
 
-    Memory: 8 bytes a character of the corpus, about 60 a character of the text.
+    `lengths` are the minimum lengths of runs for which fractions of the text are returned.
+    The memory needed is 8 bytes per character of the corpus and about 60 per character of the
+    text.
     """
-    shares = dict.fromkeys(lengths, 0.0)
+    fractions = dict.fromkeys(lengths, 0.0)
     names, width = _Names.of_characters(text, corpus), 1
     if not names.any():
-        return Novelty(0, 0, shares)
+        return Novelty(0, 0, fractions)
     while True:
         for length in lengths:
             if width <= length < 2 * width:
-                shares[length] = _share(names.copied(length - width), length, len(text))
-        following = names.joined(width)
-        if not following.any():
-            return Novelty(*_longest(names, width), shares)
-        names, width = following, 2 * width
+                fractions[length] = _fraction(names.copied(length - width), length, len(text))
+        doubled = names.joined(width)
+        if not doubled.any():
+            return Novelty(*_longest(names, width), fractions)
+        names, width = doubled, 2 * width
 
 
 def _longest(names: _Names, width: int) -> tuple[int, int]:
-    """Length and start of the longest common run, known to be from width to below 2 width."""
+    """Length and first start of the longest common run, which is in range(width, 2 * width)."""
     low, high, starts = width, 2 * width, names.copied(0)
     while high - low > 1:
         middle = (low + high) // 2
@@ -60,8 +89,8 @@ def _longest(names: _Names, width: int) -> tuple[int, int]:
     return low, int(starts[0])
 
 
-def _share(starts: np.ndarray, length: int, total: int) -> float:
-    """The share of `total` characters that lie in windows of `length` from `starts`."""
+def _fraction(starts: np.ndarray, length: int, total: int) -> float:
+    """The fraction of `total` characters that lie in windows of `length` from `starts`."""
     edges = np.zeros(total + 1, np.int32)
     edges[starts] += 1
     edges[starts + length] -= 1
@@ -70,7 +99,7 @@ def _share(starts: np.ndarray, length: int, total: int) -> float:
 
 @dataclass(frozen=True)
 class _Names:
-    """The names, from 0 to below `count`, of all windows of one length."""
+    """The names, in range(count), of all windows of one length."""
 
     text: np.ndarray  # (n,) int32
     corpus: np.ndarray  # (N,) int32, -1 where the text has no such window
@@ -78,46 +107,49 @@ class _Names:
 
     @classmethod
     def of_characters(cls, text: np.ndarray, corpus: np.ndarray) -> _Names:
-        found, names = np.unique(text, return_inverse=True)
+        distinct, names = np.unique(text, return_inverse=True)
         table = np.full(1 + max(text.max(initial=0), corpus.max(initial=0)), -1, np.int32)
-        table[found] = np.arange(len(found))
+        table[distinct] = np.arange(len(distinct))
         in_corpus = np.empty(len(corpus), np.int32)
         for start in range(0, len(corpus), BLOCK):
             in_corpus[start : start + BLOCK] = table[corpus[start : start + BLOCK]]
-        return cls(names.astype(np.int32), in_corpus, len(found))
+        return cls(names.astype(np.int32), in_corpus, len(distinct))
 
     def any(self) -> bool:
         """Whether text and corpus share a window."""
-        return self.corpus.max(initial=-1) >= 0
+        return bool(self.corpus.max(initial=-1) >= 0)
 
     def joined(self, shift: int) -> _Names:
-        """The names of windows longer by `shift`, at most their length."""
+        """The names of windows that are `shift` longer; at most, twice as long."""
         pairs, names = self._pairs(shift)
         corpus = np.full(max(len(self.corpus) - shift, 0), -1, np.int32)
-        for where, found in self._found(pairs, shift):
-            corpus[where] = found
+        for windows, found in self._occurrences(pairs, shift):
+            corpus[windows] = found
         return _Names(names, corpus, len(pairs))
 
     def copied(self, shift: int) -> np.ndarray:
-        """Where in the text windows longer by `shift` begin that the corpus holds, ascending."""
+        """The starts, ascending, of windows of the text, `shift` longer, that the corpus has."""
         pairs, names = self._pairs(shift)
-        held = np.zeros(len(pairs), bool)
-        for _, found in self._found(pairs, shift):
-            held[found] = True
-        return np.flatnonzero(held[names])
+        occurs = np.zeros(len(pairs), bool)
+        for _, found in self._occurrences(pairs, shift):
+            occurs[found] = True
+        return np.flatnonzero(occurs[names])
 
     def _keys(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        return first * np.int64(self.count) + second
+        keys: np.ndarray = first * np.int64(self.count) + second
+        return keys
 
     def _pairs(self, shift: int) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct pairs of names `shift` apart in the text, sorted, and which stands where."""
+        """The sorted distinct pairs of names `shift` apart in the text, and the pair of each."""
         n = max(len(self.text) - shift, 0)
         keys = self._keys(self.text[:n], self.text[shift : shift + n])
         pairs, names = np.unique(keys, return_inverse=True)
         return pairs, names.astype(np.int32)
 
-    def _found(self, pairs: np.ndarray, shift: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Which windows of the corpus are among `pairs`, and which pairs they are, in blocks."""
+    def _occurrences(
+        self, pairs: np.ndarray, shift: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield, in blocks, the windows of the corpus that are among `pairs`, and their pairs."""
         n = max(len(self.corpus) - shift, 0) if len(pairs) else 0
         find = self._finder(pairs)
         for start in range(0, n, BLOCK):
@@ -129,20 +161,32 @@ class _Names:
                 hits = found >= 0
                 yield start + where[hits], found[hits]
 
-    def _finder(self, pairs: np.ndarray) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """A function of two arrays of names to the numbers of their pairs, -1 for none."""
+    def _finder(self, pairs: np.ndarray) -> Finder:
+        """Return a function from two arrays of names to the indices of their pairs, -1 for none."""
         if self.count**2 <= TABLE:
-            table = np.full(self.count**2, -1, np.int32)
-            table[pairs] = np.arange(len(pairs))
-            return lambda first, second: table[self._keys(first, second)]
-        # Most names are followed by one other: it is tried first, a search is for the rest.
+            return self._table_finder(pairs)
+        return self._search_finder(pairs)
+
+    def _table_finder(self, pairs: np.ndarray) -> Finder:
+        table = np.full(self.count**2, -1, np.int32)
+        table[pairs] = np.arange(len(pairs))
+
+        def find(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            found: np.ndarray = table[self._keys(first, second)]
+            return found
+
+        return find
+
+    def _search_finder(self, pairs: np.ndarray) -> Finder:
+        # Most names are followed by only one other. That one is tried first; only the rest are
+        # searched.
         ends = np.searchsorted(pairs, np.arange(self.count + 1) * self.count).astype(np.int32)
         guesses = np.where(ends[1:] > ends[:-1], ends[:-1], len(pairs)).astype(np.int32)
         followers = np.append(pairs % self.count, -1).astype(np.int32)
         branching = ends[1:] - ends[:-1] > 1
 
         def find(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-            found = guesses[first]
+            found: np.ndarray = guesses[first]
             wrong = followers[found] != second
             found[wrong] = -1
             rest = np.flatnonzero(wrong & branching[first])

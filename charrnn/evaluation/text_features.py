@@ -1,23 +1,27 @@
-"""What a unit of a network might follow in a text: a number for each character of it.
+"""Features of a text that a hidden unit may encode: a number per character.
 
-A number says what is so once the character is read: a quotation mark that opens is inside the
-quotation, one that closes is not. Some say what comes next, which a model that writes must foresee.
+A number describes the state after its character: an opening quotation mark is inside the
+quotation, a closing one is not. Some features describe the next character, which a model predicts.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from ..text.vocabulary import code_points
 
-NEAR = 5  # characters from the end of a line
-QUOTED = 200  # characters within single quotes, at most
+Mask = npt.NDArray[np.bool_]
+Counts = npt.NDArray[np.int32]
+NEAR = 5  # characters before the end of a line that count as near it
+QUOTED = 200  # maximum number of characters within single quotes
 
-# An apostrophe has letters on both sides, or ends a word that no quotation mark stands before.
+# An apostrophe has letters on both sides, or ends a word that no quotation mark precedes.
 _SINGLE_QUOTED = re.compile(
     rf"(?<!\w)'(?=\S)(?:[^'\n]|(?<=\w)'(?=\w)){{1,{QUOTED}}}(?<=\S)'(?!\w)"
     rf"|\u2018[^\u2018\n]{{1,{QUOTED}}}?\u2019(?!\w)"
@@ -25,7 +29,7 @@ _SINGLE_QUOTED = re.compile(
 
 
 def features(text: str) -> dict[str, np.ndarray]:
-    """(n,) of each feature by its name, booleans or whole numbers, for n characters."""
+    """Return the features of n characters by name, each (n,) bool or int."""
     points = code_points(text)
     newline = points == ord("\n")
     blank = (points == ord(" ")) | (points == ord("\t"))
@@ -55,8 +59,8 @@ def features(text: str) -> dict[str, np.ndarray]:
     }
 
 
-def _kinds(points: np.ndarray) -> dict[str, np.ndarray]:
-    """The kinds of characters that Unicode tells."""
+def _kinds(points: np.ndarray) -> dict[str, Mask]:
+    """The features that depend on the Unicode properties of the character alone."""
     distinct, places = np.unique(points, return_inverse=True)
     tests: dict[str, Callable[[str], bool]] = {
         "letter": str.isalpha,
@@ -69,8 +73,8 @@ def _kinds(points: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.array(list(map(t, characters)), bool)[places] for name, t in tests.items()}
 
 
-def _shifted(a: np.ndarray, by: int) -> np.ndarray:
-    """`a` moved by one place, to the right or (-1) to the left; False comes in."""
+def _shifted(a: Mask, by: int) -> Mask:
+    """`a` shifted by one place, to the right (1) or to the left (-1), and filled with False."""
     moved = np.zeros_like(a)
     if by > 0:
         moved[1:] = a[:-1]
@@ -79,35 +83,36 @@ def _shifted(a: np.ndarray, by: int) -> np.ndarray:
     return moved
 
 
-def _run(inside: np.ndarray) -> np.ndarray:
-    """How many places in a row up to this one are `inside`."""
+def _run(inside: Mask) -> Counts:
+    """The length of the run of `inside` places that ends at each place."""
     return _since(~inside, inside)
 
 
-def _since(start: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """How many places were `counted` since the last `start`, which itself is not."""
+def _since(start: Mask, counted: Mask) -> Counts:
+    """The number of `counted` places after the last `start`."""
     total = np.cumsum(counted, dtype=np.int32)
-    return total - np.maximum.accumulate(np.where(start, total, 0))
+    at_start: Counts = np.maximum.accumulate(np.where(start, total, 0))
+    return total - at_start
 
 
-def _ends_soon(newline: np.ndarray) -> np.ndarray:
-    """Whether a newline is among the next NEAR characters, and this is none."""
+def _ends_soon(newline: Mask) -> Mask:
+    """Whether a newline is among the next NEAR characters and the character is not a newline."""
     soon = np.zeros_like(newline)
     for distance in range(1, NEAR + 1):
         soon[:-distance] |= newline[distance:]
     return soon & ~newline
 
 
-def _matched(pattern: re.Pattern[str], text: str) -> np.ndarray:
-    """Whether a character is in a match, whose last is outside."""
+def _matched(pattern: re.Pattern[str], text: str) -> Mask:
+    """Whether a character is in a match; the last one of a match is outside."""
     inside = np.zeros(len(text), bool)
     for match in pattern.finditer(text):
         inside[match.start() : match.end() - 1] = True
     return inside
 
 
-def _quoted(points: np.ndarray, reset: np.ndarray) -> np.ndarray:
-    """Whether a character is within double quotes; a mark that is never closed ends at `reset`."""
+def _quoted(points: np.ndarray, reset: Mask) -> Mask:
+    """Whether a character is within double quotes; an unclosed quotation ends at `reset`."""
 
     def states() -> Iterator[bool]:
         inside = False
@@ -118,28 +123,27 @@ def _quoted(points: np.ndarray, reset: np.ndarray) -> np.ndarray:
     opening = set(map(ord, "\u201c\u00ab"))
     where = np.isin(points, list(map(ord, '"\u201c\u201d\u00ab\u00bb'))) | reset
     marks = points[where]
-    return _held(where, states()).astype(bool)
+    return _forward_fill(where, states()).astype(bool)
 
 
-def _depth(points: np.ndarray, opening: str, closing: str, reset=False) -> np.ndarray:
-    """How many brackets are open; 0 from `reset` on, and never fewer than none."""
+def _depth(points: np.ndarray, opening: str, closing: str, reset: Mask | bool = False) -> Counts:
+    """The number of open brackets; `reset` closes all, and surplus closing ones do not count."""
 
     def states() -> Iterator[int]:
         depth = 0
-        for mark in marks.tolist():
+        for mark in map(chr, marks):
             if mark == opening:
                 depth += 1
             else:
                 depth = max(depth - 1, 0) if mark == closing else 0
             yield depth
 
-    opening, closing = ord(opening), ord(closing)
-    where = (points == opening) | (points == closing) | reset
-    marks = points[where]
-    return _held(where, states())
+    where = (points == ord(opening)) | (points == ord(closing)) | reset
+    marks = points[where].tolist()
+    return _forward_fill(where, states())
 
 
-def _held(where: np.ndarray, states: Iterable[int]) -> np.ndarray:
-    """States that last from their own place to the next one's; 0 before the first."""
-    values = np.fromiter(states, np.int32)
-    return np.concatenate([[0], values])[np.cumsum(where, dtype=np.int32)]
+def _forward_fill(where: Mask, states: Iterable[int]) -> Counts:
+    """Extend each state from its place to the next one's; 0 before the first."""
+    values = np.fromiter(itertools.chain([0], states), np.int32)
+    return values[np.cumsum(where, dtype=np.int32)]

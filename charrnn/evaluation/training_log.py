@@ -1,4 +1,4 @@
-"""The course of a run: its losses over time, read back from the log that it wrote."""
+"""The history of losses of a training run, read from its log."""
 
 from __future__ import annotations
 
@@ -16,36 +16,38 @@ import numpy as np
 from ..errors import CharRNNError, FilePath, display_path, os_errors_as
 from ..storage.run_files import run_files
 
-# What a course can be drawn over, and the field of the log that says so.
+# The axes that losses can be drawn over, and their fields in the log.
 AXES = {"seconds": "seconds", "steps": "step", "epochs": "epoch", "chars": "chars"}
-MAX_LINE_BYTES = 1 << 16  # bytes; charrnn's own lines have some 200
-MAX_VALUE = 1e15  # number that is taken for one; a log of charrnn's holds no larger
-MAX_BAD_LINES = 100  # damaged lines after which a file without a sound one is no log
+MAX_LINE_BYTES = 1 << 16  # charrnn's own lines have about 200
+MAX_VALUE = 1e15  # larger numbers are treated as damage; charrnn's logs have none
+MAX_BAD_LINES = 100  # damaged lines after which a file without a valid line is not a log
 
 
 class Curve(NamedTuple):
-    x: np.ndarray  # of points in the order of the log
+    """Points in the order of the log."""
+
+    x: np.ndarray
     y: np.ndarray  # nats per character
 
 
 class LossHistory(NamedTuple):
-    """What a log tells of a run."""
+    """The contents of a log; arrays hold one value per line."""
 
-    times: dict[str, np.ndarray]  # by axis, one value a line
-    train: np.ndarray  # nats per character since the line before; NaN: not known
-    val: np.ndarray  # nats per character of the text held out; NaN: not measured
-    damaged: int  # lines that could not be read
+    times: dict[str, np.ndarray]  # by axis
+    train: np.ndarray  # training loss since the line before, nats per character; NaN if unknown
+    val: np.ndarray  # validation loss, nats per character; NaN if not measured
+    damaged: int  # number of lines that could not be read
 
     def curve(self, losses: np.ndarray, axis: str) -> Curve:
-        """The points of `losses`, which are self.train or self.val, that are known."""
+        """The known points of `losses`, either self.train or self.val."""
         known = ~np.isnan(losses)
         return Curve(self.times[axis][known], losses[known])
 
 
 def log_beside(path: FilePath) -> str:
-    """The log of the run that the file `path` is of: a log itself, a model or a state.
+    """Return the log of the run that the file `path` belongs to: a log, a model or a state.
 
-    Raises CharRNNError when a model, or what is beside it, is not there.
+    Raises CharRNNError for a model or a state that does not exist or has no log.
     """
     name = os.fsdecode(path)
     if not name.endswith(".safetensors"):
@@ -55,30 +57,28 @@ def log_beside(path: FilePath) -> str:
     if not os.path.exists(log):
         with os_errors_as(f"cannot read {display_path(path)}"):
             os.stat(path)
-        raise CharRNNError(
-            f"{display_path(path)} has no log beside it: {display_path(log)} is missing."
-        )
+        raise CharRNNError(f"{display_path(path)} has no log: {display_path(log)} is missing.")
     return log
 
 
 def read_loss_history(path: FilePath) -> LossHistory:
-    """What the log `path` (`-`: stdin) tells.
+    """Read the log `path`; `-` is stdin.
 
-    A last line that is cut short is left out, as the run may be writing it just now; other
-    damaged lines are counted. Raises CharRNNError when there is no such file or it is no log.
+    An incomplete last line is ignored, since the run may be writing it; other damaged lines are
+    counted. Raises CharRNNError if the file does not exist or is not a log.
     """
     rows, damaged = array("d"), 0
     name = "stdin" if path == "-" else display_path(path)
     with os_errors_as(f"cannot read {name}"), _opened(path) as file:
         for line in iter(partial(file.readline, MAX_LINE_BYTES), b""):
-            if (row := _row(line)) is not None:
+            if (row := _parse(line)) is not None:
                 rows.extend(row)
             elif line.endswith(b"\n") or len(line) == MAX_LINE_BYTES:
                 damaged += 1
             if damaged == MAX_BAD_LINES and not rows:
                 break
     if damaged and not rows:
-        raise CharRNNError(f"{name}: this is not the log of a run, which 'charrnn train' writes.")
+        raise CharRNNError(f"{name}: this is not the log of a run that 'charrnn train' writes.")
     *times, train, val = np.frombuffer(rows).reshape(-1, len(AXES) + 2).T
     return LossHistory(dict(zip(AXES, times, strict=True)), train, val, damaged)
 
@@ -89,16 +89,16 @@ def _opened(path: FilePath) -> AbstractContextManager[BinaryIO]:
             return open(path, "rb")
         except FileNotFoundError:
             raise CharRNNError(
-                f"no such file: {display_path(path)}; 'charrnn train' writes a log beside its "
-                "model, or name another."
+                f"no such file: {display_path(path)}; give a log or a model that "
+                "'charrnn train' writes."
             ) from None
     if sys.stdin is None:
-        raise CharRNNError("there is nothing to read: stdin is closed.")
+        raise CharRNNError("cannot read stdin: it is closed.")
     return nullcontext(sys.stdin.buffer)
 
 
-def _row(line: bytes) -> list[float] | None:
-    """The times and losses in a line of a log; None: it is damaged."""
+def _parse(line: bytes) -> list[float] | None:
+    """The times and losses in a line of a log; None if it is damaged."""
     try:
         values = json.loads(line)
         times = [float(values[field]) for field in AXES.values()]
@@ -114,7 +114,7 @@ def _loss(value: Any) -> float:
 
 
 def binned_means(curve: Curve, num_bins: int, end: float) -> Curve:
-    """The means over `num_bins` equal parts of 0 to `end`, where there are points."""
+    """The mean points of `num_bins` equal bins from 0 to `end`; empty bins have none."""
     bins = (curve.x / (end or 1) * num_bins).clip(0, num_bins - 1).astype(int)
     counts = np.bincount(bins, minlength=num_bins)
     filled = counts > 0
@@ -123,8 +123,9 @@ def binned_means(curve: Curve, num_bins: int, end: float) -> Curve:
 
 
 def without_burn_in(curve: Curve) -> np.ndarray:
-    """The losses but those of the first twentieth, which fall so far as to flatten the rest."""
+    """The losses after the first twentieth, whose steep fall would make the rest look flat."""
     if not len(curve.x):
         return curve.y
     late = curve.x >= curve.x[0] + (curve.x[-1] - curve.x[0]) / 20
-    return curve.y[late]
+    losses: np.ndarray = curve.y[late]
+    return losses

@@ -1,4 +1,4 @@
-"""Many texts at once: each row of a Writer writes one, and then the next that nobody writes yet."""
+"""Batched generation: each row generates one text, then takes the next unassigned one."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from ..network.model import Model
-from .sampler import BatchSampler
+from .sampler import DEFAULT_SAMPLING, BatchSampler, SamplingOptions
 from .stopping import StopMatcher, StoppingCriteria
 
-ROWS = 256  # texts written side by side: about what the processor's cache holds
-STEPS = 16  # characters of each that are written before one looks whether a text has ended
-KNOWN = 64  # the same where all end at a known length: nothing is written in vain
-SAVED = 2**22  # characters that wait to be read, at most; ...
-KEPT_OF_ENDLESS = 2**18  # ... those of texts that may have no end wait in small pieces, and in vain
-WORK = 2**27  # products before a text is shown again: some milliseconds
+ROWS = 256  # maximum number of texts generated in parallel; their state about fills the cache
+STEPS = 16  # characters per row in a round; the ends of texts are checked between rounds
+STEPS_FIXED_LENGTH = 64  # the same if all texts have one known length, so that none is discarded
+MAX_BUFFERED = 2**22  # maximum number of buffered characters
+MAX_BUFFERED_UNBOUNDED = 2**18  # the same for unbounded texts: small pieces, most are discarded
+MAX_OPS_PER_ROUND = 2**27  # multiply-adds per row between two pieces of a text: some milliseconds
 
 
 class _Text:
-    """A text that a row writes, or has written."""
+    """A text in progress or complete, with the pieces not yet read."""
 
-    def __init__(self, ending: StoppingCriteria) -> None:
-        self.cutter = StopMatcher(ending)
-        self.pieces: deque[str] = deque()  # not yet read
+    def __init__(self, criteria: StoppingCriteria) -> None:
+        self.matcher = StopMatcher(criteria)
+        self.pieces: deque[str] = deque()
 
 
 class BatchGenerator:
-    """`count` texts after one prime, text i drawn with the seed `seed` + i: iterators of pieces.
+    """Generates `count` texts after one prime and iterates over them, each an iterator of pieces.
 
-    `symbols` turns ids into a str, a character each; `how` is Writer's. The texts are to be read
-    in order, each to its end. They are written side by side, as far ahead as KEPT allows; a text
-    is the same whatever it is written beside.
+    Text i is drawn with the seed `seed` + i. `symbols` turns ids into a str of one character per
+    id. The texts must be read in order, each to its end. They are generated in parallel, ahead of
+    the reader until the buffer is full. A text does not depend on the others.
     """
 
     def __init__(
@@ -41,82 +42,92 @@ class BatchGenerator:
         prime: np.ndarray,
         count: int,
         seed: int,
-        ending: StoppingCriteria,
+        criteria: StoppingCriteria,
         symbols: Callable[[np.ndarray], str],
-        **how,
+        options: SamplingOptions = DEFAULT_SAMPLING,
     ) -> None:
-        self._writer = BatchSampler(model, prime, 1, **how)
-        self._rows: list[int | None] = [None]  # the number of the text that each row writes
-        self._count, self._seed, self._ending, self._symbols = count, seed, ending, symbols
-        steps = STEPS if ending.stops or ending.lines else KNOWN
-        self._steps = max(1, min(steps, WORK // model.parameters.flat.size))
-        self._most = min(ROWS, max(1, SAVED // (ending.length or 1)))  # rows
-        self._room = SAVED if ending.length else KEPT_OF_ENDLESS
-        self._texts: dict[int, _Text] = {}  # begun and not yet read to the end
-        self._begun = 0  # texts
-        self._kept = 0  # characters in all pieces
+        self._sampler = BatchSampler(model, prime, 1, options)
+        self._rows: list[int | None] = [None]  # the index of the text that each row generates
+        self._count, self._seed, self._criteria, self._symbols = count, seed, criteria, symbols
+        steps = STEPS if criteria.stops or criteria.lines else STEPS_FIXED_LENGTH
+        self._steps = max(1, min(steps, MAX_OPS_PER_ROUND // model.parameters.flat.size))
+        self._max_rows = min(ROWS, max(1, MAX_BUFFERED // (criteria.length or 1)))
+        self._max_buffered_chars = MAX_BUFFERED if criteria.length else MAX_BUFFERED_UNBOUNDED
+        self._texts: dict[int, _Text] = {}  # started and not yet read to the end
+        self._num_started = 0  # texts
+        self._buffered_chars = 0  # in all pieces
 
     def __iter__(self) -> Iterator[Iterator[str]]:
-        return map(self._read, range(self._count))
+        return map(self._pieces, range(self._count))
 
-    def _read(self, i: int) -> Iterator[str]:
-        """The pieces of text i."""
+    def _pieces(self, i: int) -> Iterator[str]:
+        """Yield the pieces of text i."""
         while True:
             if i not in self._texts:
-                self._write(i)
+                self._generate_round(i)
             text = self._texts[i]
             while text.pieces:
-                self._kept -= len(text.pieces[0])
+                self._buffered_chars -= len(text.pieces[0])
                 yield text.pieces.popleft()
-            if text.cutter.over:
+            if text.matcher.finished:
                 break
-            self._write(i)
+            self._generate_round(i)
         del self._texts[i]
 
-    def _write(self, i: int) -> None:
-        """Write on in all rows, while text i is read."""
-        if self._kept > self._room:
-            self._forget_all_but(i)
-        self._begin(i)
-        lefts = [self._texts[t].cutter.left for t in self._rows if t is not None]
-        steps = min([self._steps, *(left for left in lefts if left is not None)])
-        # One str of all rows is quicker than one a row.
-        symbols = self._symbols(np.ascontiguousarray(self._writer.write(steps).T).reshape(-1))
+    def _generate_round(self, i: int) -> None:
+        """Generate some characters in every row, while text i is being read."""
+        if self._buffered_chars > self._max_buffered_chars:
+            self._keep_only(i)
+        self._start_texts(i)
+        limits = [self._texts[t].matcher.remaining for t in self._rows if t is not None]
+        steps = min([self._steps, *(limit for limit in limits if limit is not None)])
+        # One str for all rows is faster than one per row.
+        symbols = self._symbols(np.ascontiguousarray(self._sampler.sample(steps).T).reshape(-1))
         for row, t in enumerate(self._rows):
             if t is not None:
-                self._take(row, self._texts[t], symbols[row * steps : (row + 1) * steps])
+                self._append(row, self._texts[t], symbols[row * steps : (row + 1) * steps])
 
-    def _take(self, row: int, text: _Text, symbols: str) -> None:
-        if piece := text.cutter.feed(symbols):
+    def _append(self, row: int, text: _Text, symbols: str) -> None:
+        """Append new characters to the text of a row; release the row if the text has ended."""
+        if piece := text.matcher.feed(symbols):
             text.pieces.append(piece)
-            self._kept += len(piece)
-        if text.cutter.over:
+            self._buffered_chars += len(piece)
+        if text.matcher.finished:
             self._rows[row] = None
 
-    def _begin(self, i: int) -> None:
-        """Begin the texts that there is room for, in as many rows as they are worth."""
-        ahead = i + 4 * self._most if self._kept <= self._room // 2 else 0
-        new = max(0, min(self._count, ahead) - self._begun)
-        active = [row for row, t in enumerate(self._rows) if t is not None]
-        left = len(active) + self._count - self._begun
-        size = min(len(active) + new, -(-left // -(-left // self._most)))  # rounds of equal size
-        if not len(self._rows) // 2 < size <= len(self._rows):
-            self._arrange(active, size)
-        for row, t in enumerate(self._rows):
-            if t is None and new > 0:
-                self._texts[self._begun] = _Text(self._ending)
-                self._writer.begin(row, np.random.default_rng(self._seed + self._begun))
-                self._rows[row] = self._begun
-                self._begun, new = self._begun + 1, new - 1
+    def _start_texts(self, i: int) -> None:
+        """Start texts ahead of text i while the buffer has space, in a suitable number of rows."""
+        has_space = self._buffered_chars <= self._max_buffered_chars // 2
+        ahead = i + 4 * self._max_rows if has_space else 0
+        num_new = max(0, min(self._count, ahead) - self._num_started)
+        self._fit_rows(num_new)
+        free = [row for row, t in enumerate(self._rows) if t is None]
+        for row in free[:num_new]:
+            self._texts[self._num_started] = _Text(self._criteria)
+            rng = np.random.default_rng(self._seed + self._num_started)
+            self._sampler.begin(row, rng)
+            self._rows[row] = self._num_started
+            self._num_started += 1
 
-    def _arrange(self, active: list[int], size: int) -> None:
+    def _fit_rows(self, num_new: int) -> None:
+        """Change the number of rows if there are too few for the texts, or twice too many."""
+        active = [row for row, t in enumerate(self._rows) if t is not None]
+        remaining = len(active) + self._count - self._num_started
+        generations = ceil_div(remaining, self._max_rows)  # of texts that fill the rows evenly
+        size = min(len(active) + num_new, ceil_div(remaining, generations))
+        if not len(self._rows) // 2 < size <= len(self._rows):
+            self._reassign_rows(active, size)
+
+    def _reassign_rows(self, active: list[int], size: int) -> None:
+        """Use `size` rows; the first ones continue the texts of the rows `active`."""
         rows = active + [None] * (size - len(active))
-        self._writer.arrange(rows)
+        self._sampler.reassign_rows(rows)
         self._rows = [None if row is None else self._rows[row] for row in rows]
 
-    def _forget_all_but(self, i: int) -> None:
-        """Go on with text i alone: the others are begun anew, fewer at once, when it is over."""
-        self._arrange([self._rows.index(i)], 1)
+    def _keep_only(self, i: int) -> None:
+        """Discard all texts but i; generate them again after it, fewer in parallel."""
+        self._reassign_rows([self._rows.index(i)], 1)
         self._texts = {i: self._texts[i]}
-        self._begun, self._kept = i + 1, sum(map(len, self._texts[i].pieces))
-        self._most = max(1, self._most // 4)
+        self._num_started = i + 1
+        self._buffered_chars = sum(map(len, self._texts[i].pieces))
+        self._max_rows = max(1, self._max_rows // 4)

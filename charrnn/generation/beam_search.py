@@ -1,72 +1,90 @@
-"""The likeliest text that a beam search finds (Graves 2012; Sutskever et al. 2014)."""
+"""Beam search for the likeliest text (Graves 2012; Sutskever et al. 2014)."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..network.model import Model
 from ..network.stack import Stack
 from .sampler import state_after
 from .stopping import StopMatcher, StoppingCriteria
 
+# A linked list of ids, the last one first: hypotheses share their beginnings.
+_Ids = tuple[()] | tuple[int, "_Ids"]
+_Scores = npt.NDArray[np.float64]
+
+
+class _Hypothesis(NamedTuple):
+    """The beginning of a text, and its state of matching the stopping criteria."""
+
+    ids: _Ids
+    matcher: StopMatcher
+
+    def extended(self, i: int, character: str) -> _Hypothesis:
+        matcher = copy.copy(self.matcher)
+        matcher.feed(character)
+        return _Hypothesis((i, self.ids), matcher)
+
 
 def beam_search(
     model: Model,
     prime: np.ndarray,
     width: int,
-    ending: StoppingCriteria,
+    criteria: StoppingCriteria,
     symbols: Callable[[np.ndarray], str],
-    allowed: np.ndarray,
+    allowed: npt.NDArray[np.bool_],
 ) -> tuple[str, float]:
-    """The likeliest text found after `prime`, and the model's log-probability of it, in nats.
+    """Return the likeliest text found after `prime`, and its log-probability in nats.
 
-    At each length the `width` likeliest beginnings of a text are followed; those that end leave
-    the beam. A stop that ends the text counts in its probability. Only `allowed` ids (V,) bool are
-    written. Of equals the first comes first. `symbols` turns ids into a str, a character each.
+    At each length the beam holds the `width` likeliest hypotheses; finished ones leave it. The
+    log-probability includes a stop that ends the text. Only ids `allowed`, (V,) bool, are
+    generated. Of equally likely texts the first counts. `symbols` turns ids into a str of one
+    character per id.
     """
     alphabet = symbols(np.arange(model.config.vocab_size))
+    beam, scores = [_Hypothesis((), StopMatcher(criteria))], np.zeros(1)
+    if beam[0].matcher.finished:
+        return "", 0.0
     stack = Stack(model, width, 1)
     stack.set_state(state_after(model, prime[:-1]).repeat(width, axis=2))
     x = np.full((1, width), prime[-1], np.int32)
-    # A beginning is (its ids as a chain (last id, chain before), what follows where it ends).
-    alive, scores = [((), StopMatcher(ending))], np.zeros(1)
-    best, best_score = (), -np.inf
-    if alive[0][1].over:
-        return "", 0.0
-    # No text is likelier than its beginning: a text ahead of all beginnings is the likeliest.
-    while len(alive) and best_score < scores[0]:
+    best: _Ids = ()
+    best_score = -np.inf
+    # Extending a hypothesis never makes it likelier: a text ahead of the whole beam is the best.
+    while beam and best_score < scores[0]:
         stack.forward(x)
-        candidates = scores[:, None] + _log_probabilities(stack, len(alive), allowed)
-        before, alive, rows = alive, [], []
+        candidates = scores[:, None] + _log_probabilities(stack, len(beam), allowed)
+        previous, beam, places = beam, [], []
         for place in _likeliest(candidates, width):
             row, i = divmod(int(place), len(alphabet))
-            chain, cutter = (i, before[row][0]), copy.copy(before[row][1])
-            cutter.feed(alphabet[i])
-            if not cutter.over:
-                alive.append((chain, cutter))
-                rows.append(place)
+            hypothesis = previous[row].extended(i, alphabet[i])
+            if not hypothesis.matcher.finished:
+                beam.append(hypothesis)
+                places.append(int(place))
             elif candidates[row, i] > best_score:
-                best, best_score = chain, candidates[row, i]
-        scores = candidates.reshape(-1)[rows]
-        parents, ids = np.divmod(np.resize(np.array(rows or [0]), width), len(alphabet))
+                best, best_score = hypothesis.ids, candidates[row, i]
+        scores = candidates.reshape(-1)[places]
+        parents, ids = np.divmod(np.resize(np.array(places or [0]), width), len(alphabet))
         stack.advance_state(1, parents)
         x[0] = ids
-    return StopMatcher(ending).feed(_text(best, alphabet)), float(best_score)
+    return StopMatcher(criteria).feed(_text(best, alphabet)), float(best_score)
 
 
-def _log_probabilities(stack: Stack, rows: int, allowed: np.ndarray) -> np.ndarray:
-    """(rows, V) float64, -inf for what is not allowed."""
+def _log_probabilities(stack: Stack, rows: int, allowed: npt.NDArray[np.bool_]) -> _Scores:
+    """The log-probabilities (rows, V), -inf for ids that are not allowed."""
     logits = stack.logits[0, :rows, : len(allowed)].astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return np.where(allowed, logits, -np.inf)
 
 
-def _likeliest(scores: np.ndarray, count: int) -> np.ndarray:
-    """The places, in the flat array, of the highest `count` that are not -inf, highest first."""
+def _likeliest(scores: _Scores, count: int) -> npt.NDArray[np.intp]:
+    """The flat indices of the `count` highest scores above -inf, highest first."""
     flat = scores.reshape(-1)
     if count < flat.size:
         least = np.partition(flat, flat.size - count)[flat.size - count]
@@ -76,9 +94,9 @@ def _likeliest(scores: np.ndarray, count: int) -> np.ndarray:
     return places[np.argsort(-flat[places], kind="stable")][:count]
 
 
-def _text(chain: tuple, alphabet: str) -> str:
+def _text(ids: _Ids, alphabet: str) -> str:
     characters = []
-    while chain:
-        i, chain = chain
+    while ids:
+        i, ids = ids
         characters.append(alphabet[i])
     return "".join(reversed(characters))

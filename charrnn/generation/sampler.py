@@ -1,53 +1,65 @@
-"""New text as ids: the model's own predictions, drawn one after the other and fed back."""
+"""Autoregressive sampling: every character drawn is the next input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..network.kernels.sampling import draw_rows
 from ..network.model import Model
 from ..network.stack import Stack
 
-PRIME_STEPS = 64  # characters of a prime that are fed at a time
-RECENT = 32  # characters that a repetition penalty looks back on
-WORTH_A_THREAD = 2**21  # products of a step that are worth a thread of their own
+PRIME_STEPS = 64  # characters of a prime per forward pass
+PENALTY_WINDOW = 32  # last characters that a repetition penalty applies to
+WORK_PER_THREAD = 2**21  # multiply-adds of a step that make another thread worthwhile
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingOptions:
+    """How the next character is drawn from the logits. The steps apply in this order:
+
+    1. Only the ids `allowed`, (V,) bool, remain; None allows all.
+    2. `repetition_penalty` multiplies the log-probability of each of the last PENALTY_WINDOW ids,
+       the prime's included. Keskar et al. 2019 (CTRL) divide logits, whose sign is arbitrary;
+       log-probabilities are never positive.
+    3. p = softmax(scores / temperature); temperature 0 always takes the likeliest id.
+    4. Only the `top_k` likeliest ids remain; 0 keeps all.
+    5. Only the likeliest ids that together reach probability `top_p` remain.
+    6. Only ids at least `min_p` times as likely as the likeliest remain.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    allowed: npt.NDArray[np.bool_] | None = None
+
+
+DEFAULT_SAMPLING = SamplingOptions()
 
 
 def generate(
     model: Model,
     prime: np.ndarray,
-    rngs: np.random.Generator | Sequence[np.random.Generator],
-    **how,
-) -> Iterator:
-    """Ids without end that continue `prime` (at least one id), which is fed but not given back.
-
-    For one generator of random numbers an int at a time; for a sequence of N, which write N texts
-    side by side, an array (N,). Each text is the one it would be alone. `how` is Writer's.
-    """
-    alone = isinstance(rngs, np.random.Generator)
-    rngs = [rngs] if alone else rngs
-    writer = BatchSampler(model, prime, len(rngs), **how)
-    for row, rng in enumerate(rngs):
-        writer.begin(row, rng)
+    rng: np.random.Generator,
+    options: SamplingOptions = DEFAULT_SAMPLING,
+) -> Iterator[int]:
+    """Yield ids that continue `prime` (n,), at least one id, without end."""
+    sampler = BatchSampler(model, prime, 1, options)
+    sampler.begin(0, rng)
     while True:
-        ids = writer.write(1)[0]
-        yield int(ids[0]) if alone else ids
+        yield int(sampler.sample(1)[0, 0])
 
 
 class BatchSampler:
-    """Texts written side by side, each in a row of its own, all after the same prime.
+    """Samples several texts in parallel, one per row, all after the same prime.
 
-    Each character takes one number of its row's generator and is rng.choice(V, p=p) with
-    p = softmax(logits / temperature), cut in this order: to the ids `allowed` (V,) bool; with a
-    `repetition_penalty` the log-probability of each of the last RECENT ids, the prime's among
-    them, is multiplied by it; to the `top_k` likeliest (0: all); to the likeliest that reach
-    probability `top_p`; to those at least `min_p` times as likely as the likeliest.
-    temperature 0: always the likeliest.
-
-    The penalty is that of Keskar et al. 2019 (CTRL), on log-probabilities: a logit's sign, on
-    which dividing it depends, means nothing.
+    Each character takes one number of its row's generator and equals rng.choice(V, p=p), with p
+    as SamplingOptions defines it. A text does not depend on the other rows.
     """
 
     def __init__(
@@ -55,28 +67,24 @@ class BatchSampler:
         model: Model,
         prime: np.ndarray,
         rows: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        allowed: np.ndarray | None = None,
+        options: SamplingOptions = DEFAULT_SAMPLING,
     ) -> None:
+        allowed, penalty = options.allowed, float(options.repetition_penalty)
         if allowed is None:
             allowed = np.ones(model.config.vocab_size, bool)
-        self._cut = (
-            allowed, float(repetition_penalty), float(temperature), top_k, float(top_p),
-            float(min_p),
+        # One type each, or the kernel would be compiled again.
+        self._filters = (
+            allowed, penalty, float(options.temperature), options.top_k, float(options.top_p),
+            float(options.min_p),
         )  # fmt: skip
         self._prime, self._state = prime, state_after(model, prime[:-1])
         self._stack = Stack(model, rows, 1)
         self._ids = np.zeros((1, rows), np.int32)
-        self._recent = np.full((rows, RECENT if repetition_penalty != 1 else 0), -1, np.int32)
+        self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
         self._rngs: list[np.random.Generator | None] = [None] * rows
 
     def begin(self, row: int, rng: np.random.Generator) -> None:
-        """A new text in this row, which draws its numbers from `rng`."""
+        """Begin a new text in this row, drawn with `rng`."""
         self._stack.set_state(self._state, slice(row, row + 1))
         self._ids[0, row] = self._prime[-1]
         if width := self._recent.shape[1]:
@@ -85,8 +93,8 @@ class BatchSampler:
             self._recent[row, width - len(prime) :] = prime
         self._rngs[row] = rng
 
-    def write(self, steps: int) -> np.ndarray:
-        """The next ids (steps, rows) of all texts; of rows that have none, anything."""
+    def sample(self, steps: int) -> npt.NDArray[np.int32]:
+        """Return the next ids (steps, rows) of all texts; rows without a text hold any ids."""
         ids, u = np.empty((steps, self._ids.size), np.int32), np.zeros((self._ids.size, steps))
         for rng, numbers in zip(self._rngs, u, strict=True):
             if rng is not None:
@@ -94,16 +102,16 @@ class BatchSampler:
 
         def draw(step: int, first: int, last: int) -> None:
             logits = self._stack.logits
-            draw_rows(logits, *self._cut, self._recent, u, step, ids, self._ids, first, last)
+            draw_rows(logits, *self._filters, self._recent, u, step, ids, self._ids, first, last)
 
         model = self._stack.model
         work = len(u) * model.parameters.flat.size
-        threads = max(1, min(model.team.size, len(u), work // WORTH_A_THREAD))
+        threads = max(1, min(model.team.size, len(u), work // WORK_PER_THREAD))
         self._stack.decode_steps(self._ids, steps, draw, threads)
         return ids
 
-    def arrange(self, rows: list[int | None]) -> None:
-        """As many rows anew, each with the text of the row it names; None: with none yet."""
+    def reassign_rows(self, rows: list[int | None]) -> None:
+        """Replace the rows: each continues the text of the row it names, or has none (None)."""
         source = [row or 0 for row in rows]
         state = self._stack.get_state()[:, :, source]
         self._stack = Stack(self._stack.model, len(rows), 1)
@@ -113,7 +121,7 @@ class BatchSampler:
 
 
 def state_after(model: Model, ids: np.ndarray) -> np.ndarray:
-    """The state (L, S, 1, H) after reading ids from a zero state."""
+    """The state (L, S, 1, H) after reading ids (n,) from a zero state."""
     stack = Stack(model, 1, PRIME_STEPS)
     for start in range(0, len(ids), PRIME_STEPS):
         chunk = np.ascontiguousarray(ids[start : start + PRIME_STEPS], np.int32)[:, None]

@@ -1,4 +1,4 @@
-"""Where a text ends: at a length, after a line, before a stop, whichever comes first."""
+"""Stopping criteria: the end of a generated text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """The text has at most `length` characters, ends after `lines` newlines, before each stop."""
+    """Conditions that end a text; the first one met ends it.
+
+    `length` is the maximum number of characters. `lines` is the maximum number of newlines; the
+    last newline belongs to the text. `stops` are strings that end the text before them.
+    """
 
     length: int | None = None
     lines: int | None = None
@@ -15,60 +19,58 @@ class StoppingCriteria:
 
 
 class StopMatcher:
-    """A text that comes bit by bit, cut where it ends.
+    """Cuts a text that arrives in pieces where the stopping criteria end it.
 
-    What `feed` and `finish` return, joined, is the text; `over` says that nothing more belongs to
-    it. Of stops the one that is complete first counts, of two complete at once the longer. Only
-    what may be the beginning of a stop is held back.
+    The concatenated results of `feed` are the text. `finished` is set once the text has ended.
+    `remaining` is the number of characters that the length still admits, None if it is unlimited.
+    The stop that is complete first ends the text; of two that are complete at once, the longer.
+    Only a possible beginning of a stop is held back.
     """
 
-    def __init__(self, ending: StoppingCriteria) -> None:
-        self._stops = ending.stops
-        self.left, self._lines = ending.length, ending.lines  # still to come, None: no limit
-        self._held = ""
-        self.over = ending.length == 0 or ending.lines == 0
+    def __init__(self, criteria: StoppingCriteria) -> None:
+        self._stops = criteria.stops
+        self.remaining, self._remaining_lines = criteria.length, criteria.lines
+        self._pending = ""  # held back
+        self.finished = criteria.length == 0 or criteria.lines == 0
 
-    def feed(self, text: str) -> str:
-        """The part of the text that is certain once `text` has come, too."""
-        text = self._limited(text)
-        self._held += text
-        found = [(at + len(s), at) for s in self._stops if (at := self._held.find(s)) >= 0]
+    def feed(self, piece: str) -> str:
+        """Return the part of the text that is certain after the next piece of it."""
+        self._pending += self._limited(piece)
+        found = [(at + len(s), at) for s in self._stops if (at := self._pending.find(s)) >= 0]
         if found:
-            self.over = True
-            return self._held[: min(found)[1]]
-        kept = 0 if self.over else self._kept()
-        ready, self._held = (
-            self._held[: len(self._held) - kept],
-            self._held[len(self._held) - kept :],
-        )
-        return ready
+            self.finished = True
+            return self._pending[: min(found)[1]]
+        held = 0 if self.finished else self._partial_match_length()
+        end = len(self._pending) - held
+        certain, self._pending = self._pending[:end], self._pending[end:]
+        return certain
 
-    def _limited(self, text: str) -> str:
-        """`text` up to the length and the last line; counts what has come of them."""
-        if self._lines is not None:
-            end = _after_newline(text, self._lines)
-            self._lines -= text.count("\n", 0, end)
-            text = text[:end]
-        text = text[: self.left]
-        if self.left is not None:
-            self.left -= len(text)
-        self.over = self.left == 0 or self._lines == 0
-        return text
+    def _limited(self, piece: str) -> str:
+        """Cut `piece` at the limits of lines and length, and count it."""
+        if self._remaining_lines is not None:
+            end = _end_of_line(piece, self._remaining_lines)
+            self._remaining_lines -= piece.count("\n", 0, end)
+            piece = piece[:end]
+        piece = piece[: self.remaining]
+        if self.remaining is not None:
+            self.remaining -= len(piece)
+        self.finished = self.remaining == 0 or self._remaining_lines == 0
+        return piece
 
-    def _kept(self) -> int:
-        """The length of the longest end of what is held that a stop may begin with."""
+    def _partial_match_length(self) -> int:
+        """The length of the longest suffix of the pending text that a stop begins with."""
         lengths = range(max(map(len, self._stops), default=1) - 1, 0, -1)
-        return next((k for k in lengths if self._held.endswith(self._beginnings(k))), 0)
+        return next((n for n in lengths if self._pending.endswith(self._prefixes(n))), 0)
 
-    def _beginnings(self, length: int) -> tuple[str, ...]:
+    def _prefixes(self, length: int) -> tuple[str, ...]:
         return tuple(stop[:length] for stop in self._stops if len(stop) > length)
 
 
-def _after_newline(text: str, count: int) -> int | None:
-    """Where the line ends that is number `count` of `text`; None: beyond it."""
-    at = 0
-    for _ in range(count):
-        at = text.find("\n", at) + 1
-        if at == 0:
+def _end_of_line(text: str, number: int) -> int | None:
+    """The index after newline `number` of `text`, counted from 1; None if there are fewer."""
+    end = 0
+    for _ in range(number):
+        end = text.find("\n", end) + 1
+        if end == 0:
             return None
-    return at
+    return end

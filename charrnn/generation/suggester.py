@@ -1,12 +1,13 @@
-"""What a model would write next, while somebody types: proposed, taken piece by piece, or not.
+"""Suggested continuations of a text that is being edited.
 
-No terminal here, and no thread: `work` does a little at a time, between one key and the next.
+This module knows neither terminals nor threads: `Suggester.step` does a few milliseconds of work
+between two keys.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,17 +15,22 @@ from ..network.model import Model
 from ..network.stack import Stack
 from ..text.vocabulary import Vocabulary
 
-STEPS = 64  # characters read at a time; the state after each such piece is kept
+STEPS = 64  # characters per forward pass; the state after each pass is saved
+_WORD = re.compile(r"\s*\S*")
 
 
 class Suggester:
-    """A text, and the `suggestion` of how it goes on: what `sample` would write after it.
+    """Suggests how a text continues: `suggestion` is what `LanguageModel.sample` gives after it.
 
-    Suggestion i of seed s, each new one counted from 0, is what `LanguageModel.sample` gives for
-    seed s + i with the text as its prime. It stays while the text grows into it, and grows in turn:
-    it has `length` characters whenever there is no more work to do. Characters that the model has
-    never seen (`unknown`, each once) it does not read.
+    Suggestion i, counted from 0, is drawn with the seed `seed` + i (None: a random seed) and has
+    the text as its prime. The suggestion stays while the text grows into it, and is extended to
+    `length` characters by calls of `step`. `unknown` holds the characters that the model does not
+    know, each once; it skips them.
     """
+
+    unknown: str
+    _text: str
+    _drawn: str  # follows the text that the suggestion began after; _text may reach into it
 
     def __init__(
         self,
@@ -40,8 +46,8 @@ class Suggester:
         self._length, self._temperature = length, temperature
         self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
         self._stack = Stack(model, 1, STEPS)
-        self._ids = np.empty(0, np.int32)
-        self._states = {0: model.zero_state(1)}  # after so many of the ids
+        self._ids: np.ndarray = np.empty(0, np.int32)
+        self._states = {0: model.zero_state(1)}  # after the first n of the ids, by n
         self._begin(text)
 
     @property
@@ -55,15 +61,16 @@ class Suggester:
     @property
     def word(self) -> str:
         """The first word of the suggestion with the white space before it."""
-        return re.match(r"\s*\S*", self.suggestion)[0]
+        match = _WORD.match(self.suggestion)
+        return match[0] if match else ""
 
     @property
     def line(self) -> str:
-        """The first line of the suggestion with its newline, or all there is."""
+        """The first line of the suggestion with its newline, or all of an unfinished line."""
         return self.suggestion[: self.suggestion.find("\n") + 1] or self.suggestion
 
-    def follow(self, text: str) -> None:
-        """The text is now `text`: the suggestion goes on if it fits, or a new one begins."""
+    def update(self, text: str) -> None:
+        """Set the text; keep the suggestion if it begins with the new characters."""
         if text == self._text:
             return
         if text.startswith(self._start) and (self._start + self._drawn).startswith(text):
@@ -72,13 +79,13 @@ class Suggester:
             self._seed += 1
             self._begin(text)
 
-    def another(self) -> None:
+    def resample(self) -> None:
         """Begin another suggestion for the same text."""
         self._seed += 1
         self._begin(self._text)
 
-    def work(self) -> bool:
-        """Do a little of what is left to do, some milliseconds at most; False: nothing was."""
+    def step(self) -> bool:
+        """Work on the suggestion for a few milliseconds; return False if it is complete."""
         if len(self.suggestion) >= self._length:
             return False
         self._drawn += next(self._pieces)
@@ -86,35 +93,37 @@ class Suggester:
 
     def _begin(self, text: str) -> None:
         self._text = self._start = text
-        self._drawn = ""  # what follows _start; _text may reach into it
+        self._drawn = ""
         self.unknown = self._vocabulary.unknown(text)
         ids = self._vocabulary.encode(text, "skip")
         if len(ids) == 0:
             ids = np.array([self._vocabulary.line_start])
-        self._pieces = self._written(ids, np.random.default_rng(self._seed))
+        self._pieces = self._generate(ids, np.random.default_rng(self._seed))
 
-    def _written(self, ids: np.ndarray, rng: np.random.Generator) -> Iterator[str]:
-        """New text after `ids` without end, in pieces; they are empty while `ids` is read."""
+    def _generate(self, ids: np.ndarray, rng: np.random.Generator) -> Iterator[str]:
+        """Yield new text after `ids` without end; the pieces are empty while `ids` are read."""
         yield from self._read(ids[:-1])
-        decoder, last = self._vocabulary.decoder(), ids[-1:]
+        decoder = self._vocabulary.decoder()
+        last: Sequence[int] | np.ndarray = ids[-1:]
         while True:
             last = [self._draw(self._forward(last), rng)]
             yield decoder.feed(self._vocabulary.symbols(last))
 
     def _read(self, ids: np.ndarray) -> Iterator[str]:
-        """Bring the stack to the state after `ids`, from the nearest that is kept."""
-        same = _same(self._ids, ids)
-        last = max(n for n in self._states if n <= same)
-        kept = [n for n in self._states if n == last or (n < last and n % STEPS == 0)]
-        self._states = {n: self._states[n] for n in kept}
+        """Bring the stack to the state after `ids`, from the nearest saved state."""
+        common = _common_prefix_length(self._ids, ids)
+        nearest = max(n for n in self._states if n <= common)
+        # Of the states before the nearest only every STEPS-th is saved, not one per key.
+        saved = [n for n in self._states if n == nearest or (n < nearest and n % STEPS == 0)]
+        self._states = {n: self._states[n] for n in saved}
         self._ids = ids
-        self._stack.set_state(self._states[last])
-        for start, end in _pieces(last, len(ids)):
+        self._stack.set_state(self._states[nearest])
+        for start, end in _chunks(nearest, len(ids)):
             self._forward(ids[start:end])
             self._states[end] = self._stack.get_state()
             yield ""
 
-    def _forward(self, ids: np.ndarray | list[int]) -> np.ndarray:
+    def _forward(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """The logits (V,) after the last of `ids` (T,)."""
         self._stack.forward(np.array(ids, np.int32)[:, None])
         self._stack.advance_state(len(ids))
@@ -129,15 +138,14 @@ class Suggester:
         return int(rng.choice(len(p), p=p / p.sum()))
 
 
-def _same(a: np.ndarray, b: np.ndarray) -> int:
-    """How many first elements of `a` and `b` are the same."""
+def _common_prefix_length(a: np.ndarray, b: np.ndarray) -> int:
     size = min(len(a), len(b))
     different = a[:size] != b[:size]
     return int(different.argmax()) if different.any() else size
 
 
-def _pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """range(start, end) cut at the multiples of STEPS."""
+def _chunks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Cut range(start, end) at the multiples of STEPS."""
     while start < end:
         stop = min(end, start - start % STEPS + STEPS)
         yield start, stop

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ..arithmetic import ceil_div
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels import updates
 from .kernels.updates import BLOCK
@@ -176,7 +177,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def _num_blocks(size: int) -> int:
-    return -(-size // BLOCK)
+    return ceil_div(size, BLOCK)
 
 
 def norm(g: Array, team: ThreadTeam | None = None) -> float:

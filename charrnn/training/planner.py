@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from ..config import ModelConfig, TrainOptions
 from ..network.optimizers import OPTIMIZERS
 from ..text.disk_ids import Ids
@@ -124,7 +125,7 @@ def _why(config: ModelConfig, options: TrainOptions, rate: float, epochs: float)
 
 def _batch_size(characters: int, options: TrainOptions) -> int:
     """Fewer streams for a short text: its few passes must make updates enough."""
-    streams = -(-characters // (LEAST_CHUNKS * options.seq_length))
+    streams = ceil_div(characters, LEAST_CHUNKS * options.seq_length)
     return min(max(1, streams), options.batch_size)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arithmetic import ceil_div
 from ..config import ModelConfig, TrainOptions, tensor_shapes
 from ..errors import CharRNNError
 from ..evaluation.loss import Validator
@@ -115,7 +116,7 @@ class TrainingRun:
     def _validate_every(self) -> int:
         """Steps between validations: an epoch, but 10 to 100 of them a run."""
         total = self.progress.total_steps
-        least, most = -(-total // 100), -(-total // 10)
+        least, most = ceil_div(total, 100), ceil_div(total, 10)
         return min(max(self.streams.num_chunks, least), most)
 
     def _summarize(self, train_characters: int, val_characters: int, notes) -> Summary:

@@ -1,16 +1,15 @@
 """`charrnn inspect`: units against naive forwards and made ones, features, gates, what is shown."""
 
 import re
-import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import naive
 from helpers.commands import objects, on_terminal, options_of, sentence_of, unpainted
 from helpers.html_pages import EVIL, Page
 from helpers.loaded_modules import RUN, modules_after
+from helpers.random_models import GATES, model_of
 
 import charrnn
 from charrnn.cli.commands import inspect_command as inspect
@@ -21,210 +20,14 @@ from charrnn.config import CELL_NAMES, ModelConfig
 from charrnn.evaluation import activations as inspection
 from charrnn.evaluation.activations import HiddenUnit
 from charrnn.evaluation.text_features import features
-from charrnn.network.model import Model
 from charrnn.storage.checkpoint import save_model
 from charrnn.text.vocabulary import CharVocabulary
-
-GATES = {
-    "rnn": [],
-    "lstm": ["input", "forget", "output"],
-    "lstm-peephole": ["input", "forget", "output"],
-    "gru": ["reset", "update"],
-    "gru-original": ["reset", "update"],
-}
-
-
-# --- Features
-
-
-def marks(name, text):
-    """A feature as one character a character: a digit, or # where it is true and . where not."""
-    found = features(text)[name]
-    assert len(found) == len(text)
-    if found.dtype == bool:
-        return "".join("#" if v else "." for v in found)
-    return "".join(map(str, found))
-
-
-@pytest.mark.parametrize(
-    "name, text, expected",
-    [
-        ("inside double quotes", 'a "b c" d "e" f', "..####....##..."),
-        ("inside double quotes", '"a\nb" "c\n\nd" e', "####..###..###"),
-        ("inside double quotes", "\u201ca \u201cb\u201d \u00abc\u00bb \u201d", "#####..##..."),
-        ("inside single quotes", "a 'b c' don't 'it's' x", "..####........#####..."),
-        ("inside single quotes", "'tis the dog's x", "................"),
-        ("inside single quotes", "'a\nb' \u2018c d\u2019s e\u2019", "......########."),
-        ("inside ( )", "a(b(c)d)e)(f", ".######...##"),
-        ("inside ( )", "(a\nb\n\nc)", "#####..."),
-        ("inside [ ]", "[a](b)[", "##....#"),
-        ("inside < >", "<a>b<c\nd>", "##..##..."),
-        ("depth of { }", "}{a{\n\n}b}}{", "01122211001"),
-        ("position in the line", "abc\n\nde", "1230012"),
-        ("line ends within 5", "abcdefgh\nab\n", "...#####.##."),
-        ("line ends within 5", "abc", "..."),
-        ("indentation", "  a b\n\tc\n \nd  ", "12222011010000"),
-        ("lines since an empty one", "a\nb\n\nc\nd\n\n\n", "01120011200"),
-        ("position in the word", "ab1-c \u00e9t", "12301012"),
-        ("letter", "aB1 \u6771_", "##..#."),
-        ("upper case", "aB\u00c9\u6771", ".##."),
-        ("word in capitals", "A AB c\nDE", "..##...##"),
-        ("digit", "a1\u0663", ".##"),
-        ("space", "a \t\n\u3000", ".##.#"),
-        ("newline", "a\n\n", ".##"),
-        ("punctuation", "a.+\u3002 ", ".###."),
-        ("space next", "a b\n ", "#..#."),
-        ("newline next", "a\n\nb", "##.."),
-        ("upper case next", "aBCd", "##.."),
-    ],
-)
-def test_features(name, text, expected):
-    assert marks(name, text) == expected
-
-
-def test_features_of_odd_texts():
-    names = set(features("a"))
-    for text in "\n", "'", '"', "{" * 50, "\udcff\udce6", "\U0001f600", EVIL, "a" * 3:
-        found = features(text)
-        assert set(found) == names
-        assert all(a.shape == (len(text),) for a in found.values())
-
-
-def test_features_take_time_that_grows_with_the_text_alone():
-    for text in "'a" * 100_000, "(" * 200_000, '"' * 200_000, " '" * 100_000:
-        features(text)
-
-
-# --- States and gates against the naive forward
-
-
-def model_of(cell, V=11, H=5, L=2, seed=1):
-    """A model with large random weights and the parameters of its naive twin."""
-    config = ModelConfig(V, cell, H, L)
-    params = naive.random_params(config, np.random.default_rng(seed), 2.0)
-    model = Model(config)
-    model.load_state_dict({name: a.astype(np.float32) for name, a in params.items()})
-    return model, params
 
 
 def random_model(path, characters, cell, H):
     """The file of such a model."""
     model, _ = model_of(cell, len(characters), H)
     save_model(path, model.state_dict(), asdict(model.config), CharVocabulary(characters), {})
-
-
-def naive_states(model, params, ids):
-    """(n, L, S, H) after each id."""
-    state, found = model.zero_state(1), []
-    for i in ids:
-        _, state = naive.forward(params, model.config, np.array([[i]]), state)
-        found.append(state[:, :, 0])
-    return np.array(found)
-
-
-def naive_gates(model, params, ids):
-    """(n, L, gates, H) after each id: the equations once more."""
-    states = naive_states(model, params, ids)
-    before = np.concatenate([np.zeros_like(states[:1]), states[:-1]])
-    cell = model.config.cell
-    found = np.zeros((len(ids), model.config.num_layers, len(GATES[cell]), states.shape[-1]))
-    for t, i in enumerate(ids):
-        x = naive.input_vector(params, model.config, i)
-        for k in range(model.config.num_layers):
-            w, h = naive.layer_weights(params, k), before[t, k, 0]
-            parts = w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh
-            parts = np.split(parts, naive.GATES[cell])
-            if cell == "lstm-peephole":
-                parts[0] += w.weight_ci * before[t, k, 1]
-                parts[1] += w.weight_cf * before[t, k, 1]
-                parts[3] += w.weight_co * states[t, k, 1]
-            planes = (0, 1, 3) if "lstm" in cell else (0, 1)[: len(GATES[cell])]
-            for g, plane_ in enumerate(planes):
-                found[t, k, g] = naive.sigmoid(parts[plane_])
-            x = states[t, k, 0]
-    return found
-
-
-IDS = np.random.default_rng(7).integers(0, 11, 120)
-
-
-@pytest.fixture
-def short_steps(monkeypatch):
-    """Chunks of a length that divides neither the text nor its half."""
-    monkeypatch.setattr(inspection, "STEPS", 50)
-
-
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_states_and_gates_are_the_naive_ones(cell, short_steps):
-    model, params = model_of(cell)
-    assert list(model.cell.SIGMOIDS) == GATES[cell]
-    states, gates = map(np.concatenate, zip(*inspection.watch(model, IDS), strict=True))
-    expected = naive_states(model, params, IDS)
-    np.testing.assert_allclose(states, expected, atol=2e-3)
-    np.testing.assert_allclose(gates, naive_gates(model, params, IDS), atol=2e-3)
-    for unit in HiddenUnit(0, 0, 4), HiddenUnit(1, model.cell.STATES - 1, 2):
-        found = inspection.values(model, IDS, unit)
-        np.testing.assert_array_equal(found, states[:, unit.layer, unit.state, unit.number])
-
-
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_a_survey_is_what_numpy_says_of_the_naive_states(cell, short_steps):
-    model, params = model_of(cell)
-    rng = np.random.default_rng(3)
-    states = naive_states(model, params, IDS)
-    n, middle = len(IDS), len(IDS) // 2
-    counted = rng.random(n) < 0.8
-    columns = states.reshape(n, -1)
-    flag, number = columns[:, 3], columns[:, 7] / columns[:, 7].std()
-    given = {
-        "flag": flag + rng.normal(0, 0.3 * flag.std(), n) > flag.mean(),
-        "number": np.rint(-5 * number + 3 * rng.random(n)),
-        "noise": rng.random(n) < 0.5,
-        "turns": (flag > flag.mean()) ^ (np.arange(n) >= middle),
-        "in one half": np.arange(n) < 20,
-        "never": np.zeros(n, bool),
-    }
-    found = inspection.measure_activations(model, IDS, given, counted)
-    first, second = counted.copy(), counted.copy()
-    first[middle:] = second[:middle] = False
-    followed = set()
-    for name in "flag", "number":
-        r = [np.corrcoef(given[name][first], u[first])[0, 1] for u in columns.T]
-        best = int(np.argmax(np.abs(r)))
-        confirmed = np.corrcoef(given[name][second], columns[second, best])[0, 1]
-        follower = next(f for f in found.matches if f.feature == name)
-        assert follower.selection_correlation == pytest.approx(r[best], abs=1e-3)
-        assert follower.correlation == pytest.approx(confirmed, abs=1e-3)
-        where = np.ravel_multi_index(
-            (follower.unit.layer, follower.unit.state, follower.unit.number), states.shape[1:]
-        )
-        assert where == best
-        followed.add(name)
-    assert {f.feature for f in found.matches} == followed and found.unmatched == [
-        "noise",
-        "turns",
-    ]
-    strengths = [abs(f.correlation) for f in found.matches]
-    assert strengths == sorted(strengths, reverse=True)
-    gates = naive_gates(model, params, IDS)
-    np.testing.assert_allclose(found.low, (gates < 0.1).mean(axis=0), atol=2 / n)
-    np.testing.assert_allclose(found.high, (gates > 0.9).mean(axis=0), atol=2 / n)
-    assert found.low.shape == (2, len(GATES[cell]), 5)
-
-
-@pytest.mark.parametrize("offset", [0, 1e3])
-def test_moments_are_corrcoef(offset):
-    rng = np.random.default_rng(0)
-    f, u = rng.random((500, 2)), rng.normal(size=(500, 3)) + offset
-    u[:, 1] += 3 * f[:, 0]
-    u[:, 2] = 0.25 + offset
-    moments = inspection.Moments()
-    for part in slice(0, 0), slice(0, 7), slice(7, 500):
-        moments.add(f[part], u[part])
-    found = moments.correlations()
-    expected = np.corrcoef(f.T, u[:, :2].T)[:2, 2:]
-    np.testing.assert_allclose(found[:, :2], expected, atol=1e-6)
-    assert np.isnan(found[:, 2]).all()
 
 
 # --- Units that were made to follow something
@@ -414,38 +217,6 @@ def test_nothing_of_the_text_is_raw(invoke, evil_model_file, more):  # noqa: F81
 # --- The characters in the plane
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (3, 7), (5, 1), (1, 4), (2, 2)])
-def test_the_plane_is_the_svd(shape):
-    vectors = np.random.default_rng(1).normal(size=shape)
-    points, variance = inspection.plane(vectors)
-    centred = vectors - vectors.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    expected = np.zeros((shape[0], 2))
-    expected[:, : min(2, len(s))] = (u * s)[:, :2]
-    np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-6)
-    share = (s**2 / (s**2).sum())[:2] if shape[0] > 1 else np.zeros(1)
-    np.testing.assert_allclose(variance[: len(share)], share, atol=1e-9)
-    far = np.abs(points).argmax(axis=0)
-    assert (points[far, [0, 1]] >= 0).all()
-
-
-def test_neighbours_are_the_most_similar():
-    vectors = np.random.default_rng(1).normal(size=(9, 4))
-    vectors[4] = vectors[2] * 1.5 - 0.5 * vectors.mean(axis=0)
-    ids, cosines = inspection.neighbours(vectors, 3)
-    centred = vectors - vectors.mean(axis=0)
-    for k, v in enumerate(centred):
-        by = [
-            (-(v @ w) / np.linalg.norm(v) / np.linalg.norm(w), j)
-            for j, w in enumerate(centred)
-            if j != k
-        ]
-        assert ids[k].tolist() == [j for _, j in sorted(by)[:3]]
-        np.testing.assert_allclose(cosines[k], [-c for c, _ in sorted(by)[:3]])
-    assert inspection.neighbours(vectors[:2], 3)[0].tolist() == [[1], [0]]
-    assert inspection.neighbours(vectors[:1], 3)[0].shape == (1, 0)
-
-
 def test_similar_characters_stand_together(invoke):
     config = ModelConfig(7, "gru", 4, 1)
     tensors = {name: np.zeros(shape) for name, shape in config.tensor_shapes().items()}
@@ -522,21 +293,6 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
         assert f["correlation"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_memory_is_that_of_the_unit_not_of_all():
-    model, _ = model_of("lstm", H=200)
-    ids = np.zeros(50 * inspection.STEPS, np.uint8)
-    survey_of = {"a": np.arange(len(ids)) % 7}, np.ones(len(ids), bool)
-    for run in (
-        lambda: inspection.values(model, ids, HiddenUnit(0, 0, 0)),
-        lambda: inspection.measure_activations(model, ids, *survey_of),
-    ):
-        tracemalloc.start()
-        run()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 10 * inspection.STEPS * 2 * 2 * 200 * 8  # states, in float64, of 10 chunks
-
-
 def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
     monkeypatch.setattr(inspect, "MOST", 300)
     for more in [], ["--unit", "1.2"]:
@@ -553,15 +309,6 @@ def test_odd_texts(invoke, made_model_file, data):
         result = invoke(*options, *more, input=data)
         assert (result.exit_code, result.stderr) == (0, ""), result.output
     assert "layer  gate" in invoke(*options, input=data).stdout
-
-
-def test_chance_is_no_follower():
-    """A short text and many units: some follow each feature, until they are seen again."""
-    model, _ = model_of("lstm", V=4, H=256)
-    ids = np.random.default_rng(2).integers(0, 4, 400)
-    noise = {str(k): np.random.default_rng(k).random(400) < 0.5 for k in range(20)}
-    found = inspection.measure_activations(model, ids, noise, np.ones(400, bool))
-    assert found.matches == [] and found.unmatched == list(noise)
 
 
 def test_bad_input(invoke, made_model_file, bytes_model_file):

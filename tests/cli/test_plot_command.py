@@ -7,40 +7,13 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.training_logs import line_of, lines_of
 
 from charrnn.cli.render.chart import Axis, PlotLine, chart
-from charrnn.errors import CharRNNError
-from charrnn.evaluation.training_log import (
-    Curve,
-    binned_means,
-    log_beside,
-    read_loss_history,
-    without_burn_in,
-)
-
-
-def line_of(step, train=2.0, val=None, seconds=None):
-    return {
-        "step": step,
-        "epoch": step / 100,
-        "chars": step * 1000,
-        "train_loss": train,
-        "val_loss": val,
-        "learning_rate": 0.01,
-        "chars_per_second": 1000.0,
-        "seconds": float(step if seconds is None else seconds),
-    }
-
-
-def lines_of(steps, best, floor=1.5):
-    """A run of so many steps whose validation loss is lowest at step `best`."""
-    for step in range(1, steps + 1):
-        val = floor + abs(step - best) / steps if step % 10 == 0 else None
-        yield line_of(step, 1 + 2 / step, val)
+from charrnn.evaluation.training_log import Curve
 
 
 @pytest.fixture(autouse=True)
@@ -75,105 +48,7 @@ def field_of(text, marks="┤│|+"):
     return [row[2] for row in rows if row and not row[2].startswith("-")]
 
 
-# --- Reading
-
-
-def test_the_log_of_training_is_read_back(model_file):
-    course = read_loss_history(log_beside(model_file))
-    lines = [json.loads(line) for line in Path(log_beside(model_file)).read_text().splitlines()]
-    assert course.damaged == 0 and len(lines) > 5
-    for axis, field in (
-        ("seconds", "seconds"),
-        ("steps", "step"),
-        ("epochs", "epoch"),
-        ("chars", "chars"),
-    ):
-        assert course.times[axis].tolist() == [line[field] for line in lines]
-    assert course.train.tolist() == [line["train_loss"] for line in lines]
-    measured = [(x["epoch"], x["val_loss"]) for x in lines if x["val_loss"] is not None]
-    val = course.curve(course.val, "epochs")
-    assert list(zip(val.x.tolist(), val.y.tolist(), strict=True)) == measured
-
-
-def test_a_log_a_model_and_a_state_name_the_same_run(write):
-    log = write("a.log.jsonl", [line_of(1)])
-    for name in ("a.log.jsonl", "a.safetensors", "a.state.safetensors"):
-        assert log_beside(log.parent / name) == str(log)
-    assert log_beside("other name") == "other name"
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "",
-        "{",
-        '{"step": 1}',
-        "[1]",
-        "3",
-        "null",
-        "\x00",
-        "[" * 5000,
-        json.dumps(line_of(1)).replace("1000.0", "9" * 5000),
-        json.dumps(line_of(1, seconds=math.nan)),
-        json.dumps(line_of(1, seconds=-1)),
-        json.dumps(line_of(1)).replace('"step": 1', '"step": 1' + "0" * 400),
-        json.dumps(line_of(1)).replace("2.0", '"two"'),
-        "x" * 200_000,
-    ],
-)
-def test_damaged_lines_are_counted_and_left_out(write, damage):
-    text = [line_of(1), line_of(2)]
-    path = write("a", text, damage + "\n" + json.dumps(line_of(3)) + "\n")
-    course = read_loss_history(path)
-    assert course.times["steps"].tolist() == [1, 2, 3]
-    assert course.damaged >= 1
-    if len(damage) < 60_000:
-        assert course.damaged == 1
-
-
-def test_a_last_line_cut_short_is_no_damage(write):
-    whole = json.dumps(line_of(3))
-    for length in range(len(whole) + 1):
-        course = read_loss_history(write("a", [line_of(1), line_of(2)], whole[:length]))
-        assert course.damaged == 0 and len(course.train) == 2 + (length == len(whole))
-
-
-def test_losses_that_are_no_numbers_are_gaps(write):
-    losses = [math.nan, math.inf, -math.inf, 1e300, None, 1.25]
-    course = read_loss_history(write("a", [line_of(i, x, x) for i, x in enumerate(losses)]))
-    for values in course.train, course.val:
-        curve = course.curve(values, "steps")
-        assert curve.x.tolist() == [5] and curve.y.tolist() == [1.25]
-
-
-def test_another_file_is_refused_however_large(folder):
-    (folder / "a").write_bytes(b"line\n" * 1000)
-    (folder / "b").write_bytes(bytes(10_000_000))
-    for name in "ab":
-        with pytest.raises(CharRNNError, match="not the log of a run"):
-            read_loss_history(name)
-
-
 # --- Curves
-
-
-def test_thinned_curves_keep_the_means():
-    rng = np.random.default_rng(0)
-    x, y = np.sort(rng.uniform(0, 10, 5000)), rng.normal(size=5000)
-    thin = binned_means(Curve(x, y), 20, 10)
-    for k in range(20):
-        part = (x >= k / 2) & (x < (k + 1) / 2)
-        assert thin.x[k] == pytest.approx(x[part].mean())
-        assert thin.y[k] == pytest.approx(y[part].mean())
-    few = Curve(np.array([0.0, 3.0, 10.0]), np.array([5.0, 4.0, 3.0]))
-    assert [v.tolist() for v in binned_means(few, 100, 10.0)] == [v.tolist() for v in few]
-
-
-def test_the_steep_beginning_is_not_worth_seeing():
-    curve = Curve(np.linspace(0, 100, 101), np.linspace(100, 0, 101))
-    assert without_burn_in(curve).tolist() == list(range(95, -1, -1))
-    one = Curve(np.array([3.0]), np.array([2.0]))
-    assert without_burn_in(one).tolist() == [2.0]
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (1.23, 1.29), (0, 12_345), (-3, 900), (2, 2.0001)])
@@ -425,7 +300,7 @@ def test_missing_files(invoke, write, model_file, folder):
     assert "nothing.safetensors" in sentence_of(invoke("plot", "nothing.safetensors"))
     (folder / "model.safetensors").write_bytes(model_file.read_bytes())
     message = sentence_of(invoke("plot", "model.safetensors"))
-    assert message == "model.safetensors has no log beside it: model.log.jsonl is not there."
+    assert message == "model.safetensors has no log: model.log.jsonl is missing."
     assert "cannot read" in sentence_of(invoke("plot", str(folder)))
 
 

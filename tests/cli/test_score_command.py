@@ -419,7 +419,7 @@ class Idle(StreamingScorer):
     """A reader that finds nothing, quickly."""
 
     def read(self, ids):
-        return self.blank(len(ids))
+        return self.unscored(len(ids))
 
 
 @pytest.mark.parametrize("line", ["MARA: The tide is late.\n", "MARA: The tide is late. "])

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 import charrnn
-from charrnn.generation.suggester import STEPS, Suggester
+from charrnn.generation.suggester import Suggester
 
 pytest.importorskip("pyte")
 pytest.importorskip("prompt_toolkit")
@@ -18,9 +18,6 @@ RIGHT, END, UP, TAB = b"\x1b[C", b"\x1b[F", b"\x1b[A", b"\t"
 CTRL_C, CTRL_N, CTRL_Q, CTRL_S, CTRL_Z = b"\x03", b"\x0e", b"\x11", b"\x13", b"\x1a"
 
 
-# --- The companion, without a terminal
-
-
 @pytest.fixture(scope="module")
 def model(model_file):
     return charrnn.load(model_file, threads=1)
@@ -28,108 +25,6 @@ def model(model_file):
 
 def companion_of(model, text="", **how):
     return Suggester(model.model, model.vocabulary, text, **{"length": 30, "seed": 5} | how)
-
-
-def finished(companion):
-    while companion.work():
-        pass
-    return companion.suggestion
-
-
-@pytest.mark.parametrize("prime", ["", "M", "MARA: The tide", "TOM: Then wait.\n" * 20])
-@pytest.mark.parametrize("temperature", [0, 0.5, 1, 1e-310])
-def test_a_suggestion_is_what_sample_writes(model, prime, temperature):
-    expected = model.sample(30, prime=prime, temperature=temperature, seed=5)
-    assert finished(companion_of(model, prime, temperature=temperature)) == expected
-
-
-def test_another_is_the_next_seeds_text(model):
-    companion = companion_of(model, "TOM: ")
-    finished(companion)
-    companion.another()
-    assert finished(companion) == model.sample(30, prime="TOM: ", seed=6)
-
-
-def test_a_suggestion_stays_while_the_text_grows_into_it(model):
-    companion = companion_of(model, "TOM: ")
-    stream = model.sample(60, prime="TOM: ", seed=5)
-    for taken in 0, 1, 2, 20, 30, 10, 0:  # and back, as when something is deleted again
-        companion.follow("TOM: " + stream[:taken])
-        assert finished(companion).startswith(stream[taken : taken + 30])
-    assert len(finished(companion_of(model, "TOM: "))) == 30
-
-
-def test_any_other_text_gets_a_suggestion_of_its_own(model):
-    long = "MARA: The tide is late, and so is he.\n" * 10
-    companion = companion_of(model, "TOM: ", temperature=0)
-    for text in [long, long[:-1] + "T", long[: 3 * STEPS], long[: STEPS + 1], "T", "", "MA", long]:
-        companion.follow(text)
-        assert finished(companion) == model.sample(30, prime=text, temperature=0), text
-
-
-def test_only_what_is_new_is_read(model, monkeypatch):
-    companion = companion_of(model, "MARA: The tide\n" * 100)
-    finished(companion)
-    read = []
-    forward = companion._stack.forward
-    monkeypatch.setattr(companion._stack, "forward", lambda x: (read.append(len(x)), forward(x)))
-    companion.follow("MARA: The tide\n" * 100 + "ne")
-    companion.another()
-    finished(companion)
-    assert sum(read) == 2 + 30  # of the text those after its last but one, then its own
-    for i in range(2 * STEPS):  # a state a key is not kept
-        companion.follow("MARA: The tide\n" * 100 + "n" * i)
-        companion.work()
-    assert len(companion._states) <= (1500 + 2 * STEPS) // STEPS + 3
-    read.clear()
-    companion.follow("MARA: The tide\n" * 50)
-    finished(companion)
-    assert sum(read) <= STEPS + 30
-
-
-def test_each_piece_of_work_is_small(model, monkeypatch):
-    companion = companion_of(model, "MARA: The tide\n" * 100)
-    read = []
-    forward = companion._stack.forward
-    monkeypatch.setattr(companion._stack, "forward", lambda x: (read.append(len(x)), forward(x)))
-    while not companion.suggestion:
-        read.clear()
-        companion.work()
-        assert sum(read) <= STEPS
-
-
-def test_unknown_characters_are_not_read(model):
-    companion = companion_of(model, "TüOM東ü: ")
-    assert companion.unknown == "ü東"
-    assert finished(companion) == model.sample(30, prime="TOM: ", seed=5)
-    companion.follow("TOM: The ")
-    assert companion.unknown == ""
-
-
-def test_the_parts_of_a_suggestion(model, monkeypatch):
-    companion = companion_of(model)
-    cases = {
-        " a boat, he\n\nTOM: no": (" ", " a", " a boat, he\n"),
-        "\n\nTOM: no": ("\n", "\n\nTOM:", "\n"),
-        "re is": ("r", "re", "re is"),
-        "": ("", "", ""),
-        " \n": (" ", " \n", " \n"),
-    }
-    for suggestion, parts in cases.items():
-        monkeypatch.setattr(companion, "_drawn", suggestion)
-        word = " a" if suggestion.startswith(" a") else parts[1]
-        assert (companion.character, companion.word, companion.line) == (parts[0], word, parts[2])
-
-
-def test_a_model_of_bytes_suggests_whole_characters(bytes_model_file):
-    model = charrnn.load(bytes_model_file, threads=1)
-    for seed in range(5):
-        companion = companion_of(model, "Grüße aus 東", length=40, seed=seed)
-        suggestion = finished(companion)
-        ids = model.vocabulary.encode(suggestion)
-        data = b"".join(next(model.texts(1, len(ids) + 4, prime="Grüße aus 東", seed=seed)))
-        assert data.startswith(suggestion.encode("utf-8", "surrogateescape"))
-        assert len(suggestion) == 40
 
 
 # --- On a terminal
@@ -299,13 +194,13 @@ def test_a_terminal_that_goes_away(terminal):
     [
         "import charrnn.generation.suggester as c\n"
         "def another(self): raise ValueError('a fault')\n"
-        "c.Companion.another = another",
+        "c.Suggester.resample = another",
         "import charrnn.generation.suggester as c\n"
-        "work = c.Companion.work\n"
+        "work = c.Suggester.step\n"
         "def faulty(self):\n"
         "    if '!' in self._text: raise ValueError('a fault')\n"
         "    return work(self)\n"
-        "c.Companion.work = faulty",
+        "c.Suggester.step = faulty",
         "import charrnn.cli.editor.screen as s\n"
         "line = s.Screen._status_line\n"
         "def faulty(self):\n"

@@ -1,4 +1,4 @@
-"""What n-grams and xz make of a text, against counts in dictionaries and xz itself."""
+"""N-gram and xz baselines, compared with counts in dictionaries and with the xz format."""
 
 import json
 import lzma
@@ -11,14 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import charrnn.evaluation.baselines
-from charrnn.evaluation.baselines import LEAST_CHARS, ORDERS, baselines, ngram_losses
+import charrnn
+from charrnn.evaluation import baselines as module
+from charrnn.evaluation.baselines import (
+    MIN_EVAL_CHARS,
+    NGRAM_ORDERS,
+    baselines,
+    ngram_losses,
+)
 from charrnn.text.streams import split
 from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
 
 def naive_probability(train, context, x, vocab_size):
-    """p(x | context) by Witten and Bell, in a pass over the text for each order."""
+    """p(x | context) by Witten and Bell, with a pass over the text for each order."""
     if context is None:
         return 1 / vocab_size
     k = len(context)
@@ -28,14 +34,14 @@ def naive_probability(train, context, x, vocab_size):
     return (followers[x] + t * shorter) / (n + t) if n else shorter
 
 
-def naive_losses(train, held_out, vocab_size):
-    text, n = train + held_out, len(train)
+def naive_losses(train, evaluated, vocab_size):
+    text, n = train + evaluated, len(train)
     losses = defaultdict(float)
-    for k in ORDERS:
+    for k in NGRAM_ORDERS:
         for i in range(n, len(text)):
             context = text[max(0, i - k) : i]
             losses[k] -= math.log(naive_probability(train, context, text[i], vocab_size))
-    return [losses[k] / len(held_out) for k in ORDERS]
+    return [losses[k] / len(evaluated) for k in NGRAM_ORDERS]
 
 
 def ids_of(values):
@@ -43,56 +49,55 @@ def ids_of(values):
 
 
 @pytest.mark.parametrize("vocab_size", [1, 2, 3, 30, 5000])
-@pytest.mark.parametrize("length, held_out", [(1, 1), (2, 7), (4, 5), (60, 20), (300, 50)])
-def test_ngrams_are_the_naive_ones(vocab_size, length, held_out):
-    """Short texts of few characters have long contexts again, others have tables too large."""
+@pytest.mark.parametrize("length, num_evaluated", [(1, 1), (2, 7), (4, 5), (60, 20), (300, 50)])
+def test_ngram_losses_equal_the_naive_ones(vocab_size, length, num_evaluated):
+    """Texts of few characters repeat long contexts; others need no table of all pairs."""
     rng = np.random.default_rng(length)
-    text = (rng.random(length + held_out) ** 3 * vocab_size).astype(int).tolist()
+    text = (rng.random(length + num_evaluated) ** 3 * vocab_size).astype(int).tolist()
     train, rest = text[:length], text[length:]
     found = ngram_losses(ids_of(train), ids_of(rest), vocab_size)
     assert found == pytest.approx(naive_losses(train, rest, vocab_size), rel=1e-12, abs=0)
 
 
 @given(st.text("ab", min_size=1, max_size=40), st.text("abc", min_size=1, max_size=4))
-def test_ngrams_of_any_text_are_the_naive_ones(train, rest):
+def test_ngram_losses_of_any_text_equal_the_naive_ones(train, rest):
     train, rest = ([ord(c) - 97 for c in part] for part in (train, rest))
     found = ngram_losses(ids_of(train), ids_of(rest), 3)
     assert found == pytest.approx(naive_losses(train, rest, 3), rel=1e-12)
 
 
-def test_the_probabilities_of_all_characters_sum_to_one():
-    """Also of those never seen; after contexts that are known and that are not."""
+def test_ngram_probabilities_sum_to_one():
+    """Over all characters, unseen ones included, after seen and unseen contexts."""
     rng, vocab_size = np.random.default_rng(1), 9
     train = rng.integers(0, 6, 400)
     for before in [], [0], [8], [1, 2, 3, 4, 5], [8, 8, 8, 8, 8], [8, 1, 2]:
-        sums = np.zeros(len(ORDERS))
+        sums = np.zeros(len(NGRAM_ORDERS))
         for x in range(vocab_size):
-            # The mean over n characters, less what those before x take of it.
+            # The mean over n characters, minus the part of the characters before x.
             whole = np.array(ngram_losses(train, ids_of([*before, x]), vocab_size))
             part = np.array(ngram_losses(train, ids_of(before), vocab_size)) if before else 0
             sums += np.exp(-(whole * (len(before) + 1) - part * len(before)))
         np.testing.assert_allclose(sums, 1, rtol=1e-12)
 
 
-def test_what_nobody_could_know():
-    """A single character costs nothing, an unseen one its share of the escape."""
+def test_ngram_loss_of_certain_and_of_unseen_characters():
+    """The only character costs nothing, an unseen one has a part of the escape probability."""
     assert ngram_losses(ids_of([0] * 50), ids_of([0] * 9), 1) == [0.0] * 6
     assert math.copysign(1, ngram_losses(ids_of([0, 0]), ids_of([0]), 1)[0]) == 1
     found = ngram_losses(ids_of([0, 1, 0, 1]), ids_of([2]), 4)
     assert found[0] == pytest.approx(-math.log(2 / (4 + 2) / 4))
 
 
-def test_a_large_vocabulary_is_counted_as_a_small_one(monkeypatch):
-    """With a table of all pairs, and without."""
+def test_ngram_losses_are_the_same_without_a_table_of_pairs(monkeypatch):
     text = ids_of(np.random.default_rng(2).integers(0, 5, 4000))
     with_table = ngram_losses(text[:3000], text[3000:], 5)
     monkeypatch.setattr(np, "cumsum", None)
-    with pytest.raises(TypeError):  # so it was used
+    with pytest.raises(TypeError):  # the table was used
         ngram_losses(text[:3000], text[3000:], 5)
     monkeypatch.undo()
     monkeypatch.setattr(
-        charrnn.evaluation.baselines,
-        "_numbered",
+        module,
+        "_number_pairs",
         lambda c, x, *_: _distinct(c.astype(np.int64) * 5 + x),
     )
     assert ngram_losses(text[:3000], text[3000:], 5) == with_table
@@ -103,79 +108,78 @@ def _distinct(pairs):
     return numbers, len(distinct)
 
 
-def test_the_best_order_is_told():
-    """Draws from five characters; then what is added to the one before is 0 or 1."""
+def test_the_best_ngram_order_is_returned():
+    """Order 0 for independent draws, a higher one for a random walk."""
     rng, vocabulary = np.random.default_rng(3), CharVocabulary("abcde")
     drawn, walked = rng.integers(0, 5, 9000), np.cumsum(rng.integers(0, 2, 9000)) % 5
     for ids, orders, choices in (drawn, {0}, 5), (walked, {1, 2, 3}, 2):
-        train, held_out = split(ids.astype(np.uint8), 0.1)
-        losses = ngram_losses(train, held_out, 5)
-        found = baselines(train, held_out, vocabulary)
+        train, evaluated = split(ids.astype(np.uint8), 0.1)
+        losses = ngram_losses(train, evaluated, 5)
+        found = baselines(train, evaluated, vocabulary)
         assert found.ngram == min(losses) == losses[found.order] and found.order in orders
         assert found.ngram == pytest.approx(math.log(choices), rel=0.02)
-        assert (found.held_out, found.counted, found.bounded) == (900, 8100, False)
+        assert (found.eval_chars, found.train_chars, found.truncated) == (900, 8100, False)
 
 
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_xz_is_xz(as_bytes):
-    """But for the container: some bytes, with sizes and checks that are rounded to four."""
+def test_xz_loss_is_the_size_of_xz_files(as_bytes):
+    """Except for the container: some bytes, padded to multiples of four."""
     rng = np.random.default_rng(4)
     words = ["Grüße ", "aus ", "東京, ", "ça va? ", "und ", "fort\n"]
     text = "".join(rng.choice(words, 4000).tolist())
     vocabulary = ByteVocabulary() if as_bytes else CharVocabulary("".join(sorted(set(text))))
-    train, held_out = split(vocabulary.encode(text), 0.25)
-    found = baselines(train, held_out, vocabulary)
+    train, evaluated = split(vocabulary.encode(text), 0.25)
+    found = baselines(train, evaluated, vocabulary)
     as_files = bytes if as_bytes else lambda ids: vocabulary.decode(ids).encode()
     sizes = [
         len(lzma.compress(part, preset=9))
-        for part in (as_files(train), as_files(train) + as_files(held_out))
+        for part in (as_files(train), as_files(train) + as_files(evaluated))
     ]
-    size = found.xz / math.log(2) / 8 * len(held_out)
+    size = found.xz / math.log(2) / 8 * len(evaluated)
     assert size == pytest.approx(sizes[1] - sizes[0], abs=8) and size > 500
 
 
-def test_of_large_texts_the_nearest_part_is_used(monkeypatch):
-    monkeypatch.setattr(charrnn.evaluation.baselines, "NGRAM_CHARS", 1000)
-    monkeypatch.setattr(charrnn.evaluation.baselines, "XZ_BYTES", 500)
-    monkeypatch.setattr(charrnn.evaluation.baselines, "HELD_OUT_CHARS", 300)
+def test_large_texts_are_truncated_at_the_ends_that_do_not_meet(monkeypatch):
+    monkeypatch.setattr(module, "NGRAM_CHARS", 1000)
+    monkeypatch.setattr(module, "XZ_BYTES", 500)
+    monkeypatch.setattr(module, "EVAL_CHARS", 300)
     vocabulary = CharVocabulary("abcdé")
     ids = np.random.default_rng(5).integers(0, 5, 3000).astype(np.uint8)
     whole = baselines(ids[:2000], ids[2000:], vocabulary)
-    assert whole.bounded and (whole.counted, whole.held_out) == (1000, 300)
+    assert whole.truncated and (whole.train_chars, whole.eval_chars) == (1000, 300)
     part = baselines(ids[1000:2000], ids[2000:2300], vocabulary)
-    assert not part.bounded and (part.ngram, part.xz) == (whole.ngram, whole.xz)
+    assert not part.truncated and (part.ngram, part.xz) == (whole.ngram, whole.xz)
     assert baselines(ids[1001:2000], ids[2000:2300], vocabulary).ngram != whole.ngram
 
 
-@pytest.mark.parametrize("length", [0, 1, LEAST_CHARS - 1])
-def test_of_too_few_characters_nothing_is_told(length):
+@pytest.mark.parametrize("length", [0, 1, MIN_EVAL_CHARS - 1])
+def test_short_evaluated_texts_have_no_baselines(length):
     ids = np.zeros(1000, np.uint8)
     assert baselines(ids, ids[:length], CharVocabulary("ab")) is None
-    assert baselines(ids, ids[:LEAST_CHARS], CharVocabulary("ab")) is not None
+    assert baselines(ids, ids[:MIN_EVAL_CHARS], CharVocabulary("ab")) is not None
 
 
-# --- on the command line
+# --- Baselines on the command line
 
 SMALL = ["--hidden-size", 8, "--num-layers", 1, "--batch-size", 4]
 
 
 def numbers(stderr, name):
-    """The nats and the rest of each line that is labelled `name`."""
+    """The nats and the rest of each line labelled `name`."""
     found = re.findall(rf"^{name} +(\S+) nats \(\S+ bits\) per character(.*)$", stderr, re.M)
     return [(float(nats), rest) for nats, rest in found]
 
 
-def test_train_shows_them_before_and_after_and_again_when_resumed(
+def test_train_shows_baselines_before_and_after_and_when_resumed(
     invoke, corpus_file, text, tmp_path
 ):
-    held_out = text[-(len(text) // 10) :]
     vocabulary = CharVocabulary("".join(sorted(set(text))))
     ids = vocabulary.encode(text)
     expected = baselines(*split(ids, 0.1), vocabulary)
     run = ["train", corpus_file, "-o", tmp_path / "m.safetensors"]
     first = invoke(*run, *SMALL, "--steps", 3)
     again = invoke(*run, "--resume")
-    assert first.exit_code == again.exit_code == 0 and len(held_out) >= LEAST_CHARS
+    assert first.exit_code == again.exit_code == 0 and len(text) // 10 >= MIN_EVAL_CHARS
     for name, nats in ("n-gram", expected.ngram), ("xz", expected.xz):
         before, after = numbers(first.stderr, name)
         assert before[0] == after[0] == pytest.approx(nats, abs=1e-4)
@@ -186,14 +190,14 @@ def test_train_shows_them_before_and_after_and_again_when_resumed(
 
 
 @pytest.mark.parametrize("more", [["-q"], ["--val-fraction", 0], ["--val-fraction", 0.02]])
-def test_train_shows_nothing_if_quiet_or_too_little_is_held_out(
+def test_train_shows_no_baselines_if_quiet_or_without_enough_validation_text(
     invoke, corpus_file, tmp_path, more
 ):
     result = invoke("train", corpus_file, "-o", tmp_path / "m", *SMALL, "--steps", 2, *more)
     assert result.exit_code == 0 and "n-gram" not in result.stderr and "xz" not in result.stderr
 
 
-def test_a_resumed_run_holds_out_what_it_did(invoke, corpus_file, tmp_path):
+def test_a_resumed_run_has_the_same_validation_text(invoke, corpus_file, tmp_path):
     run = ["train", corpus_file, "-o", tmp_path / "m"]
     first = invoke(*run, *SMALL, "--steps", 2, "--val-fraction", 0.4)
     again = invoke(*run, "--resume")
@@ -201,7 +205,7 @@ def test_a_resumed_run_holds_out_what_it_did(invoke, corpus_file, tmp_path):
         assert numbers(first.stderr, name)[0] == numbers(again.stderr, name)[0]
 
 
-def test_eval_shows_them_given_the_training_text(invoke, model_file, corpus_file, text, tmp_path):
+def test_eval_with_a_training_text_shows_baselines(invoke, model_file, text, tmp_path):
     other, train = tmp_path / "other.txt", tmp_path / "train.txt"
     other.write_text(text[-700:], newline="")
     train.write_text(text[:-700], newline="")
@@ -219,9 +223,7 @@ def test_eval_shows_them_given_the_training_text(invoke, model_file, corpus_file
     assert f"n-gram, looking back {expected.order}  {expected.ngram:.4f} nats" in table.stdout
 
 
-def test_eval_joins_several_training_texts_and_refuses_what_it_cannot_read(
-    invoke, model_file, text, tmp_path
-):
+def test_eval_joins_training_texts_and_refuses_missing_ones(invoke, model_file, text, tmp_path):
     parts = [text[:2000], text[2000:-700], text[-700:], text[:100]]
     files = [tmp_path / name for name in "abcd"]
     for file, part in zip(files, parts, strict=True):
@@ -235,7 +237,7 @@ def test_eval_joins_several_training_texts_and_refuses_what_it_cannot_read(
     assert short.exit_code == 0 and "xz" not in short.stdout and "fewer than" in short.stderr
 
 
-def test_eval_in_windows(invoke, model_file, corpus_file, text):
+def test_eval_in_windows_equals_windowed_loss(invoke, model_file, corpus_file, text):
     from charrnn.evaluation.loss import windowed_loss
 
     run = ["eval", "-m", model_file, corpus_file, "--window", 30]

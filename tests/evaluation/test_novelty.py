@@ -1,4 +1,4 @@
-"""Copied runs against a search that tries everything, and the command `charrnn novelty`."""
+"""Novelty, compared with an exhaustive search, and the command `charrnn novelty`."""
 
 import json
 import tracemalloc
@@ -11,30 +11,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.evaluation import novelty as module
-from charrnn.evaluation.novelty import novelty
+from charrnn.evaluation.novelty import compare, novelty
+from charrnn.text.corpus import read_corpus
 
 
-def coded(text):
+def codes(text):
     return np.array([ord(c) for c in text], np.int32)
 
 
 def brute_force(text, corpus, lengths):
-    """(longest length, its first start, shares by length), by trying every window."""
+    """(longest length, its first start, fractions by length), found by trying every window."""
 
     def starts(length):
         return [i for i in range(len(text) - length + 1) if text[i : i + length] in corpus]
 
     longest = max((k for k in range(1, len(text) + 1) if starts(k)), default=0)
-    shares = {}
+    fractions = {}
     for length in lengths:
-        lying = {j for i in starts(length) for j in range(i, i + length)}
-        shares[length] = len(lying) / len(text)
-    return longest, (starts(longest) if longest else [0])[0], shares
+        copied = {j for i in starts(length) for j in range(i, i + length)}
+        fractions[length] = len(copied) / len(text)
+    return longest, (starts(longest) if longest else [0])[0], fractions
 
 
 def check(text, corpus, lengths):
-    found = novelty(coded(text), coded(corpus), lengths)
-    assert (found.length, found.start, found.shares) == brute_force(text, corpus, lengths)
+    found = novelty(codes(text), codes(corpus), lengths)
+    assert (found.length, found.start, found.fractions) == brute_force(text, corpus, lengths)
 
 
 few = st.text(st.sampled_from("ab"), min_size=1, max_size=40)
@@ -45,7 +46,7 @@ rearranged = st.tuples(some, few, some).map(lambda t: (t[0] + t[1] + t[2], t[2] 
 
 @pytest.mark.parametrize("table", [0, module.TABLE])
 @pytest.mark.parametrize("block", [1, 5, module.BLOCK])
-def test_it_finds_what_a_search_of_everything_finds(monkeypatch, table, block):
+def test_novelty_equals_an_exhaustive_search(monkeypatch, table, block):
     monkeypatch.setattr(module, "TABLE", table)
     monkeypatch.setattr(module, "BLOCK", block)
 
@@ -72,12 +73,12 @@ def test_it_finds_what_a_search_of_everything_finds(monkeypatch, table, block):
     ],
 )
 @pytest.mark.parametrize("table", [0, module.TABLE])
-def test_edges(monkeypatch, table, text, corpus):
+def test_novelty_of_edge_cases_equals_an_exhaustive_search(monkeypatch, table, text, corpus):
     monkeypatch.setattr(module, "TABLE", table)
     check(text, corpus, (1, 2, 4, 15, 16, 17, 31, 32, 33, 100))
 
 
-def test_shares_of_planted_copies():
+def test_novelty_finds_planted_copies():
     rng = np.random.default_rng(0)
     corpus, text = rng.integers(0, 200, 300_000), rng.integers(300, 400, 10_000)
     for start, length in (0, 19), (100, 20), (200, 49), (300, 50), (400, 99), (9900, 100):
@@ -85,11 +86,11 @@ def test_shares_of_planted_copies():
     found = novelty(text, corpus)
     assert (found.length, found.start) == (100, 9900)
     expected = {20: 20 + 49 + 50 + 99 + 100, 50: 50 + 99 + 100, 100: 100}
-    assert found.shares == pytest.approx({k: v / 10_000 for k, v in expected.items()})
+    assert found.fractions == pytest.approx({k: v / 10_000 for k, v in expected.items()})
 
 
 @pytest.mark.parametrize("copies", [1, 40])
-def test_memory_is_less_than_20_bytes_a_character(copies):
+def test_novelty_needs_less_than_15_bytes_per_character(copies):
     corpus = np.random.default_rng(0).integers(0, 60, 1_000_000 // copies).astype(np.uint8)
     corpus = np.tile(corpus, copies)
     text = corpus[:10_000].copy()
@@ -102,6 +103,27 @@ def test_memory_is_less_than_20_bytes_a_character(copies):
     assert peak < 15 * len(corpus)
 
 
+# --- Texts
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_compare_finds_runs_within_one_text(tmp_path, as_bytes):
+    (tmp_path / "corpus").write_bytes("abcäcb?".encode())
+    corpus = read_corpus(tmp_path / "corpus", as_bytes=as_bytes)
+    texts = ["xab", "cä", "z"]  # the corpus lacks x and z, and the texts are not joined
+    if as_bytes:
+        texts = [text.encode().decode("latin-1") for text in texts]
+    result, longest = compare(texts, corpus)
+    assert longest == (texts[1] if as_bytes else "ab")
+    assert (result.length, result.start) == ((3, 4) if as_bytes else (2, 1))
+
+
+def test_compare_of_an_empty_text_finds_nothing(tmp_path):
+    (tmp_path / "corpus").write_text("abc")
+    result, longest = compare([""], read_corpus(tmp_path / "corpus"))
+    assert (result.length, longest) == (0, "")
+
+
 # --- The command
 
 
@@ -111,7 +133,7 @@ def working_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command(invoke, working_folder):
+def test_novelty_command_shows_the_longest_run_and_fractions(invoke, working_folder):
     run = "東京 is\x1b[31m where\nI left my good umbrella, and my better one. " + "x" * 30
     (working_folder / "corpus").write_bytes(f"Once. {run}! The end.\n".encode())
     (working_folder / "text").write_bytes(f"Zoë: {run}?".encode())
@@ -137,7 +159,7 @@ def test_the_command(invoke, working_folder):
     assert rows[2].endswith(f"{copied / (len(run) + 6):.2%}") and rows[4].endswith("0.00%")
 
 
-def test_nothing_in_common(invoke, working_folder):
+def test_novelty_command_without_a_common_run(invoke, working_folder):
     (working_folder / "corpus").write_text("abc")
     values = json.loads(invoke("novelty", "-", "--corpus", "corpus", "--json", input="xyz").stdout)
     assert (values["longest_run"], values["longest_run_start"]) == (0, None)
@@ -145,7 +167,7 @@ def test_nothing_in_common(invoke, working_folder):
     assert "0 characters\n" in table
 
 
-def test_several_corpora_are_one_and_have_an_encoding(invoke, working_folder):
+def test_novelty_command_joins_corpora_and_decodes_them(invoke, working_folder):
     (working_folder / "a").write_bytes("x grün".encode("latin-1"))
     (working_folder / "b").write_bytes("e Tür".encode("latin-1"))
     options = ["novelty", "-", "--corpus", "a", "--corpus", "b", "--json"]
@@ -154,7 +176,7 @@ def test_several_corpora_are_one_and_have_an_encoding(invoke, working_folder):
     assert "--encoding" in sentence_of(invoke(*options, input="grüne Tür".encode("latin-1")), 1)
 
 
-def test_errors(invoke, working_folder):
+def test_novelty_command_reports_errors(invoke, working_folder):
     (working_folder / "corpus").write_text("abc")
     (working_folder / "empty").write_text("")
     assert "no text" in sentence_of(invoke("novelty", "-", "--corpus", "corpus", input=""), 1)
@@ -164,7 +186,7 @@ def test_errors(invoke, working_folder):
     assert "stdin" in sentence_of(invoke("novelty", "-", "--corpus", "-", input="abc"), 2)
 
 
-def test_it_never_needs_numba(working_folder):
+def test_novelty_command_does_not_import_numba(working_folder):
     (working_folder / "text").write_text("abc")
     arguments = ["novelty", "text", "--corpus", "text"]
     assert "numba" not in modules_after(RUN.format(code=0), *arguments)

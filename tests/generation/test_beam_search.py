@@ -1,4 +1,4 @@
-"""Beam search against all texts there are, and against the likeliest character each time."""
+"""Beam search, compared with all possible texts and with a beam in plain loops."""
 
 import itertools
 
@@ -27,8 +27,8 @@ def symbols(ids):
     return "".join(chr(32 + i) if i >= len(ALPHABET) else ALPHABET[i] for i in ids)
 
 
-def search(model, width, ending, allowed=(True, True, True)):
-    return beam_search(model, PRIME, width, ending, symbols, np.array(allowed))
+def search(model, width, criteria, allowed=(True, True, True)):
+    return beam_search(model, PRIME, width, criteria, symbols, np.array(allowed))
 
 
 def log_probability(model, params, ids):
@@ -39,21 +39,21 @@ def log_probability(model, params, ids):
     return -sum(naive.cross_entropy(logits[start + t, 0], i) for t, i in enumerate(ids))
 
 
-def texts(ending):
-    """The ids of all texts, just to their ends."""
-    for ids in itertools.product(range(len(ALPHABET)), repeat=ending.length):
-        cutter = StopMatcher(ending)
+def all_texts(criteria):
+    """The ids of all texts, each up to its end."""
+    for ids in itertools.product(range(len(ALPHABET)), repeat=criteria.length):
+        matcher = StopMatcher(criteria)
         n = 0
-        while not cutter.over:
-            cutter.feed(ALPHABET[ids[n]])
+        while not matcher.finished:
+            matcher.feed(ALPHABET[ids[n]])
             n += 1
-        if n == len(ids) or all(i == 0 for i in ids[n:]):  # each once
+        if n == len(ids) or all(i == 0 for i in ids[n:]):  # yields each text once
             yield ids[:n]
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    "ending",
+    "criteria",
     [
         StoppingCriteria(5),
         StoppingCriteria(5, lines=1),
@@ -64,19 +64,18 @@ def texts(ending):
     ids=str,
 )
 @pytest.mark.parametrize("allowed", [(True, True, True), (True, False, True)])
-def test_wide_enough_it_finds_the_likeliest_text_of_all(seed, ending, allowed):
+def test_a_wide_beam_search_finds_the_likeliest_of_all_texts(seed, criteria, allowed):
     model, params = random_model(seed)
-    candidates = [ids for ids in texts(ending) if all(allowed[i] for i in ids)]
+    candidates = [ids for ids in all_texts(criteria) if all(allowed[i] for i in ids)]
     scores = [log_probability(model, params, ids) for ids in candidates]
     best = int(np.argmax(scores))
-    text, nats = search(model, 3**5, ending, allowed)
-    assert text == StopMatcher(ending).feed(symbols(candidates[best]))
+    text, nats = search(model, 3**5, criteria, allowed)
+    assert text == StopMatcher(criteria).feed(symbols(candidates[best]))
     assert nats == pytest.approx(scores[best], abs=1e-4)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3])
-def test_it_follows_so_many_beginnings(width):
-    """A beam written out in plain loops."""
+def test_beam_search_equals_a_beam_in_plain_loops(width):
     for seed in range(5):
         model, params = random_model(seed, "gru")
         beam = [()]
@@ -86,16 +85,16 @@ def test_it_follows_so_many_beginnings(width):
         assert search(model, width, StoppingCriteria(12))[0] == symbols(beam[0])
 
 
-def test_a_wider_beam_is_never_given_a_text_of_no_likelihood():
+def test_beam_search_wider_than_the_possible_texts_ignores_impossible_ones():
     model, _ = random_model(0)
     assert search(model, 50, StoppingCriteria(3), (False, True, False))[0] == "bbb"
 
 
-def test_nothing_to_write():
+def test_beam_search_of_length_zero_returns_an_empty_text():
     assert search(random_model(0)[0], 3, StoppingCriteria(0)) == ("", 0.0)
 
 
-def test_a_large_vocabulary():
+def test_beam_search_with_a_large_vocabulary_fills_the_length():
     model, _ = random_model(1, vocab_size=4000)
     text, nats = beam_search(model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool))
     assert len(text) == 30 and -30 * np.log(4000) < nats < 0

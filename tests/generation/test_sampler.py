@@ -1,4 +1,4 @@
-"""New text, against a plain loop with the judge's model and `rng.choice`."""
+"""Sampling, compared with a plain loop over the reference model and `rng.choice`."""
 
 from itertools import islice
 
@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig
-from charrnn.generation.sampler import PRIME_STEPS, RECENT, BatchSampler, generate
+from charrnn.generation.sampler import (
+    PENALTY_WINDOW,
+    PRIME_STEPS,
+    BatchSampler,
+    SamplingOptions,
+    generate,
+)
 from charrnn.network.cells import CELLS
 from charrnn.network.kernels.sampling import draw_rows
 from charrnn.network.model import Model
@@ -18,7 +24,7 @@ V = 11
 
 
 def random_model(cell="lstm", threads=1, **config):
-    """A model that prefers some characters and depends on what came before."""
+    """A model with uneven probabilities that depend on the preceding characters."""
     config = ModelConfig(V, cell, **({"hidden_size": 6, "num_layers": 2} | config))
     params = naive.random_params(config, np.random.default_rng(5), scale=1.5)
     model = Model(config, threads=threads)
@@ -32,13 +38,22 @@ def prime_of(length):
 
 def naive_text(params, config, prime, rng, length, repetition_penalty=1, allowed=None, **how):
     return naive.text(
-        params, config, prime, rng, length, RECENT, penalty=repetition_penalty,
+        params, config, prime, rng, length, PENALTY_WINDOW, penalty=repetition_penalty,
         allowed=None if allowed is None else np.flatnonzero(allowed), **how,
     )  # fmt: skip
 
 
 def drawn(model, prime, seed, length, **how):
-    return list(islice(generate(model, prime, np.random.default_rng(seed), **how), length))
+    rng = np.random.default_rng(seed)
+    return list(islice(generate(model, prime, rng, SamplingOptions(**how)), length))
+
+
+def sampler_of(model, prime, rngs, **how):
+    """A sampler whose rows draw with `rngs`."""
+    sampler = BatchSampler(model, prime, len(rngs), SamplingOptions(**how))
+    for row, rng in enumerate(rngs):
+        sampler.begin(row, rng)
+    return sampler
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -63,7 +78,7 @@ def drawn(model, prime, seed, length, **how):
     ],
     ids=str,
 )
-def test_the_text_is_that_of_the_plain_loop(cell, how):
+def test_sampled_text_equals_the_plain_loop(cell, how):
     model, params = random_model(cell)
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -86,17 +101,17 @@ MODEL, PARAMS = random_model("gru", hidden_size=4, num_layers=1)
 
 
 @settings(max_examples=60, deadline=None)
-@given(MIXES, st.integers(0, 2**40), st.integers(1, RECENT + 8))
-def test_any_mix_of_options_gives_the_text_of_the_plain_loop(how, seed, length):
+@given(MIXES, st.integers(0, 2**40), st.integers(1, PENALTY_WINDOW + 8))
+def test_any_combination_of_options_equals_the_plain_loop(how, seed, length):
     rng = np.random.default_rng(seed)
-    expected = naive_text(PARAMS, MODEL.config, prime_of(length), rng, 2 * RECENT, **how)
-    assert drawn(MODEL, prime_of(length), seed, 2 * RECENT, **how) == expected
+    expected = naive_text(PARAMS, MODEL.config, prime_of(length), rng, 2 * PENALTY_WINDOW, **how)
+    assert drawn(MODEL, prime_of(length), seed, 2 * PENALTY_WINDOW, **how) == expected
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0])
 @pytest.mark.parametrize("top_k", [0, 1, 7, 150, 299, 300])
 @pytest.mark.parametrize("top_p", [1e-6, 0.5, 0.9, 0.999, 1.0])
-def test_a_large_vocabulary_with_many_equals_is_cut_as_a_sort_cuts_it(temperature, top_k, top_p):
+def test_filters_of_a_large_vocabulary_with_ties_equal_a_sort(temperature, top_k, top_p):
     size, rows, rng = 300, 25, np.random.default_rng(1)
     logits = np.zeros((1, rows, 304), np.float32)
     logits[0, :, :size] = rng.standard_normal((rows, size)).round(rng.integers(0, 3)) * 2
@@ -111,7 +126,7 @@ def test_a_large_vocabulary_with_many_equals_is_cut_as_a_sort_cuts_it(temperatur
 
 
 @pytest.mark.parametrize("how", [(0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)], ids=str)
-def test_logits_that_are_no_numbers_still_give_an_id(how):
+def test_logits_of_nan_and_infinity_give_a_valid_id(how):
     logits = np.full((1, 2, 16), np.nan, np.float32)
     logits[0, 1, 4] = np.inf
     ids, u = np.full((1, 2), -1, np.int32), np.full((2, 1), 0.5)
@@ -121,28 +136,28 @@ def test_logits_that_are_no_numbers_still_give_an_id(how):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_rows_can_begin_and_be_arranged_at_any_time(threads, monkeypatch):
-    monkeypatch.setattr("charrnn.generation.sampler.WORTH_A_THREAD", 1)
+def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
+    monkeypatch.setattr("charrnn.generation.sampler.WORK_PER_THREAD", 1)
     model, _ = random_model(threads=threads)
     how = {"repetition_penalty": 1.3}
-    writer = BatchSampler(model, prime_of(4), 3, **how)
+    sampler = BatchSampler(model, prime_of(4), 3, SamplingOptions(**how))
     written = {0: [], 1: [], 2: [], 3: []}
 
     def write(steps, *texts):
-        for text, ids in zip(texts, writer.write(steps).T, strict=True):
+        for text, ids in zip(texts, sampler.sample(steps).T, strict=True):
             if text is not None:
                 written[text] += ids.tolist()
 
-    writer.begin(0, np.random.default_rng(0))
-    writer.begin(2, np.random.default_rng(1))
+    sampler.begin(0, np.random.default_rng(0))
+    sampler.begin(2, np.random.default_rng(1))
     write(5, 0, None, 1)
-    writer.begin(1, np.random.default_rng(2))
+    sampler.begin(1, np.random.default_rng(2))
     write(3, 0, 2, 1)
-    writer.arrange([2, None, 1, None])
-    writer.begin(1, np.random.default_rng(3))
+    sampler.reassign_rows([2, None, 1, None])
+    sampler.begin(1, np.random.default_rng(3))
     write(0, 1, 3, 2, None)
     write(7, 1, 3, 2, None)
-    writer.arrange([2])
+    sampler.reassign_rows([2])
     write(4, 2)
     assert [len(ids) for ids in written.values()] == [8, 15, 14, 7]
     for seed, ids in written.items():
@@ -151,7 +166,7 @@ def test_rows_can_begin_and_be_arranged_at_any_time(threads, monkeypatch):
 
 @pytest.mark.parametrize("embedding_size", [0, 4])
 @pytest.mark.parametrize("length", [1, 2, PRIME_STEPS, PRIME_STEPS + 1, PRIME_STEPS + 2, 200])
-def test_the_prime_is_read_once_and_whole(embedding_size, length):
+def test_primes_of_any_length_are_read_completely(embedding_size, length):
     model, params = random_model("gru", embedding_size=embedding_size)
     rng = np.random.default_rng(0)
     expected = naive_text(params, model.config, prime_of(length), rng, 20)
@@ -160,35 +175,36 @@ def test_the_prime_is_read_once_and_whole(embedding_size, length):
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.5, "top_k": 6, "top_p": 0.9}], ids=str)
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
-def test_texts_side_by_side_are_what_each_would_be_alone(count, how):
+def test_parallel_texts_equal_texts_sampled_alone(count, how):
     model, _ = random_model()
     rngs = [np.random.default_rng(seed) for seed in range(count)]
-    rows = np.array(list(islice(generate(model, prime_of(5), rngs, **how), 50)))
+    sampler = sampler_of(model, prime_of(5), rngs, **how)
+    rows = np.concatenate([sampler.sample(steps) for steps in (1, 1, 20, 28)])
     assert rows.shape == (50, count)
     for seed in range(count):
         assert rows[:, seed].tolist() == drawn(model, prime_of(5), seed, 50, **how)
 
 
-def test_each_character_takes_one_number_of_its_generator():
+def test_each_character_consumes_one_random_number():
     model, _ = random_model()
     rng, other = np.random.default_rng(1), np.random.default_rng(1)
-    list(islice(generate(model, prime_of(4), rng, top_k=3), 12))
+    list(islice(generate(model, prime_of(4), rng, SamplingOptions(top_k=3)), 12))
     other.random(12)
     assert rng.random() == other.random()
 
 
-def test_ids_are_the_readers_own():
+def test_sampled_ids_are_not_overwritten_later():
     model, _ = random_model()
-    rows = generate(model, prime_of(2), [np.random.default_rng(i) for i in range(9)])
-    first = next(rows)
-    kept = first.copy()
+    sampler = sampler_of(model, prime_of(2), [np.random.default_rng(i) for i in range(9)])
+    first = sampler.sample(1)
+    copy = first.copy()
     for _ in range(20):
-        next(rows)
-    assert np.array_equal(first, kept)
+        sampler.sample(1)
+    assert np.array_equal(first, copy)
     assert all(type(i) is int for i in drawn(model, prime_of(2), 0, 3))
 
 
-def test_the_prime_stays_as_it_was_and_may_be_read_only():
+def test_the_prime_may_be_read_only_and_is_not_changed():
     model, _ = random_model()
     prime = prime_of(70)
     prime.flags.writeable = False
@@ -197,18 +213,18 @@ def test_the_prime_stays_as_it_was_and_may_be_read_only():
 
 
 @pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-300, 5e-324])
-def test_near_zero_temperatures_tend_to_the_likeliest(temperature):
+def test_near_zero_temperatures_draw_the_likeliest(temperature):
     model, _ = random_model()
     coldest = drawn(model, prime_of(3), 0, 50, temperature=0)
     assert drawn(model, prime_of(3), 0, 50, temperature=temperature) == coldest
 
 
-def test_an_enormous_temperature_draws_evenly():
+def test_an_enormous_temperature_draws_uniformly():
     model, _ = random_model()
     counts = np.bincount(drawn(model, prime_of(1), 0, 2200, temperature=1e300), minlength=V)
     assert counts.min() > 150 and counts.max() < 250  # 200 each, within 3.7 standard deviations
 
 
-def test_a_vocabulary_of_one():
+def test_a_vocabulary_of_one_character_gives_that_character():
     model = Model(ModelConfig(1, hidden_size=3), np.random.default_rng(0))
     assert drawn(model, np.zeros(3, np.uint8), 0, 5) == [0] * 5

@@ -1,4 +1,4 @@
-"""Where a text ends, against a look at each of its beginnings."""
+"""Stopping criteria, compared with a check of every beginning of the text."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from charrnn.generation.stopping import StopMatcher, StoppingCriteria
 
 CHARACTERS = "ab\n"
 PIECES = st.lists(st.text(CHARACTERS, max_size=4), max_size=12)
-ENDINGS = st.builds(
+CRITERIA = st.builds(
     StoppingCriteria,
     st.none() | st.integers(0, 20),
     st.none() | st.integers(1, 4),
@@ -15,46 +15,46 @@ ENDINGS = st.builds(
 )
 
 
-def cut(text, ending):
-    """The text, and whether it has ended, by looking at it a character longer each time."""
-    if ending.length == 0:
+def naive_cut(text, criteria):
+    """The text up to its end, and whether it has ended, found one character at a time."""
+    if criteria.length == 0:
         return "", True
     for n in range(1, len(text) + 1):
-        stops = [stop for stop in ending.stops if text[:n].endswith(stop)]
+        stops = [stop for stop in criteria.stops if text[:n].endswith(stop)]
         if stops:
             return text[: n - max(map(len, stops))], True
-        if n == ending.length or text[:n].count("\n") == ending.lines:
+        if n == criteria.length or text[:n].count("\n") == criteria.lines:
             return text[:n], True
     return text, False
 
 
-@given(PIECES, ENDINGS)
+@given(PIECES, CRITERIA)
 @example(["aa", "b"], StoppingCriteria(stops=("aab", "b")))
 @example(["ab"], StoppingCriteria(stops=("abb", "b")))
 @example(["a\nb"], StoppingCriteria(lines=1, stops=("\n",)))
-def test_a_text_ends_where_it_should(pieces, ending):
-    cutter, shown, read = StopMatcher(ending), "", ""
+def test_stop_matcher_equals_the_naive_cut(pieces, criteria):
+    matcher, text, fed = StopMatcher(criteria), "", ""
     for piece in pieces:
-        if cutter.over:
+        if matcher.finished:
             break
-        read += piece
-        shown += cutter.feed(piece)
-        expected, over = cut(read, ending)
-        assert cutter.over == over
-        if over:
-            assert shown == expected
-        else:  # only what may be the beginning of a stop is held back
-            held = expected[len(shown) :]
-            assert expected.startswith(shown)
-            assert not held or any(stop.startswith(held) for stop in ending.stops)
+        fed += piece
+        text += matcher.feed(piece)
+        expected, finished = naive_cut(fed, criteria)
+        assert matcher.finished == finished
+        if finished:
+            assert text == expected
+        else:  # only a possible beginning of a stop is held back
+            pending = expected[len(text) :]
+            assert expected.startswith(text)
+            assert not pending or any(stop.startswith(pending) for stop in criteria.stops)
 
 
-@given(PIECES, ENDINGS)
-def test_what_is_left_is_counted(pieces, ending):
-    cutter = StopMatcher(ending)
+@given(PIECES, CRITERIA)
+def test_stop_matcher_counts_the_remaining_characters(pieces, criteria):
+    matcher = StopMatcher(criteria)
     for piece in pieces:
-        cutter.feed(piece)
-        if cutter.over:
+        matcher.feed(piece)
+        if matcher.finished:
             return
     total = sum(map(len, pieces))
-    assert cutter.left == (None if ending.length is None else ending.length - total)
+    assert matcher.remaining == (None if criteria.length is None else criteria.length - total)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import charrnn
 from charrnn.config import CELL_NAMES
-from charrnn.storage.checkpoint import FORMAT_VERSION
+from charrnn.storage.checkpoint import MODEL_FORMAT_VERSION
 
 LINES = [
     "MARA: The tide is late, and so is he.\n",
@@ -35,9 +35,9 @@ def write_model(cell, corpus, path):
 
 
 def main():
-    prefix = Path(__file__).with_name(f"format-{FORMAT_VERSION}")
+    prefix = Path(__file__).with_name(f"format-{MODEL_FORMAT_VERSION}")
     if prefix.with_suffix(".json").exists():
-        sys.exit(f"format version {FORMAT_VERSION} has its golden files already")
+        sys.exit(f"format version {MODEL_FORMAT_VERSION} has its golden files already")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "corpus.txt")

@@ -10,7 +10,7 @@ import pytest
 
 import charrnn
 from charrnn.config import CELL_NAMES
-from charrnn.storage.checkpoint import FORMAT_VERSION
+from charrnn.storage.checkpoint import MODEL_FORMAT_VERSION
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RESULTS = {path.stem: json.loads(path.read_text()) for path in GOLDEN.glob("format-*.json")}
@@ -18,7 +18,7 @@ CASES = [(version, cell) for version in sorted(RESULTS) for cell in RESULTS[vers
 
 
 def test_every_format_version_and_cell_has_a_golden_model():
-    assert set(RESULTS) == {f"format-{n}" for n in range(1, FORMAT_VERSION + 1)}
+    assert set(RESULTS) == {f"format-{n}" for n in range(1, MODEL_FORMAT_VERSION + 1)}
     assert {cell for version, cell in CASES if version == "format-1"} == set(CELL_NAMES)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -23,6 +23,7 @@ from ..options import (
 )
 
 if TYPE_CHECKING:
+    from ...evaluation.evaluate import Evaluation
     from ...text.corpus import Corpus
 
 
@@ -49,7 +50,16 @@ if TYPE_CHECKING:
 )
 @click.option("--encoding", default="utf-8", help="How the text is encoded.")
 @threads_option
-def command(texts, model, json, unknown, corpus, window, encoding, threads) -> None:
+def command(
+    texts: tuple[str, ...],
+    model: str,
+    json: bool,
+    unknown: Literal["error", "skip"],
+    corpus: tuple[str, ...],
+    window: int | None,
+    encoding: str,
+    threads: int | None,
+) -> None:
     """Measure how well a model predicts a text.
 
     The lower the numbers, the better. Each character is predicted from all before it, in one pass
@@ -73,58 +83,78 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
     language_model = load(model, threads)
 
     def read(paths: tuple[str, ...]) -> Corpus:
-        how = {"encoding": encoding, "vocabulary": language_model.vocabulary, "unknown": unknown}
         with reading() as progress:
-            found = read_corpus(paths, progress=progress, **how)
+            found = read_corpus(
+                paths,
+                encoding=encoding,
+                vocabulary=language_model.vocabulary,
+                unknown=unknown,
+                progress=progress,
+            )
         warn_unknown(found.skipped_characters)
         return found
 
     text = read(texts)
-    train = read(corpus) if corpus else None
-    from ...evaluation.loss import mean_loss, windowed_loss
+    training_text = read(corpus) if corpus else None
+    from ...evaluation.evaluate import evaluate
 
     with measuring(len(text.ids)) as measured:
-        nats = mean_loss(language_model.model, text.ids, measured)
-    more = []  # (name in JSON, name in the table, nats per character)
-    if window:
-        cold = windowed_loss(language_model.model, text.ids, window)
-        more.append(("window", f"in windows of {window:,}", cold))
-    if train:
-        more += _baselines(train, text)
-    if json:
-        values = {**_in_nats_and_bits("", nats), "perplexity": _perplexity(nats)}
-        values["characters"] = len(text.ids)
-        for name, _, loss in more:
-            values |= _in_nats_and_bits(f"{name}_", loss)
-        print_json(values)
-    else:
-        rows = [
-            ("characters", f"{len(text.ids):,}"),
-            ("nats per character", f"{nats:.4f}"),
-            ("bits per character", f"{nats / math.log(2):.4f}"),
-            ("perplexity", f"{_perplexity(nats):.4f}"),
-        ]
-        print_table(rows + [(name, loss_in_words(loss)) for _, name, loss in more])
-
-
-def _baselines(train: Corpus, text: Corpus) -> list[tuple[str, str, float]]:
-    """What the text costs an n-gram and xz; nothing, said so, for one that is too short."""
-    from ...evaluation.baselines import LEAST_CHARS, baselines
-
-    found = baselines(train.ids, text.ids, text.vocabulary)
-    if found is None:
-        echo_err(
-            f"Warning: fewer than {LEAST_CHARS} characters tell nothing of an n-gram or of xz."
+        result = evaluate(
+            language_model.model,
+            text,
+            training_text=training_text,
+            window=window,
+            progress=measured,
         )
-        return []
-    ngram = f"n-gram, looking back {found.order}"
-    return [("ngram", ngram, found.ngram), ("xz", "xz", found.xz)]
+    if training_text and result.baselines is None:
+        _warn_too_short()
+    if json:
+        print_json(_object(result))
+    else:
+        print_table(_rows(result, window))
 
 
-def _perplexity(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf
+def _warn_too_short() -> None:
+    from ...evaluation.baselines import MIN_EVAL_CHARS
+
+    echo_err(
+        f"Warning: the n-gram and xz are not measured on fewer than {MIN_EVAL_CHARS} characters."
+    )
+
+
+def _object(result: Evaluation) -> dict[str, object]:
+    from ...evaluation.loss import perplexity
+
+    values: dict[str, object] = {
+        **_in_nats_and_bits("", result.loss),
+        "perplexity": perplexity(result.loss),
+        "characters": result.characters,
+    }
+    if result.windowed_loss is not None:
+        values |= _in_nats_and_bits("window_", result.windowed_loss)
+    if baselines := result.baselines:
+        values |= _in_nats_and_bits("ngram_", baselines.ngram)
+        values |= _in_nats_and_bits("xz_", baselines.xz)
+    return values
 
 
 def _in_nats_and_bits(prefix: str, nats: float) -> dict[str, float]:
     bits = nats / math.log(2)
     return {f"{prefix}nats_per_character": nats, f"{prefix}bits_per_character": bits}
+
+
+def _rows(result: Evaluation, window: int | None) -> list[tuple[str, str]]:
+    from ...evaluation.loss import perplexity
+
+    rows = [
+        ("characters", f"{result.characters:,}"),
+        ("nats per character", f"{result.loss:.4f}"),
+        ("bits per character", f"{result.loss / math.log(2):.4f}"),
+        ("perplexity", f"{perplexity(result.loss):.4f}"),
+    ]
+    if result.windowed_loss is not None:
+        rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss)))
+    if baselines := result.baselines:
+        rows.append((f"n-gram, looking back {baselines.order}", loss_in_words(baselines.ngram)))
+        rows.append(("xz", loss_in_words(baselines.xz)))
+    return rows

@@ -11,13 +11,10 @@ from ...errors import UsageError, escape_unprintable
 from ..options import FILE, echo_err, json_option, print_table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ...evaluation.novelty import Novelty
-    from ...text.corpus import Corpus
     from ...text.vocabulary import Vocabulary
 
-SHOWN = 60  # characters of the longest run in the table
+SHOWN = 60  # characters of the longest run that the table shows
 
 
 @click.command("novelty", short_help="Measure how much of a text is copied.")
@@ -32,7 +29,7 @@ SHOWN = 60  # characters of the longest run in the table
 )
 @json_option
 @click.option("--encoding", default="utf-8", help="How text and corpus are encoded.")
-def command(texts, corpus, json, encoding) -> None:
+def command(texts: tuple[str, ...], corpus: tuple[str, ...], json: bool, encoding: str) -> None:
     """Measure how much of a text is copied from a corpus.
 
     It prints the longest run of characters that stands in both, and how much of the text lies in
@@ -45,76 +42,48 @@ def command(texts, corpus, json, encoding) -> None:
     """
     if (*texts, *corpus).count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file.")
+    from ...evaluation.novelty import compare
     from ...text.corpus import read_corpus
     from ..progress import reading
 
     text = read_corpus(texts, encoding=encoding)
     with reading() as progress:
         known = read_corpus(corpus, encoding=encoding, progress=progress)
-    found, longest = compared(text, known)
+    result, longest = compare([text.vocabulary.symbols(text.ids[:])], known)
     if json:
-        values = {
-            "characters": len(text.ids),
-            "longest_run": found.length,
-            "longest_run_start": found.start if found.length else None,
-            "longest_run_text": longest,
-            "copied_share": {str(length): share for length, share in found.shares.items()},
-        }
-        click.echo(json_.dumps(values))
+        click.echo(json_.dumps({"characters": len(text.ids), **_object(result, longest)}))
     else:
-        print_table([("characters", f"{len(text.ids):,}"), *rows(found, longest)])
-
-
-def compared(text: Corpus, corpus: Corpus) -> tuple[Novelty, str]:
-    """What `text` has in common with `corpus`, and the longest run."""
-    from ...evaluation.novelty import novelty
-
-    found = novelty(_coded_as(corpus, text), corpus.ids[:])
-    return found, text.vocabulary.decode(text.ids[found.start : found.start + found.length])
+        print_table([("characters", f"{len(text.ids):,}"), *_rows(result, longest)])
 
 
 def say_novelty(texts: list[bytes], corpus: str, vocabulary: Vocabulary) -> None:
-    """Say on stderr what new texts, in UTF-8 or bytes, have in common with the file `corpus`."""
-    from ...evaluation.novelty import novelty
+    """Print on stderr the runs that new texts, UTF-8 or raw bytes, copy from a corpus file."""
+    from ...evaluation.novelty import compare
     from ...text.corpus import read_corpus
-    from ...text.vocabulary import code_points
 
     known = read_corpus(corpus, as_bytes=vocabulary.is_bytes)
-    # What stands in no corpus keeps the texts apart.
-    decoded = (t.decode("utf-8", "surrogateescape") for t in texts)
-    text = "\ufdd0".join(map(vocabulary.to_symbols, decoded))
-    found = novelty(_coded(code_points(text), known.vocabulary), known.ids[:])
-    longest = text[found.start : found.start + found.length]
-    for name, value in rows(found, longest):
+    symbols = [text.decode(vocabulary.symbol_encoding) for text in texts]
+    for name, value in _rows(*compare(symbols, known)):
         echo_err(f"{name:<24}{value}")
 
 
-def _coded(points: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """Code points as ids of `vocabulary`; what that lacks has an id beyond them."""
-    import numpy as np
-
-    ids = {c: i for i, c in enumerate(vocabulary.symbols(np.arange(len(vocabulary))))}
-    found, where = np.unique(points, return_inverse=True)
-    return np.array([ids.get(chr(p), len(ids)) for p in found], np.int32)[where]
-
-
-def rows(found: Novelty, longest: str) -> list[tuple[str, str]]:
-    """A table for people."""
-    shares = ((f"in runs of {k} or more", f"{v:.2%}") for k, v in found.shares.items())
-    return [("longest copied run", f"{found.length:,} characters{_beginning(longest)}"), *shares]
+def _object(result: Novelty, longest: str) -> dict[str, object]:
+    return {
+        "longest_run": result.length,
+        "longest_run_start": result.start if result.length else None,
+        "longest_run_text": longest,
+        "copied_share": {str(length): f for length, f in result.fractions.items()},
+    }
 
 
-def _coded_as(corpus: Corpus, text: Corpus) -> np.ndarray:
-    """The ids of `text` in the vocabulary of `corpus`; what that lacks gets ids of its own."""
-    import numpy as np
-
-    codes = corpus.vocabulary.ids_of(text.vocabulary).astype(np.int32)
-    new = codes < 0
-    codes[new] = len(corpus.vocabulary) + np.arange(np.count_nonzero(new))
-    return codes[text.ids[:]]
+def _rows(result: Novelty, longest: str) -> list[tuple[str, str]]:
+    run = f"{result.length:,} characters{_quoted(longest)}"
+    fractions = ((f"in runs of {k} or more", f"{f:.2%}") for k, f in result.fractions.items())
+    return [("longest copied run", run), *fractions]
 
 
-def _beginning(run: str) -> str:
+def _quoted(run: str) -> str:
+    """The beginning of a run, as it is shown after its length."""
     if not run:
         return ""
     return f': "{escape_unprintable(run[:SHOWN])}{"..." if len(run) > SHOWN else ""}"'

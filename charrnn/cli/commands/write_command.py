@@ -98,7 +98,7 @@ def command(ctx, file, model, length, temperature, prime, seed) -> None:
 
     how = {"temperature": temperature, "seed": seed}
     warm = Suggester(loaded.model, loaded.vocabulary, length=1, **how)
-    while warm.work():  # compiles what is not compiled yet, and says so, while there is no screen
+    while warm.step():  # compiles what is not compiled yet, and says so, while there is no screen
         pass
     companion = Suggester(loaded.model, loaded.vocabulary, text or prime, length=length, **how)
     keyboard = terminal if piped else sys.stdin

@@ -112,7 +112,7 @@ class Editor:
         document = self._buffer.document
         if self._answers or not document.is_cursor_at_the_end_of_line:
             return ""
-        self._companion.follow(document.text_before_cursor)
+        self._companion.update(document.text_before_cursor)
         return self._companion.suggestion
 
     def run(self) -> int:
@@ -166,7 +166,7 @@ class Editor:
         while True:
             self.suggestion()  # follows the text
             end = time.monotonic() + SLICE_SECONDS
-            while (busy := self._companion.work()) and time.monotonic() < end:
+            while (busy := self._companion.step()) and time.monotonic() < end:
                 pass
             self._app.invalidate()
             if busy:
@@ -199,7 +199,7 @@ class Editor:
         return lambda event: event.current_buffer.insert_text(getattr(self._companion, part))
 
     def _on_another(self, _: KeyPressEvent) -> None:
-        self._companion.another()
+        self._companion.resample()
         self._changed.set()
 
     def _stop(self) -> None:

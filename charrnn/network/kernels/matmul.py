@@ -5,6 +5,7 @@ pairs of bfloat16: they are then half as deep as written here, and the other ope
 bfloat16 before the product.
 """
 
+from ...arithmetic import ceil_div
 from ..jit import jit, kernel
 from .bfloat16 import TWO_ONES, is_pairs, operand
 from .gemm import KC, multiply
@@ -15,7 +16,7 @@ PANELS_PER_PACK = 4  # panels of dz that a weight gradient packs at a time
 
 def padded(size: int) -> int:
     """Round `size` up to whole panels."""
-    return -(-size // NR) * NR
+    return ceil_div(size, NR) * NR
 
 
 @kernel

@@ -1,0 +1,44 @@
+"""Evaluation of a model on a text, with the baselines it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..network.model import Model
+from ..text.corpus import Corpus
+from .baselines import Baselines, baselines
+from .loss import mean_loss, windowed_loss
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Losses on a text in nats per character; None for those that were not measured."""
+
+    characters: int
+    loss: float
+    windowed_loss: float | None = None
+    baselines: Baselines | None = None
+
+
+def evaluate(
+    model: Model,
+    text: Corpus,
+    *,
+    training_text: Corpus | None = None,
+    window: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Measure the loss of a model on a text.
+
+    `training_text` adds the baselines, which learn from it; a short `text` has none. `window` adds
+    the loss in windows of that many characters. `progress` is called as by `mean_loss`. Raises
+    CharRNNError for a text of fewer than two characters or shorter than the window.
+    """
+    result = Evaluation(len(text.ids), mean_loss(model, text.ids, progress))
+    if window is not None:
+        result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
+    if training_text is not None:
+        found = baselines(training_text.ids, text.ids, text.vocabulary)
+        result = replace(result, baselines=found)
+    return result
