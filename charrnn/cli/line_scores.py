@@ -16,7 +16,7 @@ from ..api import LanguageModel, load
 from ..errors import CharRNNError, UsageError, escape_unprintable
 from ..text.corpus import Corpus, read_corpus
 from ..text.vocabulary import UnknownCharacters
-from .options import warn_unknown
+from .output import warn_unknown
 from .progress import reading
 
 if TYPE_CHECKING:

@@ -302,9 +302,9 @@ def test_json_says_what_the_table_says(invoke, made_model_file, quotes):
     table = invoke(*arguments, input=quotes).stdout
     (found,) = objects(invoke(*arguments, "--json", input=quotes))
     assert found["characters"] == len(quotes)
-    for f in found["followers"]:
+    for f in found["matches"]:
         assert f"{f['correlation']:>11.3f}  {f['unit']:<8}  {f['feature']}\n" in table
-    if found["unfollowed"]:
+    if found["unmatched"]:
         assert f"          -  none      {', '.join(found['unmatched'])}\n" in table
     for g in found["gates"]:
         shares = f"{g['under']:>9.1%}  {g['over']:>8.1%}"
@@ -511,8 +511,8 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
     ends = np.cumsum([len(c.encode()) for c in text]) - 1
     second = ends >= len(data) // 2
     model = charrnn.load(bytes_model_file).model
-    assert len(found["followers"]) > 3
-    for f in found["followers"]:
+    assert len(found["matches"]) > 3
+    for f in found["matches"]:
         number, state = int(f["unit"][2:-1]) - 1, "hc".index(f["unit"][-1])
         whole = inspection.values(
             model, np.frombuffer(data, np.uint8), HiddenUnit(0, state, number)
@@ -538,7 +538,7 @@ def test_memory_is_that_of_the_unit_not_of_all():
 
 
 def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
-    monkeypatch.setattr(inspect, "MOST", 300)
+    monkeypatch.setattr(inspect, "MAX_CHARACTERS", 300)
     for more in [], ["--unit", "1.2"]:
         options = ["inspect", "-m", made_model_file, *more, "-"]
         result, beginning = (invoke(*options, input=t) for t in (quotes, quotes[:300]))

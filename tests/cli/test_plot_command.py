@@ -387,7 +387,7 @@ def test_a_long_log_is_drawn_soon(invoke, folder):
     with open("a.log.jsonl", "w") as file:
         for step in range(100_000):
             file.write(line.replace("1234567", str(step)).replace("1.25", f"{1 + step % 7}") + "\n")
-    result = invoke("plot", "a.log.jsonl", "--x", "steps")
+    result = invoke("plot", "a.log.jsonl", "--x-axis", "steps")
     assert result.exit_code == 0 and "best 1.0000" in result.stdout
     # Validation is the mean of 1 to 7.
     [row] = [row for row in result.stdout.splitlines() if row.lstrip().startswith("4")]
@@ -405,7 +405,7 @@ def test_a_run_that_has_just_begun(invoke, write):
     write("other.log.jsonl", lines_of(30, 20))
     both = invoke("plot", "model.safetensors", "other.log.jsonl")
     assert both.exit_code == 0 and both.stdout.startswith("other, ")
-    assert "model is left out" in both.stderr
+    assert "model is omitted" in both.stderr
 
 
 def test_no_validation_yet(invoke, write):
@@ -417,7 +417,7 @@ def test_no_validation_yet(invoke, write):
 def test_damaged_lines_are_told_of(invoke, write):
     write("model.log.jsonl", [line_of(1)], "{\n{\n" + json.dumps(line_of(2)))
     result = invoke("plot")
-    assert result.exit_code == 0 and "left out what is damaged, 2 of its lines" in result.stderr
+    assert result.exit_code == 0 and "skipped 2 of its lines, which are damaged" in result.stderr
 
 
 def test_missing_files(invoke, write, model_file, folder):

@@ -134,9 +134,9 @@ def test_the_most_surprising_lines_first(invoke, model_file, text, monkeypatch, 
     text = "\n" + text[:900] + "taT.M\n" + text[:200]
     split = re.compile("(?=<b>)|(?=</pre>)" if "--html" in more else "(?<=\n)").split
     in_order = split(invoke(*options, input=text).stdout)
-    by_surprise = split(invoke(*options, "--lines", "surprise", input=text).stdout)
+    by_surprise = split(invoke(*options, "--sort", "surprisal", input=text).stdout)
     assert sorted(in_order) == sorted(by_surprise) and in_order != by_surprise
-    found = objects(invoke(*options[:4], "--json", "--lines", "surprise", input=text))
+    found = objects(invoke(*options[:4], "--json", "--sort", "surprisal", input=text))
     means = [f["nats_per_character"] for f in found]
     assert means[:-1] == sorted(means[:-1], reverse=True) and means[-1] is None
     assert found[0]["text"].endswith("taT.M")
@@ -261,7 +261,7 @@ def test_the_page_replaces_neither_text_nor_model(invoke, model_file, working_fo
 # --- Odd characters and bytes
 
 
-@pytest.mark.parametrize("more", [[], ["--color"], ["--json"], ["--lines", "surprise"]])
+@pytest.mark.parametrize("more", [[], ["--color"], ["--json"], ["--sort", "surprisal"]])
 def test_nothing_raw_reaches_the_terminal(invoke, evil_model_file, more):
     options = ["score", "-m", evil_model_file, "-", *more]
     shown = unpainted(invoke(*options, input=EVIL * 3, env={"FORCE_COLOR": "1"}).stdout)
@@ -345,7 +345,7 @@ def test_several_models(invoke, model_file, other_model_file, text, working_fold
     assert last.endswith(f"{len(text) - 1} characters; likeliest in lines: {wins}")
     totals = [sum(f["nats"] for f in a) / (len(text) - 1) for a in alone]
     assert [float(n) for n in last.split()[1:3]] == pytest.approx(totals, abs=1e-4)
-    by_surprise = objects(invoke(*options, "--json", "--lines", "surprise", input=text))
+    by_surprise = objects(invoke(*options, "--json", "--sort", "surprisal", input=text))
     best = [min(m["nats_per_character"] for m in f["models"]) for f in by_surprise]
     assert best == sorted(best, reverse=True)
 
@@ -379,7 +379,7 @@ def test_wrong_usage(invoke, model_file, bytes_model_file, corpus_file):
     assert "-m" in sentence_of(invoke(*one, *two, "--html", "page"), 2)
     assert "--json" in sentence_of(invoke(*one, "--json", "--html", "page"), 2)
     assert "bytes" in sentence_of(invoke(*one, "-m", bytes_model_file), 2)
-    assert "--lines" in sentence_of(invoke(*one, "--lines", "odd"), 2)
+    assert "--sort" in sentence_of(invoke(*one, "--sort", "odd"), 2)
     assert "TEXT" in sentence_of(invoke("score", "-m", model_file), 2)
 
 
@@ -407,7 +407,7 @@ def test_models_from_the_environment(invoke, model_file, other_model_file):
 
 
 def test_a_closed_pipe_is_no_error(spawn, model_file, corpus_file):
-    for more in [], ["--json", "--lines", "surprise"]:
+    for more in [], ["--json", "--sort", "surprisal"]:
         read, write = os.pipe()
         os.close(read)
         process = spawn("score", "-m", model_file, *more, corpus_file, stdout=write)
@@ -434,7 +434,7 @@ def test_memory_does_not_grow_with_the_text(model_file, working_folder, monkeypa
         scored = lines.LineScorer(["text"], [model_file], "utf-8", "error")
         with open(os.devnull, "w") as out:
             tracemalloc.start()
-            views.write(views.TableRenderer(scored, out, color=False), scored, "order", out)
+            views.write(views.TableRenderer(scored, out, color=False), scored, "position", out)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] + 1e4

@@ -453,7 +453,7 @@ def test_no_terminal(terminal, invoke):
 
 def test_without_prompt_toolkit(terminal):
     t = terminal(code="import sys; sys.modules['prompt_toolkit'] = None", wait=False, new=True)
-    assert "pip install prompt_toolkit" in refused(t, 1)
+    assert "pip install 'charrnn[write]'" in refused(t, 1)
 
 
 def test_files_that_cannot_be_used(terminal, model_file, tmp_path):

@@ -1,4 +1,4 @@
-"""`charrnn plot`: how runs of training went, as a chart of characters or as a figure in a file."""
+"""`charrnn plot`: the losses of training runs, as a chart of characters or a figure in a file."""
 
 from __future__ import annotations
 
@@ -10,113 +10,126 @@ from typing import TYPE_CHECKING
 import click
 
 from ...errors import CharRNNError, UsageError, escape_unprintable
-from ..options import FILE, echo_err
+from ...storage.inputs import require_not_input
+from ..options import FILE, Command, option
+from ..output import echo_err
 
 if TYPE_CHECKING:
     from ..render.run_curves import RunCurves
 
 LOG = "model.log.jsonl"
-ENDINGS = (".png", ".svg", ".pdf")
-MOST_RUNS = 26  # there is a letter for each
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+MAX_RUNS = 26  # of a chart, which has a letter for each
 
 
-@click.command("plot")
+@click.command("plot", cls=Command)
 @click.argument("logs", metavar="[LOG]...", nargs=-1, type=FILE)
-@click.option(
+@option(
     "-o",
     "--output",
     type=FILE,
-    help="Draw a figure with Matplotlib and write it to FILE, which ends in .png, .svg or .pdf.",
+    help="Write a figure to FILE instead of the chart. Its name ends in .png, .svg or .pdf.",
 )
-@click.option(
+@option(
     "-x",
-    "--x",
+    "--x-axis",
     type=click.Choice(["seconds", "steps", "epochs", "chars"]),
     default="seconds",
-    help="What the losses are drawn over: time, updates, passes over the text, characters read.",
+    help="Horizontal axis: training time, updates, epochs or characters read.",
 )
-@click.option("--ascii", is_flag=True, help="Draw with ASCII characters only.")
-def command(logs, output, x, ascii) -> None:
+@option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters only.")
+def command(logs: tuple[str, ...], output: str | None, x_axis: str, ascii_only: bool) -> None:
     """Draw the losses of training runs.
 
-    LOG is the .log.jsonl of a run, or its model, which has the log beside it; without one it is
-    model.log.jsonl; `-` is stdin. A run may still be going on. The loss is in nats per character:
-    the lower, the better.
+    LOG is the .log.jsonl of a run, or its model, whose log has the same name; `-` is stdin. Without
+    LOG, model.log.jsonl is read. The run may still be in progress. The loss is in nats per
+    character; lower is better.
 
-    The chart of a single run has its validation loss as a line, the best marked, and its training
-    loss as dots. That of several runs has the validation losses, each with a letter, a capital at
-    its best. A steep beginning is cut off. The chart fills the terminal, or 80 x 24 characters in
-    a pipe; NO_COLOR turns its colours off. A figure needs Matplotlib: pip install 'charrnn[plot]'.
+    The chart of one run shows the validation loss as a line with its minimum marked, and the
+    training loss as dots. The chart of several runs shows the validation losses, each with a
+    letter, which is a capital at the minimum. A steep beginning is cut off. The chart fills the
+    terminal, or 80 x 24 characters in a pipe; NO_COLOR disables its colors. A figure requires
+    Matplotlib: pip install 'charrnn[plot]'.
 
     \b
     Example:
       charrnn plot
-      charrnn plot small.safetensors large.safetensors --x epochs
+      charrnn plot small.safetensors large.safetensors --x-axis epochs
       charrnn plot runs/*.log.jsonl -o losses.svg
       watch -n 5 charrnn plot
     """
-    ending = Path(output).suffix.lower() if output is not None else None
-    if ending is not None and ending not in ENDINGS:
-        raise UsageError(
-            f"{output}: a figure's name ends in .png, .svg or .pdf, which says what it is."
-        )
+    logs = logs or (LOG,)
+    suffix = _figure_suffix(output)
     from ..render.run_curves import axis_unit, chart_rows
 
-    runs = _read(logs or (LOG,), x)
-    unit = axis_unit(x, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
-    if output is None:
-        if len(runs) > MOST_RUNS:
-            raise UsageError(
-                f"a chart has room for {MOST_RUNS} runs, not {len(runs)}: -o FILE.svg draws more."
-            )
-        for row in chart_rows(runs, unit, ascii or not _braille()):
-            click.echo(row, color=True)
+    runs = _read_runs(logs, x_axis)
+    unit = axis_unit(x_axis, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
+    if output is not None:
+        require_not_input([output], logs, what="the figure", kind="the log", option="--output")
+        from ..render.figure import write_figure
+
+        write_figure(output, suffix[1:], runs, unit)
         return
-    _keep_logs(output, logs)
-    from ..render.figure import write_figure
+    if len(runs) > MAX_RUNS:
+        raise UsageError(
+            f"a chart shows at most {MAX_RUNS} runs, not {len(runs)}: use -o FILE.svg for more."
+        )
+    for row in chart_rows(runs, unit, ascii_only or not _can_show_braille()):
+        click.echo(row, color=True)
 
-    write_figure(output, ending[1:], runs, unit)
+
+def _figure_suffix(output: str | None) -> str:
+    """The file type of a figure; nothing for a chart."""
+    if output is None:
+        return ""
+    suffix = Path(output).suffix.lower()
+    if suffix not in FIGURE_SUFFIXES:
+        raise UsageError(f"{output}: the name of a figure must end in .png, .svg or .pdf.")
+    return suffix
 
 
-def _read(paths: tuple[str, ...], axis: str) -> list[RunCurves]:
-    """The runs that have losses to draw; says which have not, or raises if it is all."""
-    from ...evaluation.training_log import log_beside, read_loss_history
-    from ..render.run_curves import RunCurves
+def _read_runs(paths: tuple[str, ...], axis: str) -> list[RunCurves]:
+    """Read the runs that have losses. Names those without; CharRNNError if no run has any."""
+    from ...evaluation.training_log import log_beside
 
     logs = list(dict.fromkeys(map(log_beside, paths)))
-    runs, empty = [], []
-    for name, log in zip(_names(logs), logs, strict=True):
-        course = read_loss_history(log)
-        if course.damaged:
-            lines = f"{course.damaged:,} of its lines"
-            echo_err(f"Warning: {escape_unprintable(log)}: left out what is damaged, {lines}.")
-        run = RunCurves(name, course, *(course.curve(v, axis) for v in (course.train, course.val)))
-        (runs if len(run.train.x) or len(run.val.x) else empty).append(run)
-    if not runs:
+    runs = [_read_run(name, log, axis) for name, log in zip(_names(logs), logs, strict=True)]
+    empty = [run.name for run in runs if not _has_losses(run)]
+    if len(empty) == len(runs):
         raise CharRNNError(
-            f"{' and '.join(run.name for run in empty)}: there is no loss in the log yet; "
-            "the run has only just begun, or never did."
+            f"{' and '.join(empty)}: the log holds no loss yet; the run has only just begun, "
+            "or never did."
         )
-    for run in empty:
-        echo_err(f"note    {run.name} is left out: there is no loss in its log yet")
-    return runs
+    for name in empty:
+        echo_err(f"note    {name} is omitted: its log holds no loss yet")
+    return list(filter(_has_losses, runs))
+
+
+def _read_run(name: str, log: str, axis: str) -> RunCurves:
+    from ...evaluation.training_log import read_loss_history
+    from ..render.run_curves import RunCurves
+
+    history = read_loss_history(log)
+    if history.damaged:
+        lines = f"{history.damaged:,} of its lines"
+        echo_err(f"Warning: {escape_unprintable(log)}: skipped {lines}, which are damaged.")
+    train, val = (history.curve(values, axis) for values in (history.train, history.val))
+    return RunCurves(name, history, train, val)
+
+
+def _has_losses(run: RunCurves) -> bool:
+    return len(run.train.x) > 0 or len(run.val.x) > 0
 
 
 def _names(logs: list[str]) -> list[str]:
-    """What to call the runs: file names without their ending, or paths if these are the same."""
+    """Name the runs: by file names without suffixes, or by paths if these are not unique."""
     paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
     names = [os.path.basename(path) or path for path in paths]
     return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
 
 
-def _keep_logs(output: str, logs: tuple[str, ...]) -> None:
-    for log in logs or (LOG,):
-        if os.path.exists(output) and os.path.exists(log) and os.path.samefile(output, log):
-            raise UsageError(f"the figure would replace {log}; give another name to --output.")
-
-
-def _braille() -> bool:
-    """Whether stdout, as far as one can know, shows Braille."""
+def _can_show_braille() -> bool:
+    """Whether stdout, as far as is known, can show Braille patterns."""
     if os.environ.get("TERM") in ("linux", "dumb") and sys.stdout.isatty():
         return False
     try:

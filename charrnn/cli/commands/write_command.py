@@ -1,4 +1,4 @@
-"""`charrnn write`: write a text together with a model."""
+"""`charrnn write`: write a text with suggestions of a model."""
 
 from __future__ import annotations
 
@@ -6,67 +6,85 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from math import inf
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError, display_path, error_reason
+from ...storage.inputs import require_not_input
 from ..editor.document import Draft, encoded
-from ..options import echo_err, model_option, validator
+from ..options import FILE, Command, model_option, option, validator
+from ..output import echo_err, read_stdin
 
-ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if TYPE_CHECKING:
+    from ...generation.suggester import Suggester
+    from ..editor.screen import Editor
+
+SIGNAL_NAMES: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):
-    ENDS[signal.SIGHUP] = "hung up"
+    SIGNAL_NAMES[signal.SIGHUP] = "hung up"
 
 
-@click.command("write")
-@click.argument("file", required=False)
+@click.command("write", cls=Command)
+@click.argument("file", required=False, type=FILE)
 @model_option
-@click.option(
+@option(
     "--length",
     type=int,
     default=80,
     callback=validator(check_int, minimum=1, maximum=10_000),
-    help="Characters to suggest.",
+    help="Number of characters to suggest.",
 )
-@click.option(
+@option(
     "--temperature",
     type=float,
     default=0.7,
     callback=validator(check_float, minimum=0, maximum=inf),
-    help="Below 1 safer, above 1 bolder suggestions; 0: always the most likely.",
+    help="Sampling temperature: lower is safer, higher is bolder; 0 always suggests the most "
+    "likely character.",
 )
-@click.option(
+@option(
     "--prime",
+    "--prompt",
     metavar="TEXT",
     default="",
-    show_default="none",
-    help="What a new text begins with.",
+    show_default=False,
+    help="Begin a new text with this.",
 )
-@click.option(
+@option(
     "--seed",
     type=int,
     callback=validator(check_int, minimum=0),
-    show_default="others each time",
-    help="The same seed and the same keys give the same suggestions.",
+    show_default="random",
+    help="Seed of the random numbers. The same seed and keys give the same suggestions.",
 )
 @click.pass_context
-def command(ctx, file, model, length, temperature, prime, seed) -> None:
-    """Write a text with a model that suggests.
+def command(
+    ctx: click.Context,
+    /,
+    file: str | None,
+    model: str,
+    length: int,
+    temperature: float,
+    prime: str,
+    seed: int | None,
+) -> None:
+    """Write a text with suggestions of a model.
 
-    The text goes on from FILE, and is saved to it when you say so. Without FILE, or with `-`, which
-    reads stdin first, it is printed when you leave. If the session ends in another way, the text is
-    kept in FILE.unsaved (charrnn-write.unsaved without FILE), and never over a file that exists.
+    Continue the text in FILE, and save it there on request. Without FILE, print the text on
+    leaving; `-` reads stdin first. If the session ends in another way, the text is saved as
+    FILE.unsaved (charrnn-write.unsaved without FILE), and never replaces an existing file.
 
     \b
     Keys:
-      Tab, Right, End    take a word, a character, the line of the suggestion
-      Ctrl-N             suggest something else
+      Tab, Right, End    accept a word, a character, the line of the suggestion
+      Ctrl-N             show another suggestion
       Ctrl-_             undo
       Ctrl-S             save
-      Ctrl-Z             go to the shell; `fg` comes back
+      Ctrl-Z             suspend; `fg` resumes
       Ctrl-Q, Ctrl-C     leave
 
     \b
@@ -76,66 +94,80 @@ def command(ctx, file, model, length, temperature, prime, seed) -> None:
     """
     piped = file == "-"
     terminal = _terminal(piped)
-    try:
-        from ..editor.screen import Editor
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("prompt_toolkit"):
-            raise
-        raise CharRNNError(
-            "write needs prompt_toolkit, which is not here: pip install prompt_toolkit brings it."
-        ) from None
-    if file and not piped and os.path.exists(file) and os.path.samefile(file, model):
-        raise UsageError("saving would replace the model: give the text another file.")
+    editor_class = _editor_class()
+    if file:
+        require_not_input([file], [model], what="the text", kind="the model", option="FILE")
     draft = Draft(None if piped else file)
-    text = _text_of_stdin() if piped else draft.read()
-    if text and prime:
-        raise UsageError("there is a text already: --prime begins a new one.")
-    from ...api import load
-
-    loaded = load(model, threads=1)
-    from ...generation.suggester import Suggester
-
-    how = {"temperature": temperature, "seed": seed}
-    warm = Suggester(loaded.model, loaded.vocabulary, length=1, **how)
-    while warm.work():  # compiles what is not compiled yet, and says so, while there is no screen
-        pass
-    companion = Suggester(loaded.model, loaded.vocabulary, text or prime, length=length, **how)
-    keyboard = terminal if piped else sys.stdin
-    screen = Editor(companion, draft, text or prime, keyboard, terminal)
-    try:
-        end = screen.run()
-    except BaseException:
-        _tell(draft, "this went wrong", screen.text)
-        raise
+    text = _initial_text(draft, piped, prime)
+    suggester = _suggester(model, text, length, temperature=temperature, seed=seed)
+    editor = editor_class(suggester, draft, text, terminal if piped else sys.stdin, terminal)
+    with _rescued(draft, editor):
+        end = editor.run()
     if end:
-        _tell(draft, ENDS[end], screen.text)
-        _let_go_of_terminal()
+        _report_end(draft, SIGNAL_NAMES[end], editor.text)
+        _release_terminal()
         ctx.exit(128 + end)
     if draft.path is None:
-        _print(screen.text, draft)
+        _print(editor.text, draft)
     draft.forget()
 
 
 def _terminal(piped: bool) -> TextIO:
-    """Where to draw. UsageError when there is no terminal to draw on, or none to type on."""
+    """Return the terminal to draw on. UsageError if there is none to draw on, or to type on."""
     terminals = [f for f in (sys.stdout, sys.stderr) if f is not None and f.isatty()]
     if not terminals or not (piped or (sys.stdin is not None and sys.stdin.isatty())):
         raise UsageError(
             "write needs a terminal: stdin, and stdout or stderr, must be one; "
-            "in a pipe there is `charrnn sample`."
+            "use `charrnn sample` in a pipe."
         )
     if (term := os.environ.get("TERM", "").lower()) in ("dumb", "unknown"):
         raise UsageError(f"write cannot draw on this terminal (TERM={term}).")
     return terminals[0]
 
 
-def _text_of_stdin() -> str:
-    data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    return data.decode("utf-8", "surrogateescape")
+def _editor_class() -> type[Editor]:
+    try:
+        from ..editor.screen import Editor
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("prompt_toolkit"):
+            raise
+        raise CharRNNError(
+            "`charrnn write` requires prompt_toolkit: pip install 'charrnn[write]'."
+        ) from None
+    return Editor
 
 
-def _tell(draft: Draft, end: str, text: str) -> None:
-    """Say how it ended and where the text is; if it could not be kept, print it."""
+def _initial_text(draft: Draft, piped: bool, prime: str) -> str:
+    text = read_stdin().decode("utf-8", "surrogateescape") if piped else draft.read()
+    if text and prime:
+        raise UsageError("there is a text already: --prime begins a new one.")
+    return text or prime
+
+
+def _suggester(path: str, text: str, length: int, **options: Any) -> Suggester:
+    """Load the model, compile what it needs, and begin suggestions after the text."""
+    from ...api import load
+    from ...generation.suggester import Suggester
+
+    model = load(path, threads=1)
+    warm_up = Suggester(model.model, model.vocabulary, length=1, **options)
+    while warm_up.work():  # compiling prints a note, which must precede the editor's screen
+        pass
+    return Suggester(model.model, model.vocabulary, text, length=length, **options)
+
+
+@contextlib.contextmanager
+def _rescued(draft: Draft, editor: Editor) -> Iterator[None]:
+    """Report where the text is if the editor fails."""
+    try:
+        yield
+    except BaseException:
+        _report_end(draft, "this went wrong", editor.text)
+        raise
+
+
+def _report_end(draft: Draft, end: str, text: str) -> None:
+    """Say how the session ended and where the text is. If it could not be saved, print it."""
     if draft.failure:
         echo_err(f"{end}; {draft.failure} This is the text:")
         with contextlib.suppress(OSError):
@@ -146,8 +178,8 @@ def _tell(draft: Draft, end: str, text: str) -> None:
         echo_err(end)
 
 
-def _let_go_of_terminal() -> None:
-    """If it is gone, what it was not shown must not fail once more when the interpreter ends."""
+def _release_terminal() -> None:
+    """If the terminal is gone, redirect the streams, so that the flush at the exit succeeds."""
     for file in filter(None, (sys.stdout, sys.stderr)):
         try:
             file.flush()
@@ -156,14 +188,14 @@ def _let_go_of_terminal() -> None:
 
 
 def _print(text: str, draft: Draft) -> None:
-    """The text to stdout, or kept in a file."""
+    """Write the text to stdout; if that fails, save it to a file."""
     if not text:
         return
     try:
         _write(text)
     except OSError as error:
         draft.keep_now(text)
-        where = draft.failure or f"the text is kept in {display_path(draft.kept)}."
+        where = draft.failure or f"the text is kept in {display_path(draft.kept or '')}."
         raise CharRNNError(f"cannot write to stdout: {error_reason(error)}; {where}") from None
 
 

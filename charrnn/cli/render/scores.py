@@ -202,7 +202,7 @@ def write(
     out.write(view.head())
     lines = score.lines(kept=view.needs_characters)
     rendered = ((float(line.means().min()), view.line(line)) for line in lines)
-    texts = (text for _, text in rendered) if order == "order" else _sorted(rendered)
+    texts = (text for _, text in rendered) if order == "position" else _sorted(rendered)
     for pieces in texts:
         out.writelines(pieces)
     out.write(view.foot())
