@@ -1,4 +1,4 @@
-"""`charrnn sample`: options and outputs. The texts: test_sampler, test_api, test_beam_search."""
+"""`charrnn sample`: its options and outputs. Its texts: test_sampler, test_beam_search."""
 
 import dataclasses
 import json
