@@ -127,7 +127,7 @@ def path(folder, monkeypatch):
         (folder / name).touch()
 
 
-COMPLETIONS = {  # what is typed: the completions
+COMPLETIONS = {  # typed text: completions
     "charrnn tr": {"train"},
     "charrnn train --cell g": {"gru", "gru-original"},
     "charrnn train --optim": {"--optimizer"},
