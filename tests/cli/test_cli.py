@@ -32,7 +32,7 @@ OPTIONS = {
     "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
     "eval": "model json unknown corpus window encoding threads",
     "info": "json",
-    "score": "model lines color html json unknown encoding",
+    "score": "model sort color html json unknown encoding",
     "inspect": "model unit html embedding json unknown encoding",
     "novelty": "corpus json encoding",
     "write": "model length temperature prime seed",

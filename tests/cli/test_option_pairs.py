@@ -79,7 +79,7 @@ READ = {
 }
 EVAL = READ | {"--threads": [None, 3, MOST]}
 SCORE = READ | {
-    "--lines": [None, "order", "surprise"],
+    "--sort": [None, "position", "surprisal"],
     "--color": [None, True],
     "--html": [None, "-", "page.html", "no/such/folder"],
 }
