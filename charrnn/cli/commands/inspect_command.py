@@ -1,10 +1,10 @@
-"""`charrnn inspect`: the activations of a model's units and gates on a text."""
+"""`charrnn inspect`: the activations of a model over a text, and its characters' vectors."""
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
@@ -19,17 +19,15 @@ from ..options import (
     option,
     unknown_option,
 )
-from ..output import echo_err, page_file, stdout, warn_unknown
+from ..output import echo_err, page_file, print_json, stdout, warn_unknown
 
 if TYPE_CHECKING:
     import numpy as np
-    import numpy.typing as npt
 
     from ...api import LanguageModel
-    from ...evaluation.activations import ActivationReport, HiddenUnit
+    from ...evaluation.activations import HiddenUnit
 
-MAX_CHARACTERS = 1_000_000  # that are read
-STATES = "hc"
+MAX_CHARACTERS = 1_000_000  # of the text; the rest is not read
 
 
 @click.command("inspect", cls=Command, short_help="Show text features that units respond to.")
@@ -85,25 +83,25 @@ def command(
       charrnn inspect --embedding
     """
     _check_usage(texts, model, unit, html, embedding, as_json)
-    parsed_unit = None if unit is None else UnitName.parse(unit)
+    unit_name = None if unit is None else _parse_unit(unit)
     from ...api import load
 
     language_model = load(model, threads=1)
     if embedding:
-        from ..render.embedding import show
+        from ..render.embedding import write_embedding
 
-        show(language_model, stdout(), as_json)
-    elif parsed_unit is not None:
-        hidden_unit = parsed_unit.find_in(language_model)
-        text = InspectedText.read(texts, language_model, encoding, unknown)
+        write_embedding(language_model, stdout(), as_json)
+        return
+    hidden_unit = unit_name and _find_unit(language_model, unit_name)
+    text = _read_text(texts, language_model, encoding, unknown)
+    if hidden_unit:
         _show_unit(language_model, text, hidden_unit, html, as_json)
     else:
-        text = InspectedText.read(texts, language_model, encoding, unknown)
         _show_report(language_model, text, as_json)
 
 
 def _check_usage(
-    texts: tuple[str, ...],
+    texts: Sequence[str],
     model: str,
     unit: str | None,
     html: str | None,
@@ -111,178 +109,117 @@ def _check_usage(
     as_json: bool,
 ) -> None:
     if embedding and (texts or unit is not None or html is not None):
-        raise UsageError("--embedding describes the model alone: omit the text, --unit and --html.")
+        raise UsageError("--embedding shows the model alone: omit the text, --unit and --html.")
     if not (embedding or texts):
-        raise UsageError("give a text to read, or --embedding; - is stdin.")
+        raise UsageError("give a text to read (- is stdin), or --embedding.")
     if html is not None and (unit is None or as_json):
         raise UsageError("--html shows one unit: give it with --unit, without --json.")
     if html:
         require_not_input([html], (*texts, model), what="the page", option="--html")
 
 
+class _UnitName(NamedTuple):
+    """The argument of --unit."""
+
+    given: str
+    layer: int  # counts from 1, like the number
+    number: int
+    state: str  # "h", "c" or ""
+
+
+def _parse_unit(given: str) -> _UnitName:
+    match = re.fullmatch(r"([1-9]\d{0,8})\.([1-9]\d{0,8})([hc]?)", given, re.ASCII)
+    if not match:
+        raise UsageError(f"--unit is a layer and a unit, such as 1.37 or 1.37c, not '{given}'.")
+    return _UnitName(given, int(match[1]), int(match[2]), match[3])
+
+
+def _find_unit(model: LanguageModel, name: _UnitName) -> HiddenUnit:
+    from ...evaluation.activations import HiddenUnit
+    from ..render.activation_report import STATES
+
+    config = model.config
+    if name.layer > config.num_layers or name.number > config.hidden_size:
+        raise CharRNNError(
+            f"the model has no unit {name.given}: it has layers 1 to {config.num_layers} "
+            f"of units 1 to {config.hidden_size}."
+        )
+    if STATES.find(name.state) >= model.model.cell.STATES:
+        raise CharRNNError(
+            f"a unit of this model, {config.cell}, has no c: give --unit {name.given[:-1]}."
+        )
+    return HiddenUnit(name.layer - 1, max(STATES.find(name.state), 0), name.number - 1)
+
+
 class InspectedText(NamedTuple):
-    """The beginning of a text."""
+    """The start of a text, as characters and as the model's ids."""
 
     title: str
     text: str
-    ids: npt.NDArray[Any]
-    ends: npt.NDArray[np.int64]  # (characters,) index of the last id of each character
-
-    @classmethod
-    def read(
-        cls,
-        paths: tuple[str, ...],
-        model: LanguageModel,
-        encoding: str,
-        unknown: Literal["error", "skip"],
-    ) -> InspectedText:
-        import numpy as np
-
-        from ...errors import escape_unprintable
-        from ...text.corpus import read_corpus
-        from ..line_scores import byte_sizes
-
-        corpus = read_corpus(paths, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
-        warn_unknown(corpus.skipped_characters)
-        ids = corpus.ids[:MAX_CHARACTERS]
-        if len(ids) < len(corpus.ids):
-            total = f"{len(corpus.ids):,} characters"
-            echo_err(f"note    only the first {MAX_CHARACTERS:,} of {total} are read")
-        title = ", ".join(map(escape_unprintable, corpus.names))
-        if not model.vocabulary.is_bytes:
-            return cls(title, model.vocabulary.decode(ids), ids, np.arange(len(ids)))
-        text = ids.tobytes().decode("utf-8", "surrogateescape")
-        return cls(title, text, ids, np.cumsum(byte_sizes(text)) - 1)
+    ids: np.ndarray
+    ends: np.ndarray  # (len(text),) the index of the last id of each character
 
 
-class UnitName(NamedTuple):
-    """A unit as --unit names it; layers and numbers count from 1."""
+def _read_text(
+    texts: Sequence[str],
+    model: LanguageModel,
+    encoding: str,
+    unknown: Literal["error", "skip"],
+) -> InspectedText:
+    import numpy as np
 
-    text: str
-    layer: int
-    number: int
-    state: str  # h, c or "" for h
+    from ...errors import escape_unprintable
+    from ...text.corpus import read_corpus
+    from ..line_scores import byte_lengths
 
-    @classmethod
-    def parse(cls, text: str) -> UnitName:
-        match = re.fullmatch(r"([1-9]\d{0,8})\.([1-9]\d{0,8})([hc]?)", text, re.ASCII)
-        if not match:
-            raise UsageError(f"--unit is a layer and a unit, such as 1.37 or 1.37c, not '{text}'.")
-        return cls(text, int(match[1]), int(match[2]), match[3])
-
-    def find_in(self, model: LanguageModel) -> HiddenUnit:
-        """Return the unit of the model; CharRNNError if the model does not have it."""
-        from ...evaluation.activations import HiddenUnit
-
-        config = model.config
-        if self.layer > config.num_layers or self.number > config.hidden_size:
-            raise CharRNNError(
-                f"the model has no unit {self.text}: it has layers 1 to {config.num_layers} "
-                f"of units 1 to {config.hidden_size}."
-            )
-        state = max(STATES.find(self.state), 0)
-        if state >= model.model.cell.STATES:
-            raise CharRNNError(
-                f"a unit of this model, {config.cell}, has no c: give --unit {self.text[:-1]}."
-            )
-        return HiddenUnit(self.layer - 1, state, self.number - 1)
-
-
-def _name(unit: HiddenUnit, model: LanguageModel) -> str:
-    state = STATES[unit.state] if model.model.cell.STATES > 1 else ""
-    return f"{unit.layer + 1}.{unit.number + 1}{state}"
+    corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
+    warn_unknown(corpus.skipped_characters)
+    ids = corpus.ids[:MAX_CHARACTERS]
+    if len(ids) < len(corpus.ids):
+        echo_err(
+            f"note    only the first {MAX_CHARACTERS:,} of {len(corpus.ids):,} characters are read"
+        )
+    title = ", ".join(map(escape_unprintable, corpus.names))
+    if not model.vocabulary.is_bytes:
+        return InspectedText(title, model.vocabulary.decode(ids), ids, np.arange(len(ids)))
+    text = ids.tobytes().decode("utf-8", "surrogateescape")
+    return InspectedText(title, text, ids, np.cumsum(byte_lengths(text)) - 1)
 
 
 def _show_unit(
-    model: LanguageModel, read: InspectedText, unit: HiddenUnit, html: str | None, as_json: bool
+    model: LanguageModel, text: InspectedText, unit: HiddenUnit, html: str | None, as_json: bool
 ) -> None:
     from ...evaluation.activations import values
-    from ..render import activations
-    from ..render.color import color_wanted
+    from ..render.activation_report import unit_name
+    from ..render.activations import colored_text, digit_rows, html_page, json_lines
+    from ..render.color import use_color
 
-    shown = values(model.model, read.ids, unit)[read.ends]
-    name = _name(unit, model)
+    activations = values(model.model, text.ids, unit)[text.ends]
+    name = unit_name(unit, model)
     if html:
         with page_file(html) as file:
-            file.writelines(activations.page(f"{read.title}: unit {name}", read.text, shown))
-        return
-    out = stdout()
-    if as_json:
-        out.writelines(activations.objects(read.text, shown))
-    elif color_wanted(out):
-        out.writelines(activations.colored(name, read.text, shown))
+            file.writelines(html_page(f"{text.title}: unit {name}", text.text, activations))
+    elif as_json:
+        stdout().writelines(json_lines(text.text, activations))
+    elif use_color(stdout()):
+        stdout().writelines(colored_text(name, text.text, activations))
     else:
-        out.writelines(activations.digits(name, read.text, shown))
+        stdout().writelines(digit_rows(name, text.text, activations))
 
 
-def _show_report(model: LanguageModel, read: InspectedText, as_json: bool) -> None:
+def _show_report(model: LanguageModel, text: InspectedText, as_json: bool) -> None:
     import numpy as np
 
     from ...evaluation.activations import measure_activations
     from ...evaluation.text_features import features
+    from ..render.activation_report import json_object, table_rows
 
-    counted = np.zeros(len(read.ids), bool)
-    counted[read.ends] = True
-    sizes = np.diff(read.ends, prepend=-1)
-    of_ids = {name: np.repeat(a, sizes) for name, a in features(read.text).items()}
-    report = measure_activations(model.model, read.ids, of_ids, counted)
+    counted = np.zeros(len(text.ids), bool)
+    counted[text.ends] = True
+    num_ids = np.diff(text.ends, prepend=-1)
+    id_features = {name: np.repeat(a, num_ids) for name, a in features(text.text).items()}
+    report = measure_activations(model.model, text.ids, id_features, counted)
     if as_json:
-        click.echo(json.dumps(_object(report, model, len(read.text))))
+        print_json(json_object(report, model, len(text.text)))
     else:
-        click.echo("\n".join([*_matches(report, model), "", *_gates(report, model)]))
-
-
-def _matches(report: ActivationReport, model: LanguageModel) -> list[str]:
-    if not (report.matches or report.unmatched):
-        return ["no feature occurs in both halves of the text"]
-    lines = ["correlation  unit      follows"]
-    for match in report.matches:
-        unit = _name(match.unit, model)
-        lines.append(f"{match.correlation:>11.3f}  {unit:<8}  {match.feature}")
-    if report.unmatched:
-        lines.append(f"{'-':>11}  {'none':<8}  {', '.join(report.unmatched)}")
-    return lines
-
-
-def _gates(report: ActivationReport, model: LanguageModel) -> list[str]:
-    gates = list(model.model.cell.SIGMOIDS)
-    if not gates:
-        return [f"gates     {model.config.cell} has none"]
-    return ["layer  gate      under 0.1  over 0.9"] + [
-        f"{k + 1:>5}  {gate:<8}  {report.low[k, g].mean():>9.1%}  {report.high[k, g].mean():>8.1%}"
-        for k in range(model.config.num_layers)
-        for g, gate in enumerate(gates)
-    ]
-
-
-def _object(report: ActivationReport, model: LanguageModel, characters: int) -> dict[str, object]:
-    return {
-        "characters": characters,
-        "matches": [
-            {
-                "feature": match.feature,
-                "unit": _name(match.unit, model),
-                "correlation": match.correlation,
-                "selection_correlation": match.selection_correlation,
-            }
-            for match in report.matches
-        ],
-        "unmatched": report.unmatched,
-        "gates": [
-            _gate_object(report, k, g, gate)
-            for k in range(model.config.num_layers)
-            for g, gate in enumerate(model.model.cell.SIGMOIDS)
-        ],
-    }
-
-
-def _gate_object(report: ActivationReport, layer: int, index: int, name: str) -> dict[str, object]:
-    low, high = report.low[layer, index], report.high[layer, index]
-    return {
-        "layer": layer + 1,
-        "gate": name,
-        "under": float(low.mean()),
-        "over": float(high.mean()),
-        "units_under": low.round(6).tolist(),
-        "units_over": high.round(6).tolist(),
-    }
+        click.echo("\n".join(table_rows(report, model)))

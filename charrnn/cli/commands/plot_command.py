@@ -1,25 +1,24 @@
-"""`charrnn plot`: the losses of training runs, as a chart of characters or a figure in a file."""
+"""`charrnn plot`: the losses of training runs, as a chart on the terminal or a figure in a file."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import CharRNNError, UsageError, escape_unprintable
+from ...errors import UsageError
 from ...storage.inputs import require_not_input
 from ..options import FILE, Command, option
-from ..output import echo_err
 
 if TYPE_CHECKING:
-    from ..render.run_curves import RunCurves
+    from ..render.run_curves import AxisUnit, RunCurves
 
 LOG = "model.log.jsonl"
-FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
-MAX_RUNS = 26  # of a chart, which has a letter for each
+FIGURE_ENDINGS = (".png", ".svg", ".pdf")
 
 
 @click.command("plot", cls=Command)
@@ -59,77 +58,45 @@ def command(logs: tuple[str, ...], output: str | None, x_axis: str, ascii_only: 
       watch -n 5 charrnn plot
     """
     logs = logs or (LOG,)
-    suffix = _figure_suffix(output)
-    from ..render.run_curves import axis_unit, chart_rows
-
-    runs = _read_runs(logs, x_axis)
-    unit = axis_unit(x_axis, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
     if output is not None:
-        require_not_input([output], logs, what="the figure", kind="the log", option="--output")
-        from ..render.figure import write_figure
+        _check_figure(output)
+    from ..render.run_curves import axis_unit, read_runs
 
-        write_figure(output, suffix[1:], runs, unit)
-        return
+    runs = read_runs(logs, x_axis)
+    unit = axis_unit(x_axis, runs)
+    if output is None:
+        _print_chart(runs, unit, ascii_only)
+    else:
+        _write_figure(output, logs, runs, unit)
+
+
+def _check_figure(output: str) -> None:
+    if Path(output).suffix.lower() not in FIGURE_ENDINGS:
+        raise UsageError(
+            f"{output}: the name of a figure must end in .png, .svg or .pdf, which sets its format."
+        )
+
+
+def _print_chart(runs: list[RunCurves], unit: AxisUnit, ascii_only: bool) -> None:
+    from ..render.run_chart import MAX_RUNS, run_chart
+
     if len(runs) > MAX_RUNS:
         raise UsageError(
-            f"a chart shows at most {MAX_RUNS} runs, not {len(runs)}: use -o FILE.svg for more."
+            f"a chart shows at most {MAX_RUNS} runs, not {len(runs)}: -o FILE.svg draws more."
         )
-    for row in chart_rows(runs, unit, ascii_only or not _can_show_braille()):
+    for row in run_chart(runs, unit, ascii_only or not _shows_braille()):
         click.echo(row, color=True)
 
 
-def _figure_suffix(output: str | None) -> str:
-    """The file type of a figure; nothing for a chart."""
-    if output is None:
-        return ""
-    suffix = Path(output).suffix.lower()
-    if suffix not in FIGURE_SUFFIXES:
-        raise UsageError(f"{output}: the name of a figure must end in .png, .svg or .pdf.")
-    return suffix
+def _write_figure(output: str, logs: Sequence[str], runs: list[RunCurves], unit: AxisUnit) -> None:
+    require_not_input([output], logs, what="the figure", kind="the log", option="--output")
+    from ..render.figure import write_figure
+
+    write_figure(output, Path(output).suffix.lower().removeprefix("."), runs, unit)
 
 
-def _read_runs(paths: tuple[str, ...], axis: str) -> list[RunCurves]:
-    """Read the runs that have losses. Names those without; CharRNNError if no run has any."""
-    from ...evaluation.training_log import log_beside
-
-    logs = list(dict.fromkeys(map(log_beside, paths)))
-    runs = [_read_run(name, log, axis) for name, log in zip(_names(logs), logs, strict=True)]
-    empty = [run.name for run in runs if not _has_losses(run)]
-    if len(empty) == len(runs):
-        raise CharRNNError(
-            f"{' and '.join(empty)}: the log holds no loss yet; the run has only just begun, "
-            "or never did."
-        )
-    for name in empty:
-        echo_err(f"note    {name} is omitted: its log holds no loss yet")
-    return list(filter(_has_losses, runs))
-
-
-def _read_run(name: str, log: str, axis: str) -> RunCurves:
-    from ...evaluation.training_log import read_loss_history
-    from ..render.run_curves import RunCurves
-
-    history = read_loss_history(log)
-    if history.damaged:
-        lines = f"{history.damaged:,} of its lines"
-        echo_err(f"Warning: {escape_unprintable(log)}: skipped {lines}, which are damaged.")
-    train, val = (history.curve(values, axis) for values in (history.train, history.val))
-    return RunCurves(name, history, train, val)
-
-
-def _has_losses(run: RunCurves) -> bool:
-    return len(run.train.x) > 0 or len(run.val.x) > 0
-
-
-def _names(logs: list[str]) -> list[str]:
-    """Name the runs: by file names without suffixes, or by paths if these are not unique."""
-    paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
-    names = [os.path.basename(path) or path for path in paths]
-    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
-
-
-def _can_show_braille() -> bool:
-    """Whether stdout, as far as is known, can show Braille patterns."""
+def _shows_braille() -> bool:
+    """Whether stdout can show Braille, as far as its terminal and its encoding say."""
     if os.environ.get("TERM") in ("linux", "dumb") and sys.stdout.isatty():
         return False
     try:

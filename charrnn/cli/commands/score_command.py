@@ -1,15 +1,26 @@
-"""`charrnn score`: the surprisal of each line and character of a text."""
+"""`charrnn score`: the surprisal of a text, line by line, under one model or several."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
 import click
 
-from ...errors import UsageError
+from ...errors import CharRNNError, UsageError, escape_unprintable
 from ...storage.inputs import require_not_input
 from ..options import FILE, MODEL, Command, encoding_option, json_option, option, unknown_option
-from ..output import page_file, stdout
+from ..output import page_file, stdout, warn_unknown
 
-NUM_EXPECTED = 3  # most likely characters that the page shows
+if TYPE_CHECKING:
+    from ...api import LanguageModel
+    from ...text.corpus import Corpus
+    from ..line_scores import LineScorer
+    from ..render.scores import Renderer
+
+NUM_EXPECTED = 3  # expected characters that the page shows
 
 
 @click.command("score", cls=Command, short_help="Show the surprisal of each line of a text.")
@@ -73,26 +84,84 @@ def command(
       charrnn score --json list.txt | jq -r 'select(.nats_per_character > 3) | .text'
     """
     _check_usage(texts, models, color, html, as_json)
-    from ..line_scores import LineScorer
+    scorer = open_scorer(texts, models, encoding, unknown, top=NUM_EXPECTED if html else 0)
     from ..progress import writing
-    from ..render.scores import HtmlRenderer, JsonLinesRenderer, TableRenderer, write
+    from ..render.scores import write_scores
 
-    score = LineScorer(texts, models, encoding, unknown, top=NUM_EXPECTED if html else 0)
-    with writing(html or "-", len(score.corpus.ids)) as score.progressed:
-        if html:
-            with page_file(html) as file:
-                write(HtmlRenderer(score), score, sort, file)
-        else:
-            view = JsonLinesRenderer(score) if as_json else TableRenderer(score, stdout(), color)
-            write(view, score, sort, stdout())
+    with writing(html or "-", len(scorer.corpus.ids)) as scorer.progress, _output(html) as out:
+        write_scores(_renderer(scorer, out, html, as_json, color), scorer, sort, out)
 
 
 def _check_usage(
-    texts: tuple[str, ...], models: tuple[str, ...], color: bool, html: str | None, as_json: bool
+    texts: Sequence[str], models: Sequence[str], color: bool, html: str | None, as_json: bool
 ) -> None:
-    if len(models) > 1 and (color or html is not None):
-        raise UsageError("--color and --html show the surprisal of one model: give one -m.")
+    if len(models) > 1 and (color or html):
+        raise UsageError("--color and --html show the surprisal under one model: give one -m.")
     if html is not None and as_json:
         raise UsageError("give --html or --json, not both.")
     if html:
         require_not_input([html], (*texts, *models), what="the page", option="--html")
+
+
+def _output(html: str | None) -> AbstractContextManager[TextIO]:
+    return page_file(html) if html else nullcontext(stdout())
+
+
+def _renderer(
+    scorer: LineScorer, out: TextIO, html: str | None, as_json: bool, color: bool
+) -> Renderer:
+    from ..render.scores import HtmlRenderer, JsonLinesRenderer, TableRenderer
+
+    if html:
+        return HtmlRenderer(scorer)
+    return JsonLinesRenderer(scorer) if as_json else TableRenderer(scorer, out, color)
+
+
+def open_scorer(
+    texts: Sequence[str], model_paths: Sequence[str], encoding: str, unknown: str, top: int = 0
+) -> LineScorer:
+    """Load the models and the text, and check that the models know its characters."""
+    from ..line_scores import LineScorer
+
+    models = _load_models(model_paths)
+    corpus = _read_text(texts, encoding, as_bytes=models[0].vocabulary.is_bytes)
+    scorer = LineScorer(models, _names(model_paths), corpus, top)
+    _check_unknown(scorer, unknown)
+    return scorer
+
+
+def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
+    from ...api import load
+
+    models = [load(path, threads=1) for path in paths]
+    if len({m.vocabulary.is_bytes for m in models}) > 1:
+        raise UsageError("models of bytes and of characters cannot be compared with each other.")
+    return models
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return the file names without their ending, or the paths where two names are equal."""
+    names = [Path(path).name.removesuffix(".safetensors") for path in paths]
+    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
+
+
+def _read_text(texts: Sequence[str], encoding: str, as_bytes: bool) -> Corpus:
+    """Read the text in a vocabulary of its own."""
+    from ...text.corpus import read_corpus
+    from ..progress import reading
+
+    with reading() as progress:
+        corpus = read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
+    if len(corpus.ids) < 2:
+        raise CharRNNError("the text is too short to score: at least two characters are needed.")
+    return corpus
+
+
+def _check_unknown(scorer: LineScorer, unknown: str) -> None:
+    from ...text.vocabulary import UnknownCharacters
+
+    if not scorer.knows_any:
+        raise CharRNNError(f"the model knows no character of {scorer.title}.")
+    if unknown == "error" and scorer.unknown:
+        raise UnknownCharacters(scorer.unknown)
+    warn_unknown(scorer.unknown)

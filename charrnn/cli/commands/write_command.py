@@ -1,4 +1,4 @@
-"""`charrnn write`: write a text with suggestions of a model."""
+"""`charrnn write`: edit a text with suggestions from a model."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from math import inf
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ...config import check_float, check_int
-from ...errors import CharRNNError, UsageError, display_path, error_reason
+from ...errors import CharRNNError, UsageError, error_reason
 from ...storage.inputs import require_not_input
-from ..editor.document import Draft, encoded
+from ..editor.document import EditedFile, decode_text, encode_text
 from ..options import FILE, Command, model_option, option, validator
 from ..output import echo_err, read_stdin
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
     from ...generation.suggester import Suggester
     from ..editor.screen import Editor
 
-SIGNAL_NAMES: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+SIGNAL_MESSAGES: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):
-    SIGNAL_NAMES[signal.SIGHUP] = "hung up"
+    SIGNAL_MESSAGES[signal.SIGHUP] = "hung up"
 
 
 @click.command("write", cls=Command)
@@ -92,30 +91,31 @@ def command(
       charrnn write poem.txt
       charrnn write --prime "SCENE 1." > scene.txt
     """
-    piped = file == "-"
-    terminal = _terminal(piped)
-    editor_class = _editor_class()
+    from_stdin = file == "-"
+    terminal = _terminal(from_stdin)
+    editor_class = _import_editor()
     if file:
         require_not_input([file], [model], what="the text", kind="the model", option="FILE")
-    draft = Draft(None if piped else file)
-    text = _initial_text(draft, piped, prime)
-    suggester = _suggester(model, text, length, temperature=temperature, seed=seed)
-    editor = editor_class(suggester, draft, text, terminal if piped else sys.stdin, terminal)
-    with _rescued(draft, editor):
-        end = editor.run()
-    if end:
-        _report_end(draft, SIGNAL_NAMES[end], editor.text)
+    edited = EditedFile(None if from_stdin else file)
+    text = decode_text(read_stdin()) if from_stdin else edited.read()
+    if text and prime:
+        raise UsageError("there is already a text: --prime is for a new one.")
+    text = text or prime
+    suggester = _load_suggester(model, text, length, temperature, seed)
+    keyboard = terminal if from_stdin else sys.stdin
+    editor = editor_class(suggester, edited, text, keyboard, terminal)
+    if signal_number := _run(editor, edited):
         _release_terminal()
-        ctx.exit(128 + end)
-    if draft.path is None:
-        _print(editor.text, draft)
-    draft.forget()
+        ctx.exit(128 + signal_number)
+    if edited.path is None:
+        _print(editor.text, edited)
+    edited.discard_autosave()
 
 
-def _terminal(piped: bool) -> TextIO:
-    """Return the terminal to draw on. UsageError if there is none to draw on, or to type on."""
+def _terminal(from_stdin: bool) -> TextIO:
+    """Return the terminal to draw on. Raises UsageError without one, or without a keyboard."""
     terminals = [f for f in (sys.stdout, sys.stderr) if f is not None and f.isatty()]
-    if not terminals or not (piped or (sys.stdin is not None and sys.stdin.isatty())):
+    if not terminals or not (from_stdin or (sys.stdin is not None and sys.stdin.isatty())):
         raise UsageError(
             "write needs a terminal: stdin, and stdout or stderr, must be one; "
             "use `charrnn sample` in a pipe."
@@ -125,61 +125,57 @@ def _terminal(piped: bool) -> TextIO:
     return terminals[0]
 
 
-def _editor_class() -> type[Editor]:
+def _import_editor() -> type[Editor]:
     try:
         from ..editor.screen import Editor
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("prompt_toolkit"):
             raise
         raise CharRNNError(
-            "`charrnn write` requires prompt_toolkit: pip install 'charrnn[write]'."
+            "write needs prompt_toolkit, which is not installed: pip install 'charrnn[write]'."
         ) from None
     return Editor
 
 
-def _initial_text(draft: Draft, piped: bool, prime: str) -> str:
-    text = read_stdin().decode("utf-8", "surrogateescape") if piped else draft.read()
-    if text and prime:
-        raise UsageError("there is a text already: --prime begins a new one.")
-    return text or prime
-
-
-def _suggester(path: str, text: str, length: int, **options: Any) -> Suggester:
-    """Load the model, compile what it needs, and begin suggestions after the text."""
+def _load_suggester(
+    path: str, text: str, length: int, temperature: float, seed: int | None
+) -> Suggester:
     from ...api import load
-    from ...generation.suggester import Suggester
 
     model = load(path, threads=1)
-    warm_up = Suggester(model.model, model.vocabulary, length=1, **options)
-    while warm_up.work():  # compiling prints a note, which must precede the editor's screen
+    from ...generation.suggester import Suggester
+
+    warm_up = Suggester(model.model, model.vocabulary, length=1)
+    while warm_up.work():  # compile now: while the editor runs, messages would spoil the screen
         pass
-    return Suggester(model.model, model.vocabulary, text, length=length, **options)
+    return Suggester(
+        model.model, model.vocabulary, text, length=length, temperature=temperature, seed=seed
+    )
 
 
-@contextlib.contextmanager
-def _rescued(draft: Draft, editor: Editor) -> Iterator[None]:
-    """Report where the text is if the editor fails."""
+def _run(editor: Editor, edited: EditedFile) -> int:
+    """Let the user edit. Return 0, or the number of the signal that ended the session."""
     try:
-        yield
+        signal_number = editor.run()
     except BaseException:
-        _report_end(draft, "this went wrong", editor.text)
+        _report_end("an error ended the session", edited, editor.text)
         raise
+    if signal_number:
+        _report_end(SIGNAL_MESSAGES[signal_number], edited, editor.text)
+    return signal_number
 
 
-def _report_end(draft: Draft, end: str, text: str) -> None:
-    """Say how the session ended and where the text is. If it could not be saved, print it."""
-    if draft.failure:
-        echo_err(f"{end}; {draft.failure} This is the text:")
+def _report_end(reason: str, edited: EditedFile, text: str) -> None:
+    """Say on stderr why the session ended and where the text is; print it if autosave failed."""
+    echo_err("; ".join(filter(None, [reason, edited.describe_autosave()])))
+    if edited.autosave_error:
+        echo_err("the text follows:")
         with contextlib.suppress(OSError):
             _write(text)
-    elif draft.kept:
-        echo_err(f"{end}; the text is kept in {display_path(draft.kept)}")
-    else:
-        echo_err(end)
 
 
 def _release_terminal() -> None:
-    """If the terminal is gone, redirect the streams, so that the flush at the exit succeeds."""
+    """Discard output that a closed terminal refuses, or the interpreter's exit would fail on it."""
     for file in filter(None, (sys.stdout, sys.stderr)):
         try:
             file.flush()
@@ -187,22 +183,22 @@ def _release_terminal() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _print(text: str, draft: Draft) -> None:
-    """Write the text to stdout; if that fails, save it to a file."""
+def _print(text: str, edited: EditedFile) -> None:
+    """Print the text; if that fails, autosave it. Raises CharRNNError then."""
     if not text:
         return
     try:
         _write(text)
     except OSError as error:
-        draft.keep_now(text)
-        where = draft.failure or f"the text is kept in {display_path(draft.kept or '')}."
-        raise CharRNNError(f"cannot write to stdout: {error_reason(error)}; {where}") from None
+        edited.autosave_now(text)
+        reason = f"cannot write to stdout: {error_reason(error)}"
+        raise CharRNNError(f"{reason}; {edited.describe_autosave().rstrip('.')}.") from None
 
 
 def _write(text: str) -> None:
     if sys.stdout is None:
         raise OSError(0, "it is closed")
-    sys.stdout.buffer.write(encoded(text))
+    sys.stdout.buffer.write(encode_text(text))
     if sys.stdout.isatty() and not text.endswith("\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
