@@ -1,4 +1,4 @@
-"""The command `charrnn`: everything that knows a terminal. One file a command."""
+"""The command `charrnn`. Each subcommand has a file in `commands`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -26,15 +26,24 @@ from .commands import score_command as score
 from .commands import train_command as train
 from .commands import write_command as write
 from .did_you_mean import with_hint
-from .options import StderrHandler
+from .output import StderrHandler
+
+# The error of click 8.2 and newer for a command without arguments. Its message is the help.
+HELP_ERRORS = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class _UsageFailure(click.ClickException):
+    """Wrong usage that the library found."""
+
+    exit_code = 2
 
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """Turn whatever goes wrong inside into one sentence on stderr and an exit code.
+    """Turn every error inside into one sentence on stderr and an exit code.
 
-    1: the work failed; 2: wrong usage; 130: interrupted; 0 when a reader of stdout left early.
-    CHARRNN_DEBUG in the environment shows the traceback as well.
+    1: the work failed; 2: wrong usage; 130: interrupted; 0: the reader of stdout closed it early.
+    If CHARRNN_DEBUG is set in the environment, the traceback is shown too.
     """
     try:
         yield
@@ -46,6 +55,8 @@ def reported() -> Iterator[None]:
     except KeyboardInterrupt:
         raise click.exceptions.Exit(130) from None
     except click.ClickException as error:
+        if isinstance(error, HELP_ERRORS):
+            raise
         raise _printable(error, error) from None
     except Exception as error:
         if _comes_from_an_interrupt(error):
@@ -53,15 +64,14 @@ def reported() -> Iterator[None]:
         _flush_or_discard(sys.stdout)
         if os.environ.get("CHARRNN_DEBUG"):
             traceback.print_exc()
-        failure = click.ClickException(_sentence(error))
-        failure.exit_code = 2 if isinstance(error, UsageError) else 1
-        raise _printable(failure, error) from None
+        failure = _UsageFailure if isinstance(error, UsageError) else click.ClickException
+        raise _printable(failure(_sentence(error)), error) from None
     finally:
         _flush_or_discard(sys.stderr)
 
 
 def _comes_from_an_interrupt(error: BaseException | None) -> bool:
-    """Whether a KeyboardInterrupt led to it: C code may report one as an error of its own."""
+    """Whether a KeyboardInterrupt caused it. C code may report one as an error of its own."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -71,26 +81,25 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, CharRNNError):
         return str(error)
     if isinstance(error, MemoryError):
-        return (
-            f"there is not enough memory: {error}." if str(error) else "there is not enough memory."
-        )
+        detail = f": {error}" if str(error) else ""
+        return f"there is not enough memory{detail}."
     if isinstance(error, OSError) and error.strerror:
-        where = (
-            os.fsdecode(error.filename) if error.filename is not None else "input or output failed"
-        )
+        file = error.filename
+        where = "input or output failed" if file is None else os.fsdecode(file)
         return f"{where}: {error.strerror}."
-    return f"this is a fault in charrnn: {error!r}. CHARRNN_DEBUG=1 shows where it happened."
+    return f"this is a fault in charrnn: {error!r}. Set CHARRNN_DEBUG=1 to see the traceback."
 
 
 def _printable(error: click.ClickException, cause: Exception) -> click.ClickException:
-    """`error` with a message that holds no escape sequences from arguments, files or models."""
+    """Escape control characters from arguments, files and models in the message of `error`."""
     message = escape_unprintable(with_hint(error, cause))
-    error.format_message = lambda: message
+    # Click composes the messages of its own errors only here; some show usage, some full help.
+    error.format_message = lambda: message  # type: ignore[method-assign]
     return error
 
 
 def _flush_or_discard(stream: TextIO | None) -> None:
-    """What could not be written must not fail once more when the interpreter ends."""
+    """Flush now: a failure at the interpreter's exit would print a second error."""
     try:
         if stream is not None:
             stream.flush()
@@ -98,25 +107,32 @@ def _flush_or_discard(stream: TextIO | None) -> None:
         _discard(stream)
 
 
-def _discard(stream: TextIO) -> None:
-    """Let the interpreter flush it at its exit without another error."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def _discard(stream: TextIO | None) -> None:
+    """Redirect to the null device, so that the flush at the interpreter's exit succeeds."""
+    if stream is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Commands(click.Group):
-    """The commands, with `reported` around all that they do."""
+    """The group of all commands, which reports their errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)  # as they are most often wanted
+        return list(self.commands)  # the most used first
 
-    def make_context(self, info_name, args, parent=None, **extra) -> click.Context:
-        # The arguments are kept for `train`, which says how to go on after an interruption.
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        # `train` prints the arguments with --resume after an interruption.
         with reported():
             return super().make_context(info_name, args, parent, obj=tuple(args), **extra)
 
     def invoke(self, ctx: click.Context) -> None:
-        if hasattr(sys.stdout, "reconfigure"):  # no text may fail for the want of a character
+        if hasattr(sys.stdout, "reconfigure"):  # a narrow encoding must not make output fail
             sys.stdout.reconfigure(errors="backslashreplace")
         log = logging.getLogger("charrnn")
         log.handlers, log.level = [StderrHandler()], logging.INFO
@@ -128,8 +144,8 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    epilog="Every option can be set in the environment too: CHARRNN_TRAIN_HIDDEN_SIZE=256 stands "
-    "for `charrnn train --hidden-size 256`. Text goes to stdout, everything else to stderr.",
+    epilog="Every option can also be set in the environment: CHARRNN_TRAIN_HIDDEN_SIZE=256 means "
+    "`charrnn train --hidden-size 256`. Text goes to stdout, messages go to stderr.",
     context_settings={
         "auto_envvar_prefix": "CHARRNN",
         "help_option_names": ["-h", "--help"],
@@ -139,7 +155,7 @@ class _Commands(click.Group):
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def main() -> None:
-    """Train a character-level recurrent neural network on a text, and write new text with it.
+    """Train character-level recurrent neural networks on text and generate text with them.
 
     \b
     Example:

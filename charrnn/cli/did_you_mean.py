@@ -1,4 +1,4 @@
-"""What was perhaps meant by a name that does not exist: a choice, an option, a file."""
+"""'Did you mean' suggestions for choices, options and file names."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ import click
 
 
 def with_hint(error: click.ClickException, cause: BaseException) -> str:
-    """The message of `error`, which comes from `cause`, and what was perhaps meant.
+    """Return the message of `error`, which `cause` led to, with a suggestion if there is one.
 
-    Click itself knows the commands, and the options of the command that was given.
+    Click itself suggests commands, and options of the same command.
     """
     if isinstance(error, click.BadParameter) and error.param is not None:
-        return error.format_message() + _choice(error)
-    if isinstance(error, click.NoSuchOption) and (hint := _elsewhere(error)):
+        return error.format_message() + _choice(error.message, error.param)
+    if isinstance(error, click.NoSuchOption) and (hint := _commands_with(error)):
         return error.message + hint
     missing = (e for e in _causes(cause) if isinstance(e, FileNotFoundError))
-    return error.format_message() + next((_file(e.filename) for e in missing if e.filename), "")
+    hint = next((_similar_file(e.filename) for e in missing if e.filename), "")
+    return error.format_message() + hint
 
 
 def _did_you_mean(name: str, names: Iterable[str], folder: str = "") -> str:
-    """The nearest of `names`, whatever the case."""
-    cases = {n.lower(): n for n in names}
-    near = get_close_matches(name.lower(), cases, n=1)
-    return f" Did you mean '{os.path.join(folder, cases[near[0]])}'?" if near else ""
+    """Suggest the most similar of `names`; case does not matter."""
+    by_lower_case = {n.lower(): n for n in names}
+    matches = get_close_matches(name.lower(), by_lower_case, n=1)
+    if not matches:
+        return ""
+    return f" Did you mean '{os.path.join(folder, by_lower_case[matches[0]])}'?"
 
 
-def _choice(error: click.BadParameter) -> str:
-    value = error.message.partition(" ")[0].strip("'\"")  # Click quotes it, and keeps no other
-    return _did_you_mean(value, getattr(error.param.type, "choices", ()))
+def _choice(message: str, param: click.Parameter) -> str:
+    value = message.partition(" ")[0].strip("'\"")  # only the message of the error holds it
+    return _did_you_mean(value, getattr(param.type, "choices", ()))
 
 
-def _elsewhere(error: click.NoSuchOption) -> str:
-    """The commands that do have the option."""
+def _commands_with(error: click.NoSuchOption) -> str:
+    """Name the commands that have the option."""
     if error.ctx is None:
         return ""
     root = error.ctx.find_root()
     commands = getattr(root.command, "commands", {})
-    own = [c for c, command in commands.items() if _has(command, error.option_name)]
-    names = ", ".join(f"'{root.info_name} {name}'" for name in own)
-    return f" It is an option of {names}." if own else ""
+    matches = [name for name, command in commands.items() if _has(command, error.option_name)]
+    names = ", ".join(f"'{root.info_name} {name}'" for name in matches)
+    return f" It is an option of {names}." if names else ""
 
 
 def _has(command: click.Command, option: str) -> bool:
@@ -55,14 +58,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _file(path: str | bytes) -> str:
-    """A file with nearly this name, in the same folder."""
+def _similar_file(path: str | bytes) -> str:
+    """Suggest a file with a similar name in the same folder."""
     folder, name = os.path.split(os.fsdecode(path))
     try:
         names = [n for n in os.listdir(folder or ".") if not n.startswith(".")]
     except OSError:
         return ""
-    # Long endings alike do not make names alike.
+    # Names with the same long ending are not similar for that.
     names = [n for n in names if get_close_matches(_stem(name), [_stem(n)])]
     return _did_you_mean(name, names, folder)
 

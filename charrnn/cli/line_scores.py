@@ -1,101 +1,95 @@
-"""A text read by one model or several, line by line: the surprise of each."""
+"""The surprisal of each line of a text under one model or several."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..api import LanguageModel, load
-from ..errors import CharRNNError, UsageError, escape_unprintable
-from ..text.corpus import Corpus, read_corpus
-from ..text.vocabulary import UnknownCharacters
-from .options import warn_unknown
-from .progress import reading
+from ..errors import escape_unprintable
+from ..text.corpus import Corpus
 
 if TYPE_CHECKING:
+    from ..api import LanguageModel
     from ..evaluation.loss import StreamingScorer
 
 BLOCK = 1 << 14  # characters scored at a time
-PIECE = 1 << 16  # characters of a line given at a time
+PIECE = 1 << 16  # characters of a line decoded at a time
 
 
 @dataclass
 class ScoredLine:
-    """A line of the text with its newline: where it is, and what was found about it."""
+    """A line of the text with its newline, and its surprisal under each model."""
 
     number: int
-    start: int  # of its first character in the text
+    start: int  # of its first id in the text
     totals: np.ndarray  # (models,) nats
     end: int = 0
-    characters: int = 0  # that were predicted
-    parts: list[np.ndarray] = field(default_factory=list)  # of the first model, if kept
+    characters: int = 0  # predicted ones
+    details: list[np.ndarray] = field(default_factory=list)  # of its ids, by the first model
 
-    def add(self, found: list[np.ndarray], kept: bool) -> None:
-        """Take in what each model found about the next characters."""
-        nats = np.array([f["nats"] for f in found])
+    def add(self, scores: list[np.ndarray], keep_details: bool) -> None:
+        """Add the scores of the next ids by each model."""
+        nats = np.array([s["nats"] for s in scores])
         predicted = nats[:, ~np.isnan(nats[0])]
         self.characters += predicted.shape[1]
         self.totals += predicted.sum(axis=1)
         self.end += nats.shape[1]
-        if kept:
-            self.parts.append(found[0])
+        if keep_details:
+            self.details.append(scores[0])
 
     def means(self) -> np.ndarray:
-        """Nats per character of each model, NaN where nothing was predicted."""
+        """Nats per character under each model (models,), NaN where nothing was predicted."""
         return self.totals / (self.characters or math.nan)
 
     def likeliest(self) -> int | None:
-        """The model that expected the line most; None if several did, or there is nothing."""
+        """The model that gives the line the highest probability; None without a single one."""
         totals = self.totals.tolist()
         best = min(totals)
         return totals.index(best) if self.characters and totals.count(best) == 1 else None
 
 
 class LineScorer:
-    """One text and the models that read it."""
+    """Scores the lines of a text under one or several `models`, which have `names`.
 
-    def __init__(self, texts, paths, encoding: str, unknown: str, top: int = 0) -> None:
-        self.models, self.names = _loaded(paths), _names(paths)
-        self.corpus = _read(texts, self.models, encoding)
-        self.title = ", ".join(map(escape_unprintable, self.corpus.names))
-        self._newline = self.corpus.vocabulary.newline_id
-        # A text's id to each model's; what one model does not know, none is to read.
-        self._tables = [m.vocabulary.ids_of(self.corpus.vocabulary) for m in self.models]
-        self._known = np.all([t >= 0 for t in self._tables], axis=0)
-        self._check_known(unknown)
+    The text is in a vocabulary of its own. All models skip a character that one of them does not
+    know: `unknown` holds these, `knows_any` is False when nothing remains. `top` is how many
+    expected characters to find at each position. While the lines are read, `total` sums them up
+    and `num_best` counts for each model the lines that it gives the highest probability.
+    """
+
+    def __init__(
+        self, models: Sequence[LanguageModel], names: list[str], corpus: Corpus, top: int = 0
+    ) -> None:
+        self.models, self.names, self.corpus = models, names, corpus
+        self.title = ", ".join(map(escape_unprintable, corpus.names))
+        self._newline_id = corpus.vocabulary.newline_id
+        self._tables = [model.vocabulary.ids_of(corpus.vocabulary) for model in models]
+        self._known = np.all([table >= 0 for table in self._tables], axis=0)
+        self.knows_any = bool(self._known.any())
+        self.unknown = corpus.vocabulary.symbols(np.flatnonzero(~self._known))
         self.total = self._line(0, 0)
-        self.num_best = [0] * len(self.models)
+        self.num_best = [0] * len(models)
         self._top = top
-        self.progressed: Callable[[int], object] | None = None  # called with characters read
+        self.progress: Callable[[int], object] | None = None  # called with new characters
 
-    def _check_known(self, unknown: str) -> None:
-        if not self._known.any():
-            raise CharRNNError(f"the model knows no character of {self.title}.")
-        if not self._known.all():
-            skipped_characters = self.corpus.vocabulary.symbols(np.flatnonzero(~self._known))
-            if unknown == "error":
-                raise UnknownCharacters(skipped_characters)
-            warn_unknown(skipped_characters)
-
-    def lines(self, kept: bool = False) -> Iterator[ScoredLine]:
-        """The lines in order; `kept`: with what was found of each character."""
+    def lines(self, keep_details: bool = False) -> Iterator[ScoredLine]:
+        """Yield the lines in order, with `keep_details` for a later call of `characters`."""
         line = self._line(1, 0)
-        for start, found in self._blocks():
-            size = len(found[0])
-            newlines = np.flatnonzero(self.corpus.ids[start : start + size] == self._newline)
+        for start, scores in self._blocks():
+            size = len(scores[0])
+            newlines = np.flatnonzero(self.corpus.ids[start : start + size] == self._newline_id)
             bounds = [0, *(newlines + 1).tolist()]
             for a, b in pairwise(bounds):
-                line.add([f[a:b] for f in found], kept)
+                line.add([s[a:b] for s in scores], keep_details)
                 yield self._counted(line)
                 line = self._line(line.number + 1, line.end)
             if bounds[-1] < size:
-                line.add([f[bounds[-1] :] for f in found], kept)
+                line.add([s[bounds[-1] :] for s in scores], keep_details)
         if line.end > line.start:
             yield self._counted(line)
 
@@ -103,33 +97,34 @@ class LineScorer:
         return ScoredLine(number, start, np.zeros(len(self.models)), end=start)
 
     def _blocks(self) -> Iterator[tuple[int, list[np.ndarray]]]:
-        """Where each block starts, and what every model found in it."""
-        from ..evaluation.loss import StreamingScorer  # by now the models are loaded: numba is, too
+        """Yield the start of each block, and its scores by each model."""
+        from ..evaluation.loss import StreamingScorer  # Numba is loaded, as the models are
 
-        readers = [StreamingScorer(m.model, self._top) for m in self.models]
+        scorers = [StreamingScorer(m.model, self._top) for m in self.models]
         for start in range(0, len(self.corpus.ids), BLOCK):
             ids = self.corpus.ids[start : start + BLOCK]
-            pairs = zip(readers, self._tables, strict=True)
-            yield start, [_found(r, table[ids], self._known[ids]) for r, table in pairs]
-            if self.progressed is not None:
-                self.progressed(len(ids))
+            known = self._known[ids]
+            pairs = zip(scorers, self._tables, strict=True)
+            yield start, [_score_known(scorer, table[ids], known) for scorer, table in pairs]
+            if self.progress is not None:
+                self.progress(len(ids))
 
     def _counted(self, line: ScoredLine) -> ScoredLine:
         self.total.characters += line.characters
         self.total.totals += line.totals
         self.total.number = line.number
-        if (winner := line.likeliest()) is not None:
-            self.num_best[winner] += 1
+        if (best := line.likeliest()) is not None:
+            self.num_best[best] += 1
         return line
 
-    def pieces(self, line: ScoredLine, most: int | None = None) -> Iterator[str]:
-        """The text of a line without its newline, `most` characters or all, piece by piece.
+    def pieces(self, line: ScoredLine, max_chars: int | None = None) -> Iterator[str]:
+        """Yield the text of a line without its newline, all or about `max_chars`, in pieces.
 
-        Bytes that are not UTF-8 are lone surrogates, as of surrogateescape.
+        Bytes that are not UTF-8 are escaped (surrogateescape).
         """
-        end = line.end - int(self.corpus.ids[line.end - 1] == self._newline)
-        if most is not None:  # a character has at most four bytes
-            end = min(end, line.start + 4 * most)
+        end = line.end - int(self.corpus.ids[line.end - 1] == self._newline_id)
+        if max_chars is not None:  # a character has at most four bytes
+            end = min(end, line.start + 4 * max_chars)
         vocabulary = self.corpus.vocabulary
         decoder = vocabulary.decoder()
         for start in range(line.start, end, PIECE):
@@ -137,46 +132,23 @@ class LineScorer:
             yield decoder.feed(vocabulary.symbols(ids), final=start + PIECE >= end)
 
     def characters(self, line: ScoredLine) -> tuple[str, np.ndarray, np.ndarray]:
-        """The text of a line with its newline; of each character the nats and what was found.
+        """Return the text of a line with its newline, and of its n characters nats and scores (n,).
 
-        In a model of bytes the nats of a character are the sum over its bytes, and what was found
-        is of its first byte.
+        Under a model of bytes, a character has the sum of the nats of its bytes, and the scores
+        of the first byte.
         """
-        found = np.concatenate(line.parts)
+        scores = np.concatenate(line.details)
         ids = self.corpus.ids[line.start : line.end]
         text = self.corpus.vocabulary.decode(ids, "surrogateescape")
         sizes = self.corpus.vocabulary.ids_per_character(text)
         starts = np.cumsum(sizes) - sizes
-        return text, np.add.reduceat(found["nats"], starts), found[starts]
+        return text, np.add.reduceat(scores["nats"], starts), scores[starts]
 
 
-def _loaded(paths: Iterable[str]) -> list[LanguageModel]:
-    models = [load(path, threads=1) for path in paths]
-    if len({m.vocabulary.is_bytes for m in models}) > 1:
-        raise UsageError("models of bytes and of characters cannot be compared with each other.")
-    return models
-
-
-def _names(paths: tuple[str, ...]) -> list[str]:
-    """What to call the models: file names without their ending, or paths if these are the same."""
-    names = [Path(path).name.removesuffix(".safetensors") for path in paths]
-    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
-
-
-def _read(texts, models: list[LanguageModel], encoding: str) -> Corpus:
-    """The text in a vocabulary of its own."""
-    as_bytes = models[0].vocabulary.is_bytes
-    with reading() as progress:
-        corpus = read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
-    if len(corpus.ids) < 2:
-        raise CharRNNError("The text is too short to score: it needs two characters or more.")
-    return corpus
-
-
-def _found(reader: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """What a model finds in the next characters, leaving out those not `known`."""
+def _score_known(scorer: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Score the next ids (n,), skipping those that are not `known` (n,)."""
     if known.all():
-        return reader.read(ids)
-    found = reader.unscored(len(ids))
-    found[known] = reader.read(ids[known])
-    return found
+        return scorer.read(ids)
+    scores = scorer.unscored(len(ids))
+    scores[known] = scorer.read(ids[known])
+    return scores

@@ -1,30 +1,97 @@
-"""What the commands share: options, messages on stderr, JSON on stdout."""
+"""Options: help under headings, environment variables, validation, options of several commands."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from ..config import check_int
-from ..errors import CharRNNError, UsageError, escape_unprintable
-from ..storage.inputs import require_not_input
-
-if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+from ..errors import UsageError
 
 MODEL = "model.safetensors"
+NAMES_WIDTH = 30  # columns of help for the names of options, as in click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command whose help lists its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups = help_by_heading(self, ctx)
+        names = (len(name) for rows in groups.values() for name, _ in rows)
+        width = max(n for n in names if n <= NAMES_WIDTH)  # one column for all groups
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, text in rows])
+
+
+class Option(click.Option):
+    """An option with a heading in its help, and a default that may be described in words."""
+
+    def __init__(self, names: Sequence[str], heading: str | None = None, **attributes: Any) -> None:
+        default = attributes.get("show_default")
+        if isinstance(default, str):  # click would put it in parentheses
+            attributes |= {
+                "help": f"{attributes['help']}  [default: {default}]",
+                "show_default": False,
+            }
+        super().__init__(names, **attributes)
+        self.heading = heading
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """Read CHARRNN_COMMAND_OPTION: its name follows the option, not the parameter."""
+        name = next(name for name in self.opts if name.startswith("--"))
+        name = name.removeprefix("--").replace("-", "_").upper()
+        return os.environ.get(f"{ctx.auto_envvar_prefix}_{name}") or None
+
+
+def help_by_heading(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """Names and help of the options by heading; those without one follow the option before."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    heading = "Options"
+    for param in command.get_params(ctx):
+        if isinstance(param, click.Option) and (record := param.get_help_record(ctx)):
+            heading = getattr(param, "heading", None) or heading
+            groups.setdefault(heading, []).append(record)
+    return groups
+
+
+class OptionDecorator(Protocol):
+    """Adds an option to a command's function."""
+
+    def __call__(self, function: Function, heading: str | None = None) -> Function: ...
+
+
+def option(*names: str, **attributes: Any) -> OptionDecorator:
+    """Return the decorator for an option; the arguments are those of `click.option`."""
+
+    def add(function: Function, heading: str | None = None) -> Function:
+        return click.option(*names, cls=Option, heading=heading, **attributes)(function)
+
+    return add
+
+
+def option_group(heading: str, *options: OptionDecorator) -> Callable[[Function], Function]:
+    """Return a decorator that adds options which the help lists under `heading`."""
+
+    def add(function: Function) -> Function:
+        for add_option in reversed(options):
+            function = add_option(function, heading)
+        return function
+
+    return add
 
 
 def validator(check: Callable[..., object], **limits: object) -> Callable[..., Any]:
-    """A click callback that refuses a value which `check(name, value, **limits)` refuses."""
+    """Return a click callback that rejects values for which `check(name, value, **limits)` fails.
+
+    `check` raises UsageError; click adds the name of the option to its message.
+    """
 
     def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         try:
@@ -37,107 +104,33 @@ def validator(check: Callable[..., object], **limits: object) -> Callable[..., A
     return callback
 
 
-class File(click.ParamType):
-    """A file's name, which the shell completes; what reads or writes the file checks it."""
-
-    name = "file"
-    envvar_list_splitter = os.pathsep
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from click.shell_completion import CompletionItem
-
-        return [CompletionItem(incomplete, type="file")]
+def is_explicit(ctx: click.Context, name: str) -> bool:
+    """Whether a parameter was set on the command line or in the environment."""
+    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
-FILE = File()
-model_option = click.option(
-    "-m", "--model", default=MODEL, type=FILE, help="The model, written by `charrnn train`."
+# A file name, which the shell completes. The code that opens the file checks it.
+FILE = click.Path(readable=False)
+FILE.name = "file"  # its metavar is FILE, not PATH
+
+model_option = option(
+    "-m", "--model", default=MODEL, type=FILE, help="Model file, written by `charrnn train`."
 )
-json_option = click.option(
-    "--json", "json", is_flag=True, help="Print one line of JSON, for other programs."
-)
-unknown_option = click.option(
+encoding_option = option("--encoding", default="utf-8", help="Encoding of the text files.")
+unknown_option = option(
     "--unknown",
     type=click.Choice(["error", "skip"]),
     default="error",
-    help="What to do about characters that the model has never seen: stop, or leave them out "
-    "with a warning.",
+    help="How to treat characters that the model does not know: fail, or skip them with a warning.",
 )
-threads_option = click.option(
+threads_option = option(
     "--threads",
     type=int,
     callback=validator(check_int, minimum=1),
     show_default="all cores",
-    help="Threads to compute with; the results are the same for any number.",
+    help="Number of threads. The results do not depend on it.",
 )
 
 
-def echo_err(message: str = "") -> None:
-    """Write a line to stderr. A terminal that has gone away must not take the work with it."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):
-            print(message, file=sys.stderr, flush=True)
-
-
-class StderrHandler(logging.Handler):
-    """Shows what the library has to say, such as that it compiles."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        echo_err(f"note    {record.getMessage()}")
-
-
-def stdout() -> TextIO:
-    if sys.stdout is None:
-        raise CharRNNError("there is nowhere to write: stdout is closed.")
-    return sys.stdout
-
-
-@contextlib.contextmanager
-def page_file(name: str) -> Iterator[TextIO]:
-    """Where to write the page that --html asks for: a file, or stdout for `-`."""
-    if name == "-":
-        yield stdout()
-    else:
-        with open(name, "w", encoding="utf-8") as file:
-            yield file
-
-
-def check_page(page: str | None, inputs: Iterable[str]) -> None:
-    """Refuse a page that would replace what it is made from."""
-    if page:
-        require_not_input([page], inputs, what="the page", option="--html")
-
-
-def print_json(values: dict[str, object]) -> None:
-    """One line on stdout; numbers that JSON does not have become null."""
-    click.echo(json.dumps(_finite(values)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def print_table(rows: list[tuple[str, str]]) -> None:
-    """Name and value in two columns, on stdout."""
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
-
-
-def loss_in_words(nats: float) -> str:
-    """A loss for people: in nats and in bits."""
-    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character"
-
-
-def warn_unknown(characters: str) -> None:
-    """Name the characters that were left out of a text, if there are any."""
-    if characters:
-        names = ", ".join(f"'{escape_unprintable(c)}'" for c in characters[:10])
-        more = f" and {len(characters) - 10} more" if len(characters) > 10 else ""
-        echo_err(f"Warning: left out what the model has never seen: {names}{more}.")
+def json_option(help: str = "Print one JSON object.") -> OptionDecorator:
+    return option("--json", "as_json", is_flag=True, help=help)

@@ -1,66 +1,67 @@
-"""Where `charrnn sample` writes: a stream of text, lines of JSON, a file a text."""
+"""Where `charrnn sample` writes: a stream of text, lines of JSON, or one file per text."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import BinaryIO
 
-from ..errors import CharRNNError
 from ..storage.atomic import write_atomically
+from .output import stdout
 
-FLUSH_SECONDS = 0.05  # text waits no longer than this before it is shown
-NUMBER = "{n}"  # in the name of an output: a file a text
+FLUSH_SECONDS = 0.05  # text is buffered no longer than this before it is shown
+PLACEHOLDER = "{n}"  # in --output, replaced by the number of the text
 
-Texts = Iterable[Iterable[bytes]]
+Texts = Iterable[Iterable[bytes]]  # each text in pieces
 
 
 def files_of(output: str, count: int) -> list[str]:
-    """The files that `count` texts go to: all to one, or with {n} in its name one a text."""
-    if NUMBER not in output:
+    """Return the files that `count` texts are written to: one, or one per text with {n}."""
+    if PLACEHOLDER not in output:
         return [output]
-    width = len(str(count))  # as many digits in each, so that names sort as the numbers do
-    return [output.replace(NUMBER, f"{i:0{width}}") for i in range(1, count + 1)]
+    width = len(str(count))  # equally many digits, so that the names sort like the numbers
+    return [output.replace(PLACEHOLDER, f"{i:0{width}}") for i in range(1, count + 1)]
 
 
-class Written:
-    """Texts that are counted as they are written and, with `kept`, kept."""
+class TextTee:
+    """Passes texts on, reports their characters and, with `record`, retains them."""
 
-    def __init__(self, texts: Texts, kept: bool) -> None:
-        self._texts, self._kept = texts, [] if kept else None
+    def __init__(self, texts: Texts, record: bool) -> None:
+        self._texts, self._record = texts, record
+        self._pieces: list[list[bytes]] = []
         self.progressed: Callable[[int], object] | None = None  # called with new characters
 
     def __iter__(self) -> Iterator[Iterator[bytes]]:
         for pieces in self._texts:
-            if self._kept is not None:
-                self._kept.append([])
-            yield self._passed(pieces)
+            if self._record:
+                self._pieces.append([])
+            yield self._pass_on(pieces)
 
-    def _passed(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    def _pass_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            if self._kept is not None:
-                self._kept[-1].append(piece)
+            if self._record:
+                self._pieces[-1].append(piece)
             if self.progressed is not None:
                 self.progressed(len(piece.decode("utf-8", "replace")))
             yield piece
 
     def texts(self) -> list[bytes]:
-        """What was kept."""
-        return [b"".join(pieces) for pieces in self._kept]
+        """Return the recorded texts."""
+        return [b"".join(pieces) for pieces in self._pieces]
 
 
 def write_texts(texts: Texts, output: str, prime: str, separator: str | None, count: int) -> None:
-    """The texts, each after the prime: into files of their own, or into one.
+    """Write the texts, each after the prime, to one file each or all to one.
 
-    In one each is followed by the separator; without one, by a newline if a terminal needs it.
+    In one file, the separator follows each text. If it is None, a newline follows on a terminal
+    where the text does not end with one.
     """
     start = prime.encode("utf-8", "surrogateescape")
     texts = (chain([start], pieces) for pieces in texts)
-    if NUMBER in output:
+    if PLACEHOLDER in output:
         for pieces, file in zip(texts, files_of(output, count), strict=True):
             write_atomically(file, pieces)
         return
@@ -74,18 +75,23 @@ def write_texts(texts: Texts, output: str, prime: str, separator: str | None, co
         out.flush()
 
 
-def write_objects(texts: Texts, output: str, prime: str, facts: Iterable[dict]) -> None:
-    """A line of JSON a text: what `facts` says of it, the prime, the text. Not UTF-8: U+FFFD."""
+def write_objects(
+    texts: Texts, output: str, prime: str, metadata: Iterable[Mapping[str, object]]
+) -> None:
+    """Write a JSON object per line: the metadata of a text, the prime and the text.
+
+    Bytes that are not UTF-8 become U+FFFD.
+    """
     prime = prime.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     with _opened(output) as out:
-        for pieces, values in zip(texts, facts, strict=True):
+        for pieces, values in zip(texts, metadata, strict=True):
             text = b"".join(pieces).decode("utf-8", "replace")
             line = json.dumps({**values, "prime": prime, "text": text})
             write_pieces([line.encode() + b"\n"], out)
 
 
 def write_pieces(pieces: Iterable[bytes], out: BinaryIO) -> bytes:
-    """Write as the pieces come, showing them at once or nearly so. Returns the last byte."""
+    """Write pieces as they come and flush every FLUSH_SECONDS. Returns the last byte."""
     end = b""
     shown = -FLUSH_SECONDS
     for piece in pieces:
@@ -99,8 +105,4 @@ def write_pieces(pieces: Iterable[bytes], out: BinaryIO) -> bytes:
 
 
 def _opened(output: str) -> AbstractContextManager[BinaryIO]:
-    if output != "-":
-        return open(output, "wb")
-    if sys.stdout is None:
-        raise CharRNNError("there is nowhere to write: stdout is closed.")
-    return nullcontext(sys.stdout.buffer)
+    return nullcontext(stdout().buffer) if output == "-" else open(output, "wb")

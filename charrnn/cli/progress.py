@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tqdm import tqdm
 
 from ..errors import escape_unprintable
-from .options import echo_err, loss_in_words
+from .output import echo_err, loss_in_words
 
 if TYPE_CHECKING:
     from ..evaluation.baselines import Baselines

@@ -1,4 +1,4 @@
-"""What several tests of the command line use."""
+"""Fixtures for the tests of the command line."""
 
 import pytest
 from helpers.commands import train_model
@@ -7,7 +7,7 @@ from helpers.html_pages import EVIL
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path_factory, monkeypatch):
-    """An empty folder that every test runs in, without environment variables about color."""
+    """Run every test in an empty folder, without environment variables about color."""
     for name in "NO_COLOR", "FORCE_COLOR":
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path_factory.mktemp("work")
@@ -17,11 +17,11 @@ def working_folder(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session")
 def evil_model_file(tmp_path_factory):
-    """A model of characters that terminals and browsers act on."""
+    """A model of characters that terminals and browsers interpret."""
     return train_model(tmp_path_factory.mktemp("evil"), "evil.safetensors", EVIL * 20)
 
 
 @pytest.fixture(scope="session")
 def other_model_file(tmp_path_factory, text):
-    """A model that knows the characters of the `text`, but has read them backwards."""
+    """A model with the characters of `text`, trained on the reversed text."""
     return train_model(tmp_path_factory.mktemp("other"), "other.safetensors", text[::-1])

@@ -1,4 +1,4 @@
-"""The command line: what it says, writes and returns, for good input and bad."""
+"""The command line: output, files, messages and exit codes, for good and bad input."""
 
 import io
 import json
@@ -23,54 +23,95 @@ from charrnn.storage import checkpoint
 from charrnn.training.run import TrainingRun
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
-OPTIONS = {
-    "train": "output cell hidden-size num-layers embedding-size dropout recurrent-dropout "
-    "seq-length batch-size time epochs steps optimizer learning-rate schedule momentum "
-    "weight-decay lr-decay lr-decay-after clip-value clip-norm val-fraction val-chars patience "
-    "bytes encoding precision seed threads resume overwrite sample-every quiet",
-    "sample": "model length lines stop prime prime-file unknown allow forbid repetition-penalty "
-    "temperature top-k top-p min-p seed beam num-samples separator jsonl output novelty threads",
-    "eval": "model json unknown corpus window encoding threads",
-    "info": "json",
-    "score": "model lines color html json unknown encoding",
-    "inspect": "model unit html embedding json unknown encoding",
-    "novelty": "corpus json encoding",
-    "write": "model length temperature prime seed",
-    "plot": "output x ascii",
-    "completion": "",
-    "manual": "",
-}
+every_command = pytest.mark.parametrize("command", main.commands)
+
+
+def long_name(option):
+    """The first long name: --prime for --prime, --prompt."""
+    return next(name for name in option.opts if name.startswith("--"))
 
 
 # --- Help, options, environment
 
 
-@pytest.mark.parametrize("command", OPTIONS)
-def test_the_options_are_those_of_the_design(command):
-    assert [p.opts[-1].removeprefix("--") for p in options_of(command)] == OPTIONS[command].split()
+def test_options_of_one_name_take_the_same_values_in_all_commands():
+    types = {}
+    for name, command in main.commands.items():
+        for option in options_of(name):
+            kind = option.type.name, getattr(option.type, "choices", None), option.is_flag
+            assert types.setdefault(long_name(option), kind) == kind, (command.name, option)
 
 
-@pytest.mark.parametrize("command", OPTIONS)
-def test_every_option_has_help_that_is_shown(invoke, command):
+@every_command
+def test_help_describes_every_option(invoke, command):
     text = invoke(command, "-h").stdout
     for option in options_of(command):
         assert option.help, option
         assert option.opts[-1] in text
 
 
-@pytest.mark.parametrize("command", OPTIONS)
-def test_every_option_can_be_set_in_the_environment(command):
-    context = click.Context(main, info_name="charrnn", **main.context_settings)
-    context = click.Context(main.commands[command], parent=context, info_name=command)
-    for option in options_of(command):
-        name = option.opts[-1].removeprefix("--").upper().replace("-", "_")
-        variable = f"CHARRNN_{command.upper()}_{name}"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv(variable, "7")
-            assert option.resolve_envvar_value(context) == "7", variable
+@every_command
+def test_help_has_no_line_wider_than_the_terminal(spawn, command):
+    out, _ = spawn(command, "--help", env={"COLUMNS": "80"}).communicate()
+    options = out.decode().partition("Example:")[2].partition("\n\n")[2]
+    assert options.startswith(("Model:", "Options:"))
+    assert max(map(len, options.splitlines())) <= 80
 
 
-def test_defaults_are_those_of_the_dataclasses():
+@every_command
+def test_help_shows_defaults_in_words(invoke, command):
+    text = " ".join(invoke(command, "--help").stdout.split())
+    for default in re.findall(r"\[default: (.*?)\]", text):
+        assert not default.startswith(("(", '"')), default
+
+
+@pytest.mark.parametrize("command", ["train", "sample"])
+def test_help_groups_every_option_under_a_heading(command):
+    assert all(option.heading for option in options_of(command))
+
+
+def test_help_lists_options_under_their_headings(invoke):
+    text = invoke("train", "--help").stdout
+    headings = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert headings == [
+        "Model", "Text", "How long", "Optimization", "Regularization", "Validation", "Output",
+    ]  # fmt: skip
+    regularization = text.partition("\nRegularization:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (--\S+)", regularization, re.MULTILINE) == [
+        "--dropout", "--recurrent-dropout", "--weight-decay",
+    ]  # fmt: skip
+
+
+def test_charrnn_without_arguments_prints_its_help(invoke):
+    result = invoke()
+    assert result.exit_code in (0, 2)  # click 8.1 and newer
+    assert result.output.strip() == invoke("--help").output.strip()
+
+
+@pytest.mark.parametrize(
+    "command, variable, value, parameter, expected",
+    [
+        ("train corpus", "TRAIN_HIDDEN_SIZE", "7", "hidden_size", 7),
+        ("train corpus", "TRAIN_BYTES", "1", "as_bytes", True),
+        ("info", "INFO_JSON", "1", "as_json", True),
+        ("plot", "PLOT_ASCII", "true", "ascii_only", True),
+        ("plot", "PLOT_X_AXIS", "steps", "x_axis", "steps"),
+        ("score text", "SCORE_SORT", "surprisal", "sort", "surprisal"),
+        ("score text", "SCORE_MODEL", f"a{os.pathsep}b", "models", ("a", "b")),
+        ("sample", "SAMPLE_PRIME", "7", "prime", "7"),
+    ],
+)
+def test_environment_variables_are_named_after_the_options(
+    monkeypatch, command, variable, value, parameter, expected
+):
+    monkeypatch.setenv(f"CHARRNN_{variable}", value)
+    name, *arguments = command.split()
+    main_context = click.Context(main, info_name="charrnn", **main.context_settings)
+    context = main.commands[name].make_context(name, arguments, main_context)
+    assert context.params[parameter] == expected
+
+
+def test_train_has_the_defaults_of_the_dataclasses():
     defaults = {p.name: p.default for p in options_of("train")}
     for cls in ModelConfig, TrainOptions:
         for field in cls.__dataclass_fields__.values():
@@ -78,24 +119,24 @@ def test_defaults_are_those_of_the_dataclasses():
                 assert defaults[field.name] == field.default
 
 
-def test_the_environment_sets_options(invoke, model_file):
+def test_options_can_be_set_in_the_environment(invoke, model_file):
     env = {"CHARRNN_SAMPLE_LENGTH": "7", "CHARRNN_SAMPLE_MODEL": str(model_file)}
     assert len(invoke("sample", env=env).stdout) == 7
     assert len(invoke("sample", "--length", "3", env=env).stdout) == 3
 
 
-def test_version_and_help(invoke):
+def test_version_and_help_are_printed(invoke):
     assert invoke("--version").stdout == f"charrnn {charrnn.__version__}\n"
     assert invoke("-h").stdout == invoke("--help").stdout
     assert re.search(r"\n  train +\w", invoke("-h").stdout)
 
 
-def test_python_m_charrnn(spawn):
+def test_python_m_charrnn_runs_the_command(spawn):
     out, err = spawn("--version").communicate()
     assert (out, err) == (f"python -m charrnn {charrnn.__version__}\n".encode(), b"")
 
 
-def test_a_mistyped_option_is_suggested(invoke):
+def test_a_mistyped_option_gets_a_suggestion(invoke):
     assert "--learning-rate" in sentence_of(invoke("train", "x", "--learnin-rate", "1"), 2)
 
 
@@ -170,7 +211,9 @@ def test_sample_refuses_impossible_values(invoke, model_file, option, values):
         "eval",
     ],
 )
-def test_options_that_exclude_each_other(invoke, corpus_file, model_file, arguments):
+def test_conflicting_options_are_refused_and_write_nothing(
+    invoke, corpus_file, model_file, arguments
+):
     before = model_file.read_bytes()
     sentence_of(invoke(*arguments.format(text=corpus_file, model=model_file).split()), 2)
     assert model_file.read_bytes() == before
@@ -189,7 +232,7 @@ BAD_TEXTS = {
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
-def test_train_on_a_bad_text(invoke, working_folder, tmp_path, name):
+def test_train_refuses_a_bad_text_and_writes_nothing(invoke, working_folder, tmp_path, name):
     data, expected = BAD_TEXTS[name]
     path = tmp_path / "missing"
     if data is not None:
@@ -199,20 +242,18 @@ def test_train_on_a_bad_text(invoke, working_folder, tmp_path, name):
     assert list(working_folder.iterdir()) == []
 
 
-def test_train_on_bytes_that_are_no_utf8_says_what_helps(invoke, tmp_path):
+def test_train_on_invalid_utf8_suggests_encoding_and_bytes(invoke, tmp_path):
     (tmp_path / "text").write_bytes(b"\xff\xfe\xfd")
     message = sentence_of(invoke("train", tmp_path / "text"), 1)
     assert "--encoding" in message and "--bytes" in message
 
 
-def test_train_on_a_folder(invoke, tmp_path):
+def test_train_names_a_folder_given_as_text(invoke, tmp_path):
     assert str(tmp_path) in sentence_of(invoke("train", tmp_path), 1)
 
 
-def test_train_with_an_unknown_encoding(invoke, corpus_file):
-    result = invoke("train", corpus_file, "--encoding", "klingon")
-    assert "klingon" in sentence_of(result, result.exit_code)
-    assert result.exit_code in (1, 2)
+def test_train_refuses_an_unknown_encoding(invoke, corpus_file):
+    assert "klingon" in sentence_of(invoke("train", corpus_file, "--encoding", "klingon"), 2)
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/model", "file/model", "folder", ""])
@@ -256,7 +297,7 @@ COMMANDS = {"sample": ["sample", "-m"], "eval": ["eval", "missing.txt", "-m"], "
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", ["empty", "truncated", "header only", "text", "flipped bit"])
-def test_a_damaged_model(invoke, model_file, working_folder, command, kind):
+def test_a_damaged_model_is_named(invoke, model_file, working_folder, command, kind):
     (working_folder / "bad").write_bytes(damaged_models(model_file)[kind])
     assert sentence_of(invoke(*COMMANDS[command], "bad"), 1).startswith("bad: ")
 
@@ -268,7 +309,9 @@ def test_a_missing_model_says_how_to_make_one(invoke, command):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_model_of_a_newer_format(invoke, model_file, working_folder, monkeypatch, command):
+def test_a_model_of_a_newer_format_is_refused(
+    invoke, model_file, working_folder, monkeypatch, command
+):
     file = checkpoint.load_model(model_file, tensor_shapes)
     monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 2)
     checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
@@ -298,12 +341,14 @@ def test_escapes_in_names_do_not_reach_the_terminal(spawn):
         (MemoryError("3 TB"), "there is not enough memory: 3 TB.", 1),
         (OSError(28, "No space left on device", "a\nb"), r"a\nb: No space left on device.", 1),
         (OSError(28, "No space left on device"), "No space left on device.", 1),
-        (charrnn.CharRNNError("that is so."), "that is so.", 1),
-        (charrnn.UsageError("that is so."), "that is so.", 2),
+        (charrnn.CharRNNError("it failed."), "it failed.", 1),
+        (charrnn.UsageError("wrong option."), "wrong option.", 2),
         (ZeroDivisionError("oh"), "ZeroDivisionError('oh')", 1),
     ],
 )
-def test_errors_become_sentences(invoke, monkeypatch, error, message, code):
+def test_every_error_becomes_one_sentence_and_an_exit_code(
+    invoke, monkeypatch, error, message, code
+):
     def fail(path):
         raise error
 
@@ -322,11 +367,11 @@ def test_sample_writes_what_the_library_writes(invoke, model_file):
     assert len(result.stdout) == 50 and result.stderr == ""
 
 
-def test_sample_writes_500_characters_unless_told(invoke, model_file):
+def test_sample_writes_500_characters_by_default(invoke, model_file):
     assert len(invoke("sample", "-m", model_file).stdout) == 500
 
 
-def test_without_a_seed_every_text_is_another(invoke, model_file):
+def test_sample_without_a_seed_writes_a_new_text_each_time(invoke, model_file):
     assert invoke("sample", "-m", model_file).stdout != invoke("sample", "-m", model_file).stdout
 
 
@@ -336,18 +381,25 @@ def test_text_i_of_seed_s_is_the_first_of_seed_s_plus_i(invoke, model_file):
     assert texts == [invoke(*common, "--seed", str(s)).stdout for s in (5, 6, 7)] + [""]
 
 
-def test_many_lines_for_other_tools(invoke, model_file):
+def test_sample_with_a_newline_as_stop_writes_one_text_per_line(invoke, model_file):
     text = invoke("sample", "-m", model_file, "-n", "5", "--stop", "\n").stdout
     assert text.count("\n") == 5 and text.endswith("\n")
 
 
-def test_temperature_0_writes_the_likeliest(invoke, model_file):
+def test_temperature_0_equals_top_k_1(invoke, model_file):
     texts = {invoke("sample", "-m", model_file, "--temperature", "0").stdout for _ in range(2)}
     greedy = {invoke("sample", "-m", model_file, "--top-k", "1").stdout}
     assert len(texts) == 1 and texts == greedy
 
 
-def test_the_prime_is_echoed_and_matters(invoke, model_file):
+def test_prompt_is_another_name_of_prime(invoke, model_file):
+    options = ["sample", "-m", model_file, "--seed", "1", "--length", "60"]
+    primed = invoke(*options, "--prime", "MARA: The tide")
+    assert invoke(*options, "--prompt", "MARA: The tide").stdout == primed.stdout
+    assert primed.stdout.startswith("MARA: The tide")
+
+
+def test_the_prime_is_printed_and_changes_the_text(invoke, model_file):
     def text(*options):
         return invoke("sample", "-m", model_file, "--length", "60", "--seed", "1", *options).stdout
 
@@ -357,7 +409,7 @@ def test_the_prime_is_echoed_and_matters(invoke, model_file):
     assert text("--prime", "") == text() == text("--prime", "\n")[1:]
 
 
-def test_the_prime_from_a_file_and_from_stdin(invoke, model_file, working_folder):
+def test_the_prime_is_read_from_a_file_and_from_stdin(invoke, model_file, working_folder):
     (working_folder / "prime").write_bytes("\ufeffTOM: Then\n".encode())
     options = ["sample", "-m", model_file, "--seed", "1"]
     expected = invoke(*options, "--prime", "TOM: Then\n").stdout
@@ -366,7 +418,7 @@ def test_the_prime_from_a_file_and_from_stdin(invoke, model_file, working_folder
     assert invoke(*options, "--prime-file", "-", input=b"TOM: Then\n").stdout == expected
 
 
-def test_a_bad_prime_file(invoke, model_file, working_folder):
+def test_sample_names_the_fault_of_a_prime_file(invoke, model_file, working_folder):
     (working_folder / "prime").write_bytes(b"abc\xff")
     options = ["sample", "-m", model_file, "--prime-file"]
     assert "byte at 3" in sentence_of(invoke(*options, "prime"), 1)
@@ -374,7 +426,7 @@ def test_a_bad_prime_file(invoke, model_file, working_folder):
     assert str(working_folder) in sentence_of(invoke(*options, working_folder), 1)
 
 
-def test_unknown_characters_of_a_prime(invoke, model_file, working_folder):
+def test_unknown_characters_of_a_prime_are_named_or_skipped(invoke, model_file, working_folder):
     options = ["sample", "-m", model_file, "--seed", "1", "-o", "out", "--prime", "TOM\x1b: ünd"]
     message = sentence_of(invoke(*options), 1)
     assert "'ü'" in message and r"'\x1b'" in message and "--unknown skip" in message
@@ -396,7 +448,7 @@ def test_stop_ends_the_text_before_it(invoke, model_file):
     sentence_of(invoke("sample", "-m", model_file, "--stop", ""), 2)
 
 
-def test_output_to_a_file(invoke, model_file, working_folder):
+def test_sample_writes_to_a_file(invoke, model_file, working_folder):
     result = invoke("sample", "-m", model_file, "--seed", "1", "-o", "out")
     assert result.stdout == result.stderr == ""
     expected = invoke("sample", "-m", model_file, "--seed", "1").stdout
@@ -405,7 +457,7 @@ def test_output_to_a_file(invoke, model_file, working_folder):
 
 
 class Recorder(io.BytesIO):
-    """What was written, as it stood at each flush."""
+    """Records the contents at each flush."""
 
     def __init__(self):
         super().__init__()
@@ -415,7 +467,7 @@ class Recorder(io.BytesIO):
         self.shown.append(self.getvalue())
 
 
-def test_text_is_shown_as_it_comes(monkeypatch):
+def test_text_is_flushed_while_it_is_generated(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("charrnn.cli.outputs.time.monotonic", lambda: clock[0])
 
@@ -438,7 +490,7 @@ def test_a_stream_of_bytes_never_shows_half_a_character(bytes_model_file):
     assert "".join(p.decode("utf-8", "replace") for p in pieces) == whole.decode("utf-8", "replace")
 
 
-def test_a_reader_who_leaves_early_ends_it_in_silence(spawn, model_file):
+def test_a_pipe_closed_early_ends_sample_without_an_error(spawn, model_file):
     process = spawn("sample", "-m", model_file, "--length", "0")
     assert len(process.stdout.read(10)) == 10
     process.stdout.close()
@@ -446,7 +498,7 @@ def test_a_reader_who_leaves_early_ends_it_in_silence(spawn, model_file):
     assert process.stderr.read() == b""
 
 
-def test_a_reader_who_was_never_there(spawn, model_file):
+def test_a_pipe_closed_before_the_start_is_no_error(spawn, model_file):
     for arguments in ["sample", "-m", model_file], ["info", model_file], ["--help"]:
         read, write = os.pipe()
         os.close(read)
@@ -471,7 +523,7 @@ def test_a_closed_stdout_is_an_error(model_file):
     assert "Traceback" not in result.stderr
 
 
-def test_an_interrupted_sample(spawn, model_file):
+def test_an_interrupted_sample_exits_with_130_and_no_message(spawn, model_file):
     process = spawn("sample", "-m", model_file, "--length", "100000000")
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
@@ -479,7 +531,7 @@ def test_an_interrupted_sample(spawn, model_file):
     assert (process.returncode, err) == (130, b"")
 
 
-def test_a_newline_is_added_on_a_terminal_only(model_file, invoke):
+def test_sample_adds_a_final_newline_on_a_terminal_only(model_file, invoke):
     text = charrnn.load(model_file).sample(500, seed=1)
     line = text.index("\n") + 1
     for length in line - 1, line:
@@ -513,7 +565,7 @@ def test_eval_reads_stdin_and_several_files(invoke, model_file, corpus_file, tex
     assert json.loads(twice.stdout)["characters"] == 2 * len(text)
 
 
-def test_eval_of_unknown_characters(invoke, model_file, text):
+def test_eval_names_or_skips_unknown_characters(invoke, model_file, text):
     options = ["eval", "-m", model_file, "--json", "-"]
     assert "'ü'" in sentence_of(invoke(*options, input=f"ü{text}ü".encode()), 1)
     skipped = invoke(*options, "--unknown", "skip", input=f"ü{text}ü".encode())
@@ -521,12 +573,12 @@ def test_eval_of_unknown_characters(invoke, model_file, text):
     assert skipped.stdout == invoke(*options, input=text.encode()).stdout
 
 
-def test_eval_of_too_little(invoke, model_file):
+def test_eval_refuses_texts_that_are_too_short(invoke, model_file):
     sentence_of(invoke("eval", "-m", model_file, "-", input=b"M"), 1)
     sentence_of(invoke("eval", "-m", model_file, "-", input=b""), 1)
 
 
-def test_info(invoke, model_file):
+def test_info_describes_the_model(invoke, model_file):
     values = json.loads(invoke("info", model_file, "--json").stdout)
     model = charrnn.load(model_file)
     assert values["config"] == vars(model.config)
@@ -547,7 +599,7 @@ def test_info_shows_no_raw_control_characters(invoke, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", [None, "latin-1"])
-def test_nothing_fails_for_the_want_of_a_character(spawn, tmp_path, encoding):
+def test_a_narrow_terminal_encoding_causes_no_internal_error(spawn, tmp_path, encoding):
     (tmp_path / "text").write_text("Grüße aus 東京\n" * 50, encoding="utf-8")
     narrow = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     if encoding:
@@ -572,7 +624,7 @@ LONG_COMMANDS = {
 
 @pytest.mark.parametrize("name", LONG_COMMANDS)
 @pytest.mark.parametrize("long", [0, 1000])
-def test_what_takes_long_is_followed_by_a_bar(
+def test_long_work_shows_a_bar_on_a_terminal(
     invoke, model_file, corpus_file, working_folder, monkeypatch, name, long
 ):
     (working_folder / "corpus").write_bytes(corpus_file.read_bytes())
@@ -585,13 +637,13 @@ def test_what_takes_long_is_followed_by_a_bar(
     assert (in_a_pipe.exit_code, on_a_terminal.exit_code) == (0, 0)
     assert in_a_pipe.stderr == "" and on_a_terminal.stdout == in_a_pipe.stdout
     assert ("\r" in on_a_terminal.stderr) == (long == 0)
-    assert on_a_terminal.stderr.split("\r")[-1].strip() == ""  # and then it goes
+    assert on_a_terminal.stderr.split("\r")[-1].strip() == ""  # the bar is erased
 
 
 # --- train
 
 
-def test_train_says_what_it_has_and_keeps_stdout_clean(invoke, corpus_file, working_folder, text):
+def test_train_describes_the_run_on_stderr_alone(invoke, corpus_file, working_folder, text):
     result = invoke("train", corpus_file, *TINY, "--steps", "40")
     assert result.exit_code == 0 and result.stdout == ""
     held_out = len(text) // 10
@@ -612,19 +664,19 @@ def test_train_says_what_it_has_and_keeps_stdout_clean(invoke, corpus_file, work
     assert {p.name for p in working_folder.iterdir()} == files
 
 
-def test_train_quietly(invoke, corpus_file):
+def test_train_with_quiet_prints_nothing(invoke, corpus_file):
     result = invoke("train", corpus_file, *TINY, "--steps", "3", "-q", "--sample-every", "1")
     assert (result.exit_code, result.output) == (0, "")
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_every_cell_can_be_chosen(invoke, corpus_file, cell):
+def test_train_accepts_every_cell(invoke, corpus_file, cell):
     assert invoke("train", corpus_file, *TINY, "--steps", "2", "--cell", cell).exit_code == 0
     assert cell in invoke("info").stdout
     assert len(invoke("sample").stdout) == 500
 
 
-def test_train_uses_what_it_is_told(invoke, corpus_file):
+def test_train_passes_its_options_to_the_library(invoke, corpus_file):
     options = {"embedding_size": 5, "dropout": 0.25, "optimizer": "sgd", "learning_rate": 0.5}
     words = [w for k, v in options.items() for w in (f"--{k.replace('_', '-')}", str(v))]
     assert invoke("train", corpus_file, *TINY, "--steps", "2", *words).exit_code == 0
@@ -632,13 +684,13 @@ def test_train_uses_what_it_is_told(invoke, corpus_file):
     assert options.items() <= (info["config"] | info["training"]["options"]).items()
 
 
-def test_train_shrinks_to_fit_and_says_so(invoke, tmp_path):
+def test_train_shrinks_the_batch_to_a_short_text_with_a_notice(invoke, tmp_path):
     (tmp_path / "text").write_bytes(b"to be or not to be\n" * 10)
     result = invoke("train", tmp_path / "text", "--hidden-size", "8", "--steps", "2")
     assert result.exit_code == 0 and "the text is short" in result.stderr
 
 
-def test_train_reads_stdin_and_bytes(invoke):
+def test_train_reads_bytes_from_stdin(invoke):
     data = bytes(np.random.default_rng(0).integers(0, 256, 2000, np.uint8))
     result = invoke("train", "-", "--bytes", *TINY, "--steps", "2", input=data)
     assert result.exit_code == 0, result.stderr
@@ -651,7 +703,7 @@ def test_sample_every_shows_samples_on_stderr(invoke, corpus_file):
     assert result.stderr.count("---\n") == 4 and result.stdout == ""
 
 
-def test_what_goes_wrong_at_the_very_last_step_is_told(invoke, corpus_file, monkeypatch):
+def test_divergence_at_the_last_step_is_reported(invoke, corpus_file, monkeypatch):
     validate = TrainingRun._validate
 
     def fails_at_the_end(run):
@@ -665,7 +717,7 @@ def test_what_goes_wrong_at_the_very_last_step_is_told(invoke, corpus_file, monk
     assert "blown up at step 10 (validation loss nan)" in result.stderr
 
 
-def test_train_never_replaces_a_run_unasked(invoke, corpus_file, working_folder):
+def test_train_replaces_a_run_only_with_overwrite(invoke, corpus_file, working_folder):
     options = ["train", corpus_file, *TINY, "--steps", "3", "-q"]
     assert invoke(*options).exit_code == 0
     before = {p.name: p.read_bytes() for p in working_folder.iterdir()}
@@ -676,14 +728,14 @@ def test_train_never_replaces_a_run_unasked(invoke, corpus_file, working_folder)
     assert (working_folder / "model.safetensors").read_bytes() != before["model.safetensors"]
 
 
-def test_a_learning_rate_that_blows_up(invoke, corpus_file, working_folder):
+def test_persistent_divergence_suggests_another_learning_rate(invoke, corpus_file, working_folder):
     options = ["--optimizer", "sgd", "--learning-rate", "1e30", "--clip-norm", "0"]
     result = invoke("train", corpus_file, *TINY, "--steps", "50", *options)
     assert result.exit_code == 1 and "Traceback" not in result.stderr
     assert "--learning-rate" in result.stderr.splitlines()[-1]
 
 
-def test_resume_takes_the_options_of_the_run(invoke, corpus_file):
+def test_resume_uses_the_options_of_the_run(invoke, corpus_file):
     options = ["train", corpus_file, *TINY, "--steps", "10", "--learning-rate", "0.01"]
     assert invoke(*options).exit_code == 0
     resumed = invoke("train", corpus_file, "--resume")
@@ -695,14 +747,14 @@ def test_resume_takes_the_options_of_the_run(invoke, corpus_file):
     assert "learning rate" in message and "0.01" in message
 
 
-def test_resume_refuses_another_text_and_no_run(invoke, corpus_file, tmp_path, text):
+def test_resume_refuses_another_text_and_a_missing_run(invoke, corpus_file, tmp_path, text):
     (tmp_path / "other").write_text(text[::-1])
     assert "no run" in sentence_of(invoke("train", corpus_file, "--resume"), 1)
     assert invoke("train", corpus_file, *TINY, "--steps", "2").exit_code == 0
     sentence_of(invoke("train", tmp_path / "other", "--resume"), 2)
 
 
-def test_resume_reads_the_text_as_the_run_did(invoke, corpus_file):
+def test_resume_decodes_the_text_like_the_run(invoke, corpus_file):
     for how in ["--bytes"], ["--encoding", "latin-1"]:
         options = ["train", corpus_file, *TINY, "--steps", "2", "--overwrite", *how]
         assert invoke(*options).exit_code == 0
@@ -725,7 +777,9 @@ def started(spawn, corpus_file, *options, **how):
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_saves_and_says_how_to_go_on(spawn, corpus_file, working_folder, number, code):
+def test_a_signal_saves_the_run_and_prints_the_command_to_resume(
+    spawn, corpus_file, working_folder, number, code
+):
     process = started(spawn, corpus_file, "-o", "a run.safetensors")
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
@@ -733,7 +787,7 @@ def test_a_signal_saves_and_says_how_to_go_on(spawn, corpus_file, working_folder
     command = shlex.split(err.decode().splitlines()[-1])
     assert command[:4] == ["python", "-m", "charrnn", "train"] and "--resume" in command
     assert (working_folder / "a run.safetensors").exists()
-    # The command is the one to type: it goes on, from where it stopped, until stopped again.
+    # The printed command continues the run from where it stopped.
     step = int(re.search(r"after step ([\d,]+)", err.decode())[1].replace(",", ""))
     again = spawn(*command[3:])
     lines = iter(again.stderr.readline, b"")
@@ -741,8 +795,8 @@ def test_a_signal_saves_and_says_how_to_go_on(spawn, corpus_file, working_folder
     again.send_signal(number)
 
 
-def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_path):
-    # A run that does not heed stop() stands for one that is busy for long.
+def test_a_second_interrupt_ends_train_at_once(spawn, corpus_file, monkeypatch, tmp_path):
+    # A run that ignores stop() simulates a long step.
     code = (
         "import sys, charrnn.cli; from charrnn.training.run import TrainingRun;"
         "TrainingRun.stop = lambda self: None;"
@@ -766,7 +820,7 @@ def test_a_second_interrupt_ends_at_once(spawn, corpus_file, monkeypatch, tmp_pa
 
 
 @pytest.mark.parametrize("how", ["cause", "context"])
-def test_an_interrupt_that_becomes_an_error_on_its_way_is_still_one(how):
+def test_an_error_caused_by_an_interrupt_exits_with_130(how):
     with pytest.raises(click.exceptions.Exit) as found, reported():
         try:
             raise KeyboardInterrupt
@@ -777,7 +831,7 @@ def test_an_interrupt_that_becomes_an_error_on_its_way_is_still_one(how):
     assert found.value.exit_code == 130
 
 
-def test_an_ignored_hangup_stays_ignored(spawn, corpus_file):
+def test_train_keeps_ignoring_an_ignored_hangup(spawn, corpus_file):
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -787,7 +841,7 @@ def test_an_ignored_hangup_stays_ignored(spawn, corpus_file):
     assert process.poll() is None
 
 
-def test_a_run_outlives_whoever_read_its_progress(spawn, corpus_file, working_folder):
+def test_train_continues_after_its_stderr_is_closed(spawn, corpus_file, working_folder):
     arguments = ["train", corpus_file, *TINY, "--steps", "2000"]
     process = spawn(*arguments)
     process.stderr.readline()
@@ -796,7 +850,7 @@ def test_a_run_outlives_whoever_read_its_progress(spawn, corpus_file, working_fo
     assert (working_folder / "model.safetensors").exists()
 
 
-def test_a_terminal_shows_a_bar_and_ctrl_c_stops_it(corpus_file):
+def test_train_shows_a_bar_on_a_terminal_and_ctrl_c_stops_it(corpus_file):
     arguments = ["train", corpus_file, *TINY, "--steps", "20000", "--sample-every", "100"]
     code, shown = on_terminal(*arguments, answers=[(b"---", b""), (b"val ", b"\x03")])
     assert code == 130
@@ -804,7 +858,7 @@ def test_a_terminal_shows_a_bar_and_ctrl_c_stops_it(corpus_file):
     assert b"--resume" in shown.splitlines()[-1]
 
 
-def test_the_hint_can_be_pasted_whatever_the_name(spawn, corpus_file, working_folder):
+def test_the_command_to_resume_can_be_pasted_for_any_file_name(spawn, corpus_file, working_folder):
     evil = "a\x1b[31m 'b\udcff"
     process = started(spawn, corpus_file, "-o", evil, "--overwrite")
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`charrnn inspect`: units against naive forwards and made ones, features, gates, what is shown."""
+"""`charrnn inspect`: units constructed to match a feature, the report, one unit, the embedding."""
 
 import re
 from dataclasses import asdict
@@ -12,10 +12,9 @@ from helpers.loaded_modules import RUN, modules_after
 from helpers.random_models import GATES, model_of
 
 import charrnn
-from charrnn.cli.commands import inspect_command as inspect
-from charrnn.cli.render import activations as units
-from charrnn.cli.render import color as shades
-from charrnn.cli.render import embedding as plane
+from charrnn.cli.commands import inspect_command
+from charrnn.cli.render import activations, embedding
+from charrnn.cli.render.color import colorize, signed_color_levels
 from charrnn.config import CELL_NAMES, ModelConfig
 from charrnn.evaluation import activations as inspection
 from charrnn.evaluation.activations import HiddenUnit
@@ -30,15 +29,15 @@ def random_model(path, characters, cell, H):
     save_model(path, model.state_dict(), asdict(model.config), CharVocabulary(characters), {})
 
 
-# --- Units that were made to follow something
+# --- Units constructed to match a feature
 
 
 CHARACTERS = 'abc "\n'
-WISHED = {  # (gate, unit): what each character adds to it
-    ("i", 0): {None: 20, "\n": -20},  # unit 1 adds a tenth a character until the line ends
+INPUT_WEIGHTS = {  # (gate, unit): the weight of each character, None: of the others
+    ("i", 0): {None: 20, "\n": -20},  # unit 1 adds 0.1 per character until the line ends
     ("f", 0): {None: 20, "\n": -20},
     ("g", 0): {None: 0.1},
-    ("i", 1): {None: -20, '"': 20},  # unit 2 becomes what it was not at a quotation mark
+    ("i", 1): {None: -20, '"': 20},  # unit 2 flips at a quotation mark
     ("f", 1): {None: 20, '"': -20},
     ("g", 1): {'"': 5},
     ("o", 1): {None: 20},
@@ -56,9 +55,9 @@ def made_model_file(tmp_path_factory):
     w_hh[:, :2] = w_ih[:, :2] = 0
     for name in "rnn.bias_ih_l0", "rnn.bias_hh_l0":
         tensors[name].reshape(4, 12)[:, :2] = 0
-    for (gate, unit), wishes in WISHED.items():
+    for (gate, unit), weights in INPUT_WEIGHTS.items():
         for k, c in enumerate(CHARACTERS):
-            w_ih["ifgo".index(gate), unit, k] = wishes.get(c, wishes.get(None, 0))
+            w_ih["ifgo".index(gate), unit, k] = weights.get(c, weights.get(None, 0))
     w_hh["ifgo".index("g"), 1, 1] = -20
     path = tmp_path_factory.mktemp("made") / "made.safetensors"
     save_model(path, tensors, asdict(config), CharVocabulary(CHARACTERS), {})
@@ -73,11 +72,13 @@ def quotes():
     return "\n".join(line + rng.choice(["", '"', ' "a b" ']) for line in lines) + "\n"
 
 
-def test_the_units_that_count_and_open_at_quotes_are_found_first(invoke, made_model_file, quotes):
+def test_report_finds_the_units_that_count_and_that_detect_quotes_first(
+    invoke, made_model_file, quotes
+):
     result = invoke("inspect", "-m", made_model_file, "-", input=quotes)
     assert (result.exit_code, result.stderr) == (0, "")
     head, *rows = result.stdout.split("\n\n")[0].splitlines()
-    assert head.split() == ["correlation", "unit", "follows"]
+    assert head.split() == ["correlation", "unit", "feature"]
     rows = {row[23:]: row.split()[:2] for row in rows}
     assert rows["position in the line"] == ["1.000", "1.1c"]
     assert rows["inside double quotes"][1][:3] == "1.2"
@@ -86,7 +87,7 @@ def test_the_units_that_count_and_open_at_quotes_are_found_first(invoke, made_mo
     assert not {"digit", "upper case", "inside ( )"} & set(", ".join(rows).split(", "))
 
 
-def test_the_unit_that_counts_is_shown_counting(invoke, made_model_file, quotes):
+def test_json_of_a_counting_unit_has_its_count(invoke, made_model_file, quotes):
     found = objects(
         invoke("inspect", "-m", made_model_file, "--unit", "1.1c", "--json", "-", input=quotes)
     )
@@ -97,28 +98,29 @@ def test_the_unit_that_counts_is_shown_counting(invoke, made_model_file, quotes)
         np.testing.assert_allclose(f["values"], tenths, atol=1e-3)
 
 
-# --- What is shown
+# --- The report and the activation of one unit
 
 
-def test_json_says_what_the_table_says(invoke, made_model_file, quotes):
+def test_report_has_the_same_values_in_table_and_json(invoke, made_model_file, quotes):
     arguments = "inspect", "-m", made_model_file, "-"
     table = invoke(*arguments, input=quotes).stdout
     (found,) = objects(invoke(*arguments, "--json", input=quotes))
     assert found["characters"] == len(quotes)
-    for f in found["followers"]:
+    for f in found["matches"]:
         assert f"{f['correlation']:>11.3f}  {f['unit']:<8}  {f['feature']}\n" in table
-    if found["unfollowed"]:
+    if found["unmatched"]:
         assert f"          -  none      {', '.join(found['unmatched'])}\n" in table
     for g in found["gates"]:
-        shares = f"{g['under']:>9.1%}  {g['over']:>8.1%}"
-        assert f"{g['layer']:>5}  {g['gate']:<8}  {shares}\n" in table
-        assert np.mean(g["units_under"]) == pytest.approx(g["under"], abs=1e-5)
-        assert np.mean(g["units_over"]) == pytest.approx(g["over"], abs=1e-5)
+        fractions = f"{g['fraction_closed']:>11.1%}  {g['fraction_open']:>9.1%}"
+        assert f"{g['layer']:>5}  {g['gate']:<8}  {fractions}\n" in table
+        for state in "closed", "open":
+            mean = np.mean(g[f"unit_fractions_{state}"])
+            assert mean == pytest.approx(g[f"fraction_{state}"], abs=1e-5)
     assert [g["gate"] for g in found["gates"]] == GATES["lstm"]
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_every_cell(invoke, text, cell):
+def test_inspect_reports_gates_and_units_of_every_cell(invoke, text, cell):
     Path("text").write_text(text)
     random_model("model", "".join(sorted(set(text))), cell, 6)
     table = invoke("inspect", "-m", "model", "text").stdout
@@ -136,7 +138,7 @@ def test_every_cell(invoke, text, cell):
     assert invoke("inspect", "-m", "model", "--unit", "2.6", "text").exit_code == 0
 
 
-def test_digits_stand_under_their_characters(invoke, made_model_file):
+def test_digits_are_below_their_characters(invoke, made_model_file):
     text = 'a b"c\n\n' + "abc" * 7 + "\n"
     env = {"COLUMNS": "10"}
     shown = invoke(
@@ -153,14 +155,16 @@ def test_digits_stand_under_their_characters(invoke, made_model_file):
     assert shown == expected
 
 
-def test_digits_of_wide_and_escaped_characters():
-    shown = list(units._folded(["\u6771", "\\x1b", "e", "\u0301", "x"], [1, 2, 3, 4, 5], 6))
+def test_digits_are_below_wide_and_escaped_characters():
+    shown = list(activations._fold(["\u6771", "\\x1b", "e", "\u0301", "x"], [1, 2, 3, 4, 5], 6))
     assert shown == [("\u6771\\x1b", "1 2"), ("e\u0301x", "35")]
-    assert list(units._folded([], [], 6)) == [("", "")]
-    assert list(units._folded(["\\x1b"], [7], 2)) == [("\\x1b", "7")]
+    assert list(activations._fold([], [], 6)) == [("", "")]
+    assert list(activations._fold(["\\x1b"], [7], 2)) == [("\\x1b", "7")]
 
 
-def test_colors_are_for_terminals_that_want_them(invoke, made_model_file, quotes, monkeypatch):
+def test_color_needs_a_terminal_or_force_color_and_no_no_color(
+    invoke, made_model_file, quotes, monkeypatch
+):
     arguments = "inspect", "-m", made_model_file, "--unit", "1.1c", "text"
     Path("text").write_text(quotes)
     plain = invoke(*arguments).stdout
@@ -174,23 +178,23 @@ def test_colors_are_for_terminals_that_want_them(invoke, made_model_file, quotes
     assert "\x1b" not in on_terminal(*arguments)[1].decode()
 
 
-def test_shades_are_of_the_characters_they_stand_on(invoke, made_model_file):
+def test_each_character_has_the_color_of_its_value(invoke, made_model_file):
     text, env = "abcabcabcab", {"FORCE_COLOR": "1"}
     options = "inspect", "-m", made_model_file, "--unit", "1.1c", "-"
     shown = invoke(*options, input=text, env=env).stdout
     levels = np.rint(5 * np.arange(1, 12) / 11).astype(int).tolist()
-    assert shown.split("\n\n")[1] == shades.painted(list(text), levels) + "\n"
+    assert shown.split("\n\n")[1] == colorize(list(text), levels) + "\n"
 
 
 @pytest.mark.parametrize(
     "found, levels",
     [([0.0, 0, 0], [0, 0, 0]), ([-1.0, 0.05, 0.11, 1], [-5, 0, 1, 5]), ([2.0, -4], [2, -5])],
 )
-def test_signed_levels(found, levels):
-    assert shades.signed_levels(np.array(found)) == levels
+def test_signed_color_levels_are_relative_to_the_largest_magnitude(found, levels):
+    assert signed_color_levels(np.array(found)) == levels
 
 
-def test_the_page(invoke, made_model_file, quotes):
+def test_page_shows_the_value_of_each_character(invoke, made_model_file, quotes):
     arguments = "inspect", "-m", made_model_file, "--unit", "1.1c", "-"
     result = invoke(*arguments, "--html", "page.html", input=quotes)
     assert (result.exit_code, result.output) == (0, "")
@@ -199,7 +203,7 @@ def test_the_page(invoke, made_model_file, quotes):
     page = Page(content)
     assert "".join(shown for _, shown in page.characters) == quotes
     values = [v for f in objects(invoke(*arguments, "--json", input=quotes)) for v in f["values"]]
-    levels = shades.signed_levels(np.array(values))
+    levels = signed_color_levels(np.array(values))
     for (attributes, _), value, level in zip(page.characters, values, levels, strict=True):
         assert float(attributes["data-t"]) == pytest.approx(value, abs=1e-4)
         assert (f"s{level}" in attributes.get("class", "")) == (level > 0)
@@ -207,17 +211,17 @@ def test_the_page(invoke, made_model_file, quotes):
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--html", "-"]])
-def test_nothing_of_the_text_is_raw(invoke, evil_model_file, more):  # noqa: F811
+def test_output_escapes_control_characters(invoke, evil_model_file, more):
     options = ["inspect", "-m", evil_model_file, "--unit", "1.2", "-", *more]
     for env in {}, {"FORCE_COLOR": "1"}:
         shown = unpainted(invoke(*options, input=EVIL * 3, env=env).stdout)
         assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
 
 
-# --- The characters in the plane
+# --- The embedding of the characters
 
 
-def test_similar_characters_stand_together(invoke):
+def test_embedding_shows_similar_characters_close_together(invoke):
     config = ModelConfig(7, "gru", 4, 1)
     tensors = {name: np.zeros(shape) for name, shape in config.tensor_shapes().items()}
     tensors["output.weight"][:] = [
@@ -241,17 +245,17 @@ def test_similar_characters_stand_together(invoke):
     (found,) = objects(invoke("inspect", "-m", "model", "--embedding", "--json"))
     assert [c["character"] for c in found["characters"]] == list("ab\u6771d \n\x1b")
     assert found["characters"][0]["nearest"][0] == "b"
-    assert sum(found["variance"]) == pytest.approx(1)
+    assert sum(found["variance_fractions"]) == pytest.approx(1)
 
 
-def test_a_crowd_is_moved_a_little_or_left_out():
+def test_characters_at_one_point_are_shifted_or_omitted():
     names = [chr(ord("a") + k % 26) for k in range(300)]
-    rows = list(plane._chart(names, np.zeros((300, 2)), 40))
+    rows = list(embedding._chart(names, np.zeros((300, 2)), 40))
     assert sum(len(row.replace(" ", "")) for row in rows) == 10  # a quarter of an ellipse
     assert rows[-1][0] == "a" and not any(rows[:9])
 
 
-def test_the_plane_of_bytes(invoke, bytes_model_file):
+def test_embedding_of_a_model_of_bytes(invoke, bytes_model_file):
     shown = invoke("inspect", "-m", bytes_model_file, "--embedding").stdout
     assert r"\xe6" in shown and not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
     (found,) = objects(invoke("inspect", "-m", bytes_model_file, "--embedding", "--json"))
@@ -261,7 +265,7 @@ def test_the_plane_of_bytes(invoke, bytes_model_file):
 # --- Bytes, unknown characters, sizes, usage
 
 
-def test_bytes(invoke, bytes_model_file):
+def test_values_of_a_model_of_bytes_are_per_character(invoke, bytes_model_file):
     data = "Gr\u00fc\u00dfe aus \u6771\u4eac\n".encode() * 3 + b"a\xffb\xe6\x9d\n\xe6"
     options = ["inspect", "-m", bytes_model_file, "-"]
     found = objects(invoke(*options, "--unit", "1.4", "--json", input=data))
@@ -274,7 +278,9 @@ def test_bytes(invoke, bytes_model_file):
     np.testing.assert_allclose(flat, whole[ends], atol=1e-5)
 
 
-def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_file):
+def test_report_of_a_model_of_bytes_correlates_the_last_byte_of_a_character(
+    invoke, bytes_model_file
+):
     text = "Gr\u00fc\u00dfe aus \u6771\u4eac\n\u00e7a va?\n" * 9
     data = text.encode()
     (found,) = objects(invoke("inspect", "-m", bytes_model_file, "--json", "-", input=data))
@@ -282,8 +288,8 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
     ends = np.cumsum([len(c.encode()) for c in text]) - 1
     second = ends >= len(data) // 2
     model = charrnn.load(bytes_model_file).model
-    assert len(found["followers"]) > 3
-    for f in found["followers"]:
+    assert len(found["matches"]) > 3
+    for f in found["matches"]:
         number, state = int(f["unit"][2:-1]) - 1, "hc".index(f["unit"][-1])
         whole = inspection.values(
             model, np.frombuffer(data, np.uint8), HiddenUnit(0, state, number)
@@ -293,8 +299,8 @@ def test_in_a_model_of_bytes_the_last_of_a_character_counts(invoke, bytes_model_
         assert f["correlation"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
-    monkeypatch.setattr(inspect, "MOST", 300)
+def test_only_the_start_of_a_long_text_is_read(invoke, made_model_file, quotes, monkeypatch):
+    monkeypatch.setattr(inspect_command, "MAX_CHARACTERS", 300)
     for more in [], ["--unit", "1.2"]:
         options = ["inspect", "-m", made_model_file, *more, "-"]
         result, beginning = (invoke(*options, input=t) for t in (quotes, quotes[:300]))
@@ -303,7 +309,7 @@ def test_only_so_much_is_read(invoke, made_model_file, quotes, monkeypatch):
 
 
 @pytest.mark.parametrize("data", ["a", "ab", "\n", "abcabcabc", '"' * 50, "\n" * 9, "a b" * 200])
-def test_odd_texts(invoke, made_model_file, data):
+def test_inspect_accepts_odd_texts(invoke, made_model_file, data):
     options = ["inspect", "-m", made_model_file, "-"]
     for more in [], ["--json"], ["--unit", "1.3"], ["--unit", "1.3c", "--html", "-"]:
         result = invoke(*options, *more, input=data)
@@ -311,7 +317,7 @@ def test_odd_texts(invoke, made_model_file, data):
     assert "layer  gate" in invoke(*options, input=data).stdout
 
 
-def test_bad_input(invoke, made_model_file, bytes_model_file):
+def test_inspect_rejects_unusable_texts_and_units(invoke, made_model_file, bytes_model_file):
     options = ["inspect", "-m", made_model_file, "-"]
     assert "no text" in sentence_of(invoke(*options, input=""), 1)
     assert "'x'" in sentence_of(invoke(*options, input="abxc"), 1)
@@ -327,7 +333,7 @@ def test_bad_input(invoke, made_model_file, bytes_model_file):
     assert "give a text" in sentence_of(invoke("inspect", "-m", made_model_file), 2)
 
 
-def test_wrong_usage(invoke, made_model_file, quotes):
+def test_inspect_rejects_wrong_usage(invoke, made_model_file, quotes):
     Path("text").write_text(quotes)
     one, unit = ["inspect", "-m", made_model_file], ["--unit", "1.1"]
     for more in ["text"], unit, ["--html", "page"]:
@@ -341,7 +347,7 @@ def test_wrong_usage(invoke, made_model_file, quotes):
     sentence_of(invoke(*one, *unit, "text", "--html", "no/page"), 1)
 
 
-def test_options_have_help_and_numba_waits(invoke):
+def test_inspect_options_have_help_and_errors_do_not_import_numba(invoke):
     shown = invoke("inspect", "-h").stdout
     for option in options_of("inspect"):
         assert option.help and option.opts[-1] in shown

@@ -1,4 +1,4 @@
-"""What helps to find one's way: the manual page, completion in real shells, hints in errors."""
+"""The manual page, completion in real shells, suggestions in errors."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ from charrnn.cli.commands.manual_command import _code, _names, _text
 
 
 def tool(name, *arguments, **options):
-    """(stdout, stderr) of a program that the system may lack."""
+    """Run a program, or skip the test if it is not installed. Returns stdout and stderr."""
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
     done = subprocess.run([name, *arguments], capture_output=True, text=True, timeout=60, **options)
@@ -42,12 +42,12 @@ def folder(tmp_path, monkeypatch):
 # --- The manual page
 
 
-def test_the_page_is_sound_roff(page):
+def test_the_page_is_valid_roff(page):
     assert page.isascii() and "\x08" not in page
     assert tool("groff", "-ww", "-man", "-Tascii", "-z", input=page) == ("", "")
 
 
-def test_mandoc_finds_no_fault(page):
+def test_mandoc_reports_no_warning(page):
     if shutil.which("mandoc") is None:
         pytest.skip("mandoc is not installed")
     lint = ["mandoc", "-T", "lint", "-W", "warning"]
@@ -56,7 +56,7 @@ def test_mandoc_finds_no_fault(page):
 
 
 def read(page):
-    """The page as a reader sees it, a paragraph a line."""
+    """The page as formatted text, one line per paragraph."""
     text, _ = tool("groff", "-man", "-Tascii", "-P-c", "-P-b", "-P-u", "-rLL=300n", input=page)
     return text
 
@@ -74,11 +74,19 @@ def test_the_page_has_every_command_option_default_and_example(page):
             if isinstance(param, click.Option):
                 names, meaning = param.get_help_record(context)
                 assert f"       {names}" in text
-                meaning = re.sub(r"\[default: \((.*)\)", r"[default: \1", meaning.replace("`", ""))
-                assert " ".join(meaning.split()) in words
+                assert " ".join(meaning.replace("`", "").split()) in words
 
 
-def test_the_page_has_what_the_help_has_not(page):
+def test_the_page_has_the_headings_of_the_help(page):
+    text = read(page).partition("charrnn train [OPTIONS]")[2]
+    headings = [
+        "Model", "Text", "How long", "Optimization", "Regularization", "Validation", "Output",
+    ]  # fmt: skip
+    places = [text.index(f"\n       {heading}\n") for heading in headings]
+    assert places == sorted(places)
+
+
+def test_the_page_has_environment_files_and_exit_status(page):
     text = read(page)
     for heading in ("NAME", "SYNOPSIS", "ENVIRONMENT", "FILES", "EXIT STATUS"):
         assert f"\n{heading}\n" in text
@@ -88,8 +96,8 @@ def test_the_page_has_what_the_help_has_not(page):
         assert code in page
 
 
-def test_examples_can_be_pasted(page):
-    """No character has become one that looks better."""
+def test_examples_on_the_page_can_be_pasted(page):
+    """No character became a typographic one."""
     text, _ = tool("groff", "-man", "-Tutf8", "-P-c", "-P-b", "-P-u", "-rLL=300n", input=page)
     assert "sort -u" in text and "--stop $'\\n'" in text
     assert not set("‐−’‘ˆ˜") & set(text.partition("COMMANDS")[2].replace("text’s", ""))
@@ -119,20 +127,45 @@ def path(folder, monkeypatch):
         (folder / name).touch()
 
 
-WANTED = {  # what is typed, and what may come next
+COMPLETIONS = {  # typed text: completions
     "charrnn tr": {"train"},
     "charrnn train --cell g": {"gru", "gru-original"},
     "charrnn train --optim": {"--optimizer"},
+    "charrnn sample --pro": {"--prompt"},
+    "charrnn score --sort s": {"surprisal"},
     "charrnn plot -x s": {"seconds", "steps"},
     "charrnn completion z": {"zsh"},
     "charrnn train cor": {"corpus.txt"},
-    "charrnn sample -m mod": {"model.safetensors"},
     "charrnn train corpus.txt -o mod": {"model.safetensors"},
-    "charrnn score --html cor": {"corpus.txt"},
-    "charrnn info mod": {"model.safetensors"},
-    "charrnn novelty corpus.txt --corpus cor": {"corpus.txt"},
-    "charrnn sample --prime-file cor": {"corpus.txt"},
+    "charrnn inspect cor": {"corpus.txt"},
+    "charrnn inspect --html cor": {"corpus.txt"},
+    "charrnn write cor": {"corpus.txt"},
 }
+NO_FILES = {"allow", "encoding", "forbid", "prime", "separator", "stop", "unit"}
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_every_parameter_that_takes_a_file_completes_files(command):
+    """Every free text is a file name, unless NO_FILES names it."""
+    context = click.Context(main.commands[command], info_name=command)
+    for param in main.commands[command].params:
+        completes = [item.type for item in param.shell_complete(context, "x")] == ["file"]
+        free_text = param.type is click.STRING and param.name not in NO_FILES
+        assert not free_text, f"{param.name} needs type=FILE or a place in NO_FILES"
+        assert completes == isinstance(param.type, click.Path), param.name
+
+
+def test_files_in_the_environment_are_separated_like_a_path():
+    option = next(p for p in main.commands["score"].params if p.name == "models")
+    assert option.type.split_envvar_value(f"a b{os.pathsep}c") == ["a b", "c"]
+
+
+@pytest.mark.parametrize("name", [".", "missing", "no/such/folder", "-"])
+def test_file_names_are_checked_only_when_opened(name):
+    option = next(p for p in main.commands["sample"].params if p.name == "output")
+    assert option.type.convert(name, option, None) == name
+
+
 BASH = r"""
 eval "$(charrnn completion bash)"
 [[ $(complete -p charrnn) =~ -F\ ([^ ]+) ]]
@@ -147,21 +180,23 @@ done
 
 
 def test_bash_completes(path):
-    out, err = tool("bash", "--norc", "-c", BASH, input="".join(f"{line}\n" for line in WANTED))
-    assert [set(line.split()) for line in out.splitlines()] == list(WANTED.values()), err
+    out, err = tool(
+        "bash", "--norc", "-c", BASH, input="".join(f"{line}\n" for line in COMPLETIONS)
+    )
+    assert [set(line.split()) for line in out.splitlines()] == list(COMPLETIONS.values()), err
 
 
 def test_fish_completes(path, folder):
-    lines = "; ".join(f"complete -C '{line}'; echo ---" for line in WANTED)
+    lines = "; ".join(f"complete -C '{line}'; echo ---" for line in COMPLETIONS)
     environment = {**os.environ, "HOME": str(folder)}
     code = f"charrnn completion fish | source; {lines}"
     out, _ = tool("fish", "--no-config", "-c", code, env=environment)
     found = [{row.split("\t")[0] for row in part.split("\n") if row} for part in out.split("---\n")]
-    assert found[:-1] == list(WANTED.values())
+    assert found[:-1] == list(COMPLETIONS.values())
 
 
 def test_zsh_completes(path, folder):
-    """In zsh there is completion in an interactive shell alone, so one is typed at."""
+    """zsh completes only in an interactive shell, and so the test types into one."""
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
     setup = (
@@ -190,17 +225,17 @@ def wait_for(terminal, text, seconds=20):
         shown += os.read(terminal, 4096).decode(errors="replace")
 
 
-def test_the_script_is_for_charrnn_however_it_was_started(invoke):
+def test_completion_scripts_are_for_the_command_charrnn(invoke):
     for shell in ("bash", "zsh", "fish"):
         out = invoke("completion", shell).stdout
         assert "_CHARRNN_COMPLETE" in out and "python" not in out
     assert invoke("completion", "powershell").exit_code == 2
 
 
-# --- Hints
+# --- Suggestions
 
 
-def hint_of(result, code):
+def suggestion_of(result, code):
     assert result.exit_code == code and "Traceback" not in result.stderr
     message = result.stderr.partition("Error: ")[2]
     assert message.count("\n") == 1
@@ -220,15 +255,15 @@ def hint_of(result, code):
         ("trian x", "Did you mean 'train'?"),
     ],
 )
-def test_a_slip_of_the_finger_is_understood(invoke, arguments, hint):
+def test_a_typing_error_gets_a_suggestion(invoke, arguments, hint):
     if "trian" in arguments and not hasattr(click.exceptions, "NoSuchCommand"):
         pytest.skip("this Click does not suggest commands")
-    assert hint_of(invoke(*arguments.split()), 2).endswith(f" {hint}\n")
+    assert suggestion_of(invoke(*arguments.split()), 2).endswith(f" {hint}\n")
 
 
 @pytest.mark.parametrize("arguments", ["train x --cell transformer", "--quite x", "frobnicate"])
-def test_what_resembles_nothing_gets_no_hint(invoke, arguments):
-    assert "Did you mean" not in hint_of(invoke(*arguments.split()), 2)
+def test_an_unlike_name_gets_no_suggestion(invoke, arguments):
+    assert "Did you mean" not in suggestion_of(invoke(*arguments.split()), 2)
 
 
 @pytest.mark.parametrize(
@@ -243,29 +278,29 @@ def test_what_resembles_nothing_gets_no_hint(invoke, arguments):
         ("sample -m model.safetensors --prime-file texts/poem.txt", "texts/poems.txt"),
     ],
 )
-def test_a_file_of_nearly_the_name(invoke, folder, model_file, arguments, meant):
+def test_a_missing_file_gets_a_suggestion(invoke, folder, model_file, arguments, meant):
     (folder / "texts").mkdir()
     (folder / "texts" / "poems.txt").write_text("a rose is a rose\n" * 20)
     (folder / "model.safetensors").write_bytes(model_file.read_bytes())
     (folder / "model.log.jsonl").touch()
     if arguments.startswith("train"):
         arguments += " -o new.safetensors"
-    assert hint_of(invoke(*arguments.split()), 1).endswith(f" Did you mean '{meant}'?\n")
+    assert suggestion_of(invoke(*arguments.split()), 1).endswith(f" Did you mean '{meant}'?\n")
 
 
-def test_no_file_is_meant_by_its_ending_alone(invoke, folder):
+def test_a_file_with_only_the_same_suffix_is_not_suggested(invoke, folder):
     for name in ("one.log.jsonl", ".model.log.jsonl", "x.safetensors"):
         (folder / name).touch()
     for arguments in (["plot"], ["sample"], ["info", "no/such/folder"]):
-        assert "Did you mean" not in hint_of(invoke(*arguments), 1)
+        assert "Did you mean" not in suggestion_of(invoke(*arguments), 1)
 
 
-def test_hints_reach_the_terminal_escaped(invoke, folder):
+def test_suggestions_are_escaped(invoke, folder):
     (folder / "poems\x1b.txt").touch()
-    assert r"'poems\x1b.txt'" in hint_of(invoke("train", "poems.txt"), 1)
+    assert r"'poems\x1b.txt'" in suggestion_of(invoke("train", "poems.txt"), 1)
 
 
-def test_commands_are_listed_as_they_are_wanted(invoke):
+def test_commands_are_listed_by_use(invoke):
     names = re.findall(r"\n  (\w+)  ", invoke("--help").stdout.partition("Commands:")[2])
     assert names[0] == "train" and names[1] == "sample" and set(names) == set(main.commands)
 

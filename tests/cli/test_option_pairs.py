@@ -1,4 +1,4 @@
-"""All pairs of options with extreme values: done or refused in one sentence, never a fault."""
+"""All pairs of options with extreme values: success or one sentence, never an internal error."""
 
 import json
 import signal
@@ -17,7 +17,7 @@ from charrnn.training.state import read_state
 
 MOST = 2**63 - 1
 
-# Each of these is possible; None: the option is not given.
+# Each of these values is allowed; None omits the option.
 TRAIN = {
     "text": [b"ab", b"abc\n" * 9, bytes(range(10, 127)) * 5, "🙂é\x00\x1b\u2028\r\n".encode() * 30],
     "--cell": CELL_NAMES,
@@ -79,7 +79,7 @@ READ = {
 }
 EVAL = READ | {"--threads": [None, 3, MOST]}
 SCORE = READ | {
-    "--lines": [None, "order", "surprise"],
+    "--sort": [None, "position", "surprisal"],
     "--color": [None, True],
     "--html": [None, "-", "page.html", "no/such/folder"],
 }
@@ -91,14 +91,14 @@ def arguments_of(row):
 
 
 def require_sentence(result):
-    """The command has failed as it should: in one sentence."""
+    """Require that the command failed with one sentence."""
     _, found, message = result.stderr.rpartition("Error: ")
     assert found and message.count("\n") == 1 and message.endswith("\n"), result.stderr
     assert "fault" not in message and "Traceback" not in result.stderr, result.stderr
 
 
 def require_sound(output):
-    """Whatever files there are are whole and finite."""
+    """Require that the files of a run, if there are any, are complete and finite."""
     files = run_files(output)
     if files.model.exists():
         read_model(files.model)
@@ -111,9 +111,9 @@ def require_sound(output):
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Runs end by an interruption after three steps; plans take no time to measure.
+    """Interrupt runs after three steps; let the planner measure for no time.
 
-    Every processor counts as one for bfloat16.
+    Every processor passes for one with bfloat16.
     """
     advance = TrainingRun._advance
 
@@ -129,14 +129,14 @@ def brief(monkeypatch):
 
 
 def one_length(row):
-    """Of --time, --epochs and --steps keep the first that is given, or most rows are refused."""
+    """Retain the first of --time, --epochs and --steps: most rows would be refused otherwise."""
     given = [name for name in ("--time", "--epochs", "--steps") if row[name] is not None]
     return row | dict.fromkeys(given[1:])
 
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.filterwarnings("error")
-def test_train(invoke, tmp_path):
+def test_train_handles_all_pairs_of_options(invoke, tmp_path):
     codes = []
     for number, row in enumerate(covering_rows(TRAIN)):
         row = one_length(row)
@@ -162,14 +162,16 @@ COMMANDS = {
     "precision encoding",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
-    "score": "lines unknown encoding",
+    "score": "sort unknown encoding",
 }
 
 
 @pytest.mark.usefixtures("brief")
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_values_beyond_all_bounds(invoke, corpus_file, model_file, tmp_path, monkeypatch, command):
+def test_values_out_of_bounds_are_refused_in_one_sentence(
+    invoke, corpus_file, model_file, tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
     words = {
         "train": [corpus_file, "--overwrite", "--hidden-size", "4", "--steps", "1"],
@@ -180,7 +182,7 @@ def test_values_beyond_all_bounds(invoke, corpus_file, model_file, tmp_path, mon
     for name in COMMANDS[command].split():
         for value in HUGE:
             if name in ("length", "num-samples") and value == 2**62:
-                continue  # would be written
+                continue  # this much text would be written
             result = invoke(command, *words, f"--{name}={value}")
             assert result.exit_code in (0, 1, 2, 130), (name, value, result.stderr)
             if result.exit_code in (1, 2):
@@ -188,7 +190,7 @@ def test_values_beyond_all_bounds(invoke, corpus_file, model_file, tmp_path, mon
 
 
 @pytest.mark.filterwarnings("error")
-def test_sample(invoke, model_file, tmp_path, monkeypatch):
+def test_sample_handles_all_pairs_of_options(invoke, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     codes = []
     for row in covering_rows(SAMPLE):
@@ -203,7 +205,7 @@ def test_sample(invoke, model_file, tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", ["characters", "bytes"])
 @pytest.mark.parametrize("command, columns", [("eval", EVAL), ("score", SCORE)])
-def test_reading(
+def test_eval_and_score_handle_all_pairs_of_options(
     invoke, model_file, bytes_model_file, tmp_path, monkeypatch, command, columns, kind
 ):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Training logs read back and drawn: as characters, as figures, whatever they hold."""
+"""`charrnn plot`: training logs, and charts and figures of them."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from charrnn.evaluation.training_log import Curve
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """Every test runs in an empty folder, in no particular terminal."""
+    """An empty folder that every test runs in, with the default size of the terminal."""
     monkeypatch.chdir(tmp_path)
     for name in ("COLUMNS", "LINES", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -43,17 +43,14 @@ def sentence_of(result, code=1):
 
 
 def field_of(text, marks="┤│|+"):
-    """The rows between the axes, without the numbers before them."""
+    """The rows of the chart between the axes, without the numbers on the left."""
     rows = [re.match(rf" *[\d.,e+-]*([{marks}])(.*)", row) for row in text.splitlines()]
     return [row[2] for row in rows if row and not row[2].startswith("-")]
 
 
-# --- Curves
-
-
 @pytest.mark.parametrize("low, high", [(0, 1), (1.23, 1.29), (0, 12_345), (-3, 900), (2, 2.0001)])
 @pytest.mark.parametrize("most", [1, 2, 5, 9])
-def test_ticks_are_few_round_and_inside(low, high, most):
+def test_axis_ticks_are_few_and_round_and_on_the_axis(low, high, most):
     ticks, decimals = Axis(low, high, 100).ticks(most)
     assert len(ticks) <= most + 1
     for tick in ticks:
@@ -70,13 +67,26 @@ def test_ticks_are_few_round_and_inside(low, high, most):
 
 def drawn(x, y, *, width=40, height=13, **more):
     lines = [PlotLine(Curve(np.array(x, float), np.array(y, float)), "*", **more)]
-    return chart(lines, width, height, "steps", ascii=True)
+    return chart(lines, width, height, "steps", ascii_only=True)
 
 
-def test_a_line_from_corner_to_corner():
-    rows = drawn([0, 100], [0, 1])
-    # The axis shows the losses of the last 19 twentieths, that is 1, and a tenth around it.
-    assert [row.rstrip() for row in drawn([0, 50, 100], [1, 0, 1])[:-3]] != rows[:-3]
+def losses_shown(rows):
+    """The numbers on the axis of the losses, from above."""
+    return [float(m[1]) for row in rows if (m := re.match(r" *([\d.]+)\+", row))]
+
+
+def test_chart_omits_losses_of_the_first_twentieth():
+    """The loss of 9 at step 0 is off the chart; at step 5, after a twentieth, it is on it."""
+    late = drawn([0, 5, 100], [9, 1, 2])
+    assert min(losses_shown(late)) > 0.9 and max(losses_shown(late)) < 2.1
+    early = drawn([0, 5, 100], [1, 9, 2])
+    assert max(losses_shown(early)) > 6
+    for rows, marks in (late, 30), (early, 30):
+        field = field_of("\n".join(rows[:-3]))
+        assert sum(row.count("*") for row in field) >= marks
+
+
+def test_line_rises_from_corner_to_corner():
     field = field_of("\n".join(drawn([0, 5, 100], [0, 0, 1])[:-3]))
     columns = [[i for i, c in enumerate(row) if c == "*"] for row in reversed(field)]
     filled = [c for c in columns if c]
@@ -85,8 +95,7 @@ def test_a_line_from_corner_to_corner():
     assert starts == sorted(starts) and len(filled) >= 9
 
 
-def test_the_chart_is_right_dot_by_dot():
-    """Each mark stands where its step and its loss are, by the numbers at the axes."""
+def test_marks_are_at_their_step_and_loss_by_the_numbers_on_the_axes():
     rows = drawn([0, 10, 20, 30], [1.0, 3.0, 3.0, 2.0], dotted=True, width=37, height=26)
     labels = {float(m[1]): r for r, row in enumerate(rows) if (m := re.match(r" *([\d.]+)\+", row))}
     per_row = (max(labels) - min(labels)) / (labels[min(labels)] - labels[max(labels)])
@@ -105,15 +114,15 @@ def test_the_chart_is_right_dot_by_dot():
         assert loss == pytest.approx(expected[1], abs=per_row)
 
 
-def test_braille_dots_are_those_of_unicode():
+def test_braille_characters_have_the_dots_of_unicode():
     curve = Curve(np.array([0.0, 1.0]), np.array([1.0, 1.0]))
-    rows = chart([PlotLine(curve, "a", dotted=True)], 40, 8, "", ascii=False)
+    rows = chart([PlotLine(curve, "a", dotted=True)], 40, 8, "", ascii_only=False)
     [row] = [row for row in field_of("\n".join(rows)) if row.strip()]
     # The middle of 20 dots is the tenth from below, in the third cell from below its second.
     assert set(row.strip()) <= set("⠄⠠⠂⠐ ") and len(row) > 30
 
 
-def test_one_run(invoke, write):
+def test_chart_of_one_run_marks_its_best_validation_loss(invoke, write):
     write("model.log.jsonl", lines_of(200, best=120))
     out = invoke("plot").stdout
     rows = out.splitlines()
@@ -127,7 +136,7 @@ def test_one_run(invoke, write):
     assert column == pytest.approx(width * 120 / 200, abs=1)
 
 
-def test_ascii_is_ascii(invoke, write, monkeypatch):
+def test_ascii_chart_on_request_and_without_unicode(invoke, write, monkeypatch):
     log = write("model.log.jsonl", lines_of(200, best=120))
     out = invoke("plot", "--ascii").stdout
     assert out.isascii() and out.count("O") == 2 and "**" in out
@@ -146,7 +155,7 @@ def test_ascii_is_ascii(invoke, write, monkeypatch):
         ("chars", "characters"),
     ],
 )
-def test_the_axis(invoke, write, axis, shown):
+def test_x_axis_has_the_unit_asked_for(invoke, write, axis, shown):
     write("model.log.jsonl", lines_of(200, best=120))
     rows = invoke("plot", "-x", axis).stdout.splitlines()
     assert rows[-1].strip() == shown
@@ -161,12 +170,12 @@ def test_the_axis(invoke, write, axis, shown):
     "seconds, shown",
     [(100, "seconds"), (119, "seconds"), (120, "minutes"), (7199, "minutes"), (7200, "hours")],
 )
-def test_the_unit_of_time_suits(invoke, write, seconds, shown):
+def test_time_axis_has_a_suitable_unit(invoke, write, seconds, shown):
     write("model.log.jsonl", [line_of(1), line_of(2, seconds=seconds)])
     assert invoke("plot").stdout.splitlines()[-1].strip() == shown
 
 
-def test_several_runs(invoke, write):
+def test_chart_of_several_runs_has_a_table_and_letters(invoke, write):
     write("small.log.jsonl", lines_of(200, best=120))
     write("large.log.jsonl", lines_of(400, best=390, floor=1.2))
     write("new.log.jsonl", [line_of(i) for i in range(1, 9)])
@@ -181,7 +190,7 @@ def test_several_runs(invoke, write):
     assert field.count("a") > 2 and field.count("b") > 2 and field.count("c") >= 1
 
 
-def test_runs_of_the_same_name_are_told_apart(invoke, write, folder):
+def test_runs_of_the_same_name_are_named_by_path(invoke, write, folder):
     for name in "xy":
         (folder / name).mkdir()
         write(f"{name}/model.log.jsonl", lines_of(50, 30))
@@ -191,7 +200,7 @@ def test_runs_of_the_same_name_are_told_apart(invoke, write, folder):
     assert same.stdout.startswith("model, nats")
 
 
-def test_a_long_name_leaves_room_for_the_numbers(invoke, write):
+def test_long_run_names_are_shortened(invoke, write):
     names = ["a" * 150, "b" * 150]
     for name in names:
         write(f"{name}.log.jsonl", lines_of(50, 30))
@@ -199,7 +208,7 @@ def test_a_long_name_leaves_room_for_the_numbers(invoke, write):
     assert max(map(len, rows)) <= 80 and "...aaa" in rows[1] and "1.5000" in rows[1]
 
 
-def test_the_chart_has_the_size_it_is_told(invoke, write):
+def test_chart_fills_the_terminal(invoke, write):
     write("model.log.jsonl", lines_of(200, best=120))
     for columns, rows in ((40, 15), (132, 50)):
         env = {"COLUMNS": str(columns), "LINES": str(rows)}
@@ -209,7 +218,7 @@ def test_the_chart_has_the_size_it_is_told(invoke, write):
     assert invoke("plot", env={"COLUMNS": "1", "LINES": "1"}).exit_code == 0
 
 
-def test_colours_are_for_terminals(write):
+def test_chart_has_colors_on_terminals_only(write):
     pty = pytest.importorskip("pty")
     log = write("model.log.jsonl", lines_of(200, best=120))
     for more, colored in (({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, True)):
@@ -232,8 +241,7 @@ def test_colours_are_for_terminals(write):
         assert ("●" in text) == (more.get("TERM") != "dumb")
 
 
-def test_whatever_a_log_holds_there_is_a_chart(invoke, write):
-    """One point, equal losses, huge and tiny ones, no time, no order."""
+def test_chart_of_extreme_losses(invoke, write):
     cases = {
         "one": [line_of(1)],
         "one of validation": [line_of(1, None, 2.0)],
@@ -257,22 +265,22 @@ def test_whatever_a_log_holds_there_is_a_chart(invoke, write):
                 assert max(map(len, result.stdout.splitlines())) <= 80, name
 
 
-def test_a_long_log_is_drawn_soon(invoke, folder):
+def test_chart_of_a_long_log(invoke, folder):
     line = json.dumps(line_of(1234567, 1.5, 1.25))
     with open("a.log.jsonl", "w") as file:
         for step in range(100_000):
             file.write(line.replace("1234567", str(step)).replace("1.25", f"{1 + step % 7}") + "\n")
-    result = invoke("plot", "a.log.jsonl", "--x", "steps")
+    result = invoke("plot", "a.log.jsonl", "--x-axis", "steps")
     assert result.exit_code == 0 and "best 1.0000" in result.stdout
     # Validation is the mean of 1 to 7.
     [row] = [row for row in result.stdout.splitlines() if row.lstrip().startswith("4")]
     assert len(row) > 70
 
 
-# --- What goes wrong
+# --- Errors
 
 
-def test_a_run_that_has_just_begun(invoke, write):
+def test_run_without_losses_is_omitted_or_an_error(invoke, write):
     write("model.log.jsonl", [])
     assert "only just begun" in sentence_of(invoke("plot"))
     write("model.log.jsonl", [], '{"step": 1, "epo')
@@ -280,22 +288,22 @@ def test_a_run_that_has_just_begun(invoke, write):
     write("other.log.jsonl", lines_of(30, 20))
     both = invoke("plot", "model.safetensors", "other.log.jsonl")
     assert both.exit_code == 0 and both.stdout.startswith("other, ")
-    assert "model is left out" in both.stderr
+    assert "model is omitted" in both.stderr
 
 
-def test_no_validation_yet(invoke, write):
+def test_run_without_validation_has_a_chart(invoke, write):
     write("model.log.jsonl", [line_of(1), line_of(2)])
     result = invoke("plot")
     assert result.exit_code == 0 and "validation  none yet" in result.stdout
 
 
-def test_damaged_lines_are_told_of(invoke, write):
+def test_damaged_lines_are_reported(invoke, write):
     write("model.log.jsonl", [line_of(1)], "{\n{\n" + json.dumps(line_of(2)))
     result = invoke("plot")
-    assert result.exit_code == 0 and "left out what is damaged, 2 of its lines" in result.stderr
+    assert result.exit_code == 0 and "damaged lines skipped: 2" in result.stderr
 
 
-def test_missing_files(invoke, write, model_file, folder):
+def test_plot_reports_missing_files(invoke, write, model_file, folder):
     assert "'charrnn train' writes" in sentence_of(invoke("plot"))
     assert "nothing.safetensors" in sentence_of(invoke("plot", "nothing.safetensors"))
     (folder / "model.safetensors").write_bytes(model_file.read_bytes())
@@ -304,17 +312,17 @@ def test_missing_files(invoke, write, model_file, folder):
     assert "cannot read" in sentence_of(invoke("plot", str(folder)))
 
 
-def test_names_are_shown_escaped(invoke, write):
+def test_run_names_are_escaped(invoke, write):
     write("a\x1b[31m.log.jsonl", lines_of(30, 20))
     assert invoke("plot", "a\x1b[31m.log.jsonl").stdout.startswith(r"a\x1b[31m, nats")
 
 
-def test_a_log_from_stdin(invoke, write):
+def test_plot_reads_a_log_from_stdin(invoke, write):
     data = write("a", lines_of(30, 20)).read_bytes()
     assert invoke("plot", "-", input=data).stdout.startswith("stdin, nats per character")
 
 
-def test_too_many_runs_for_letters(invoke, write):
+def test_chart_rejects_more_runs_than_letters(invoke, write):
     names = [write(f"{i}.log.jsonl", [line_of(1)]) for i in range(27)]
     assert "26 runs" in sentence_of(invoke("plot", *names), 2)
     assert invoke("plot", *names[:26]).exit_code == 0
@@ -323,14 +331,16 @@ def test_too_many_runs_for_letters(invoke, write):
 # --- Figures
 
 
-def test_a_figure_without_matplotlib_says_what_to_install(invoke, write, folder, monkeypatch):
+def test_figure_without_matplotlib_is_an_error_that_says_what_to_install(
+    invoke, write, folder, monkeypatch
+):
     write("model.log.jsonl", lines_of(30, 20))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     message = sentence_of(invoke("plot", "-o", "a.png"))
     assert "pip install 'charrnn[plot]'" in message and not (folder / "a.png").exists()
 
 
-def test_a_figure_of_an_unknown_kind(invoke, write):
+def test_figure_of_an_unknown_format_is_an_error(invoke, write):
     write("model.log.jsonl", lines_of(30, 20))
     for name in ("a.gif", "a", "png", ""):
         assert ".png, .svg or .pdf" in sentence_of(invoke("plot", "-o", name), 2)
@@ -340,7 +350,7 @@ HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_same_figure_is_the_same_file(invoke, write, folder, kind):
+def test_figure_files_are_reproducible(invoke, write, folder, kind):
     pytest.importorskip("matplotlib")
     write("model.log.jsonl", lines_of(200, 120))
     for name in f"a.{kind}", f"b.{kind.upper()}":
@@ -355,16 +365,17 @@ def test_the_same_figure_is_the_same_file(invoke, write, folder, kind):
     ]
 
 
-def test_a_figure_shows_the_losses(write, folder):
-    """What Matplotlib is given, since the picture itself is hard to read."""
+def test_figure_shows_the_losses(write, folder):
+    """The lines of the Matplotlib axes, as the picture itself is hard to read."""
     figure = pytest.importorskip("matplotlib.figure")
-    from charrnn.cli.render import figure as drawing
-    from charrnn.cli.render.run_curves import AxisUnit, _read
+    from charrnn.cli.render.figure import _draw
+    from charrnn.cli.render.run_curves import AxisUnit, read_runs
 
     write("_$a$.log.jsonl", lines_of(200, 120))
     write("b.log.jsonl", [line_of(1, 2.5), line_of(2, 2.25)])
     axes = figure.Figure().add_subplot()
-    drawing._draw(axes, _read(("_$a$.log.jsonl", "b.log.jsonl"), "steps"), AxisUnit(1, "steps"))
+    runs = read_runs(("_$a$.log.jsonl", "b.log.jsonl"), "steps")
+    _draw(axes, runs, AxisUnit(1, "steps"))
     train, val, best, other, *_ = axes.get_lines()
     assert list(train.get_xdata()) == list(range(1, 201))
     assert list(val.get_xdata()) == list(range(10, 201, 10)) and min(val.get_ydata()) == 1.5
@@ -376,11 +387,11 @@ def test_a_figure_shows_the_losses(write, folder):
         "b, training: last 2.2500",
     ]  # fmt: skip
     low, high = axes.get_ylim()
-    assert low < 1.0 and 2.25 < high < 2.5  # not the first losses, which are 3 and 2.5
+    assert low < 1.0 and 2.25 < high < 2.5  # without the first losses, 3 and 2.5
     assert axes.get_xlabel() == "steps" and axes.get_ylabel() == "nats per character"
 
 
-def test_a_figure_of_many_points_and_runs(invoke, write, folder):
+def test_figure_of_many_points_and_runs_is_a_small_file(invoke, write, folder):
     pytest.importorskip("matplotlib")
     names = [write(f"日{i}.log.jsonl", lines_of(3000, 1500)) for i in range(12)]
     result = invoke("plot", *names, "-o", "a.svg")
@@ -389,7 +400,7 @@ def test_a_figure_of_many_points_and_runs(invoke, write, folder):
     assert (folder / "a.svg").stat().st_size < 2_000_000
 
 
-def test_a_figure_never_replaces_a_log_and_is_whole_or_not_at_all(invoke, write, folder):
+def test_figure_never_replaces_a_log(invoke, write, folder):
     pytest.importorskip("matplotlib")
     log = write("a.svg", lines_of(30, 20))
     before = log.read_bytes()

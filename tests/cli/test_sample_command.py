@@ -1,4 +1,4 @@
-"""`charrnn sample`: what it writes where. What the texts are: test_sample, test_api, test_beam."""
+"""`charrnn sample`: its options and outputs. Its texts: test_sampler, test_beam_search."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from charrnn.text.vocabulary import CharVocabulary
 
 @pytest.fixture(autouse=True)
 def working_folder(tmp_path, monkeypatch):
-    """Every test runs in an empty folder."""
+    """Run every test in an empty folder."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -25,7 +25,7 @@ def working_folder(tmp_path, monkeypatch):
 
 
 def saved(path, characters, **config):
-    """A model file that has learned nothing."""
+    """Write the file of an untrained model."""
     model = Model(ModelConfig(len(characters), **config), np.random.default_rng(0))
     config = dataclasses.asdict(model.config)
     save_model(path, model.state_dict(), config, CharVocabulary(characters), {})
@@ -56,7 +56,7 @@ def sample(invoke, model_file):
     return run
 
 
-def test_every_option_reaches_the_library(sample, model):
+def test_sample_passes_its_options_to_the_library(sample, model):
     plain = model.sample(90, seed=3)
     for name, value in {
         "temperature": 0.4, "repetition_penalty": 3.0, "top_k": 3, "top_p": 0.5, "min_p": 0.4,
@@ -69,7 +69,7 @@ def test_every_option_reaches_the_library(sample, model):
         assert sample("--length", 90, option, value).stdout == start + expected
 
 
-def test_lines_end_a_text_and_length_is_then_a_limit_if_given(sample, model):
+def test_lines_end_a_text_and_an_explicit_length_limits_it(sample, model):
     text = sample("--lines", 30).stdout
     assert text == model.sample(None, lines=30, seed=3)
     assert len(text) > 500 and text.count("\n") == 30 and text.endswith("\n")
@@ -78,7 +78,7 @@ def test_lines_end_a_text_and_length_is_then_a_limit_if_given(sample, model):
     assert "newline" in sentence_of(sample("--lines", 3, "--forbid", "\n"), 2)
 
 
-def test_several_stops(sample, model):
+def test_the_first_of_several_stops_ends_the_text(sample, model):
     whole = model.sample(500, seed=3)
     first, second = whole[200:203], whole[100:103]
     text = sample("--stop", first, "--stop", second).stdout
@@ -86,7 +86,7 @@ def test_several_stops(sample, model):
     assert text == min(whole.partition(first)[0], whole.partition(second)[0], key=len)
 
 
-def test_lines_of_json(sample, model, bytes_model_file):
+def test_jsonl_has_seed_prime_and_text(sample, model, bytes_model_file):
     result = sample("-n", 3, "--length", 20, "--prime", "TOM: ", "--jsonl")
     assert [json.loads(line) for line in result.stdout.splitlines()] == [
         {"seed": s, "prime": "TOM: ", "text": model.sample(20, prime="TOM: ", seed=s)}
@@ -97,12 +97,12 @@ def test_lines_of_json(sample, model, bytes_model_file):
     assert values["prime"] == "a\ufffd" and 0 < len(values["text"]) <= 99
 
 
-def test_json_names_a_seed_that_gives_the_text_again(invoke, model_file, model):
+def test_jsonl_names_a_random_seed_that_reproduces_the_text(invoke, model_file, model):
     line = json.loads(invoke("sample", "-m", model_file, "--jsonl").stdout)
     assert model.sample(500, seed=line["seed"]) == line["text"]
 
 
-def test_a_file_a_text(sample, model, working_folder):
+def test_a_placeholder_in_output_writes_one_file_per_text(sample, model, working_folder):
     (working_folder / "out-03.txt").write_text("old")
     result = sample("-n", 11, "--length", 30, "--prime", "T", "-o", "out-{n}.txt")
     assert (result.exit_code, result.output) == (0, "")
@@ -112,7 +112,7 @@ def test_a_file_a_text(sample, model, working_folder):
     assert texts == ["T" + model.sample(30, prime="T", seed=3 + i) for i in range(11)]
 
 
-def test_what_is_read_is_not_written_over(sample, corpus_file, tmp_path):
+def test_outputs_never_replace_inputs(sample, corpus_file, tmp_path):
     before = corpus_file.read_bytes()
     for name in corpus_file, str(corpus_file).replace("corpus.txt", "corpu{n}.txt"):
         (corpus_file.parent / "corpu1.txt").unlink(missing_ok=True)
@@ -137,11 +137,11 @@ def test_what_is_read_is_not_written_over(sample, corpus_file, tmp_path):
         (["--allow", "\x1b"], r"\x1b"),
     ],
 )
-def test_what_does_not_go_together(invoke, model_file, options, words):
+def test_conflicting_options_are_named(invoke, model_file, options, words):
     assert words in sentence_of(invoke("sample", "-m", model_file, *options), 2)
 
 
-def test_the_likeliest_text(invoke, model_file, model):
+def test_beam_writes_the_text_of_the_library_and_its_log_probability(invoke, model_file, model):
     common = ["sample", "-m", model_file, "--length", 25, "--prime", "TOM"]
     result = invoke(*common, "--beam", 6)
     text, nats = model.beam(6, 25, prime="TOM")
@@ -153,7 +153,9 @@ def test_the_likeliest_text(invoke, model_file, model):
     assert values == {"log_probability": nats, "prime": "TOM", "text": text.decode()}
 
 
-def test_novelty_of_the_new_text(sample, corpus_file, text, bytes_model_file):
+def test_novelty_reports_the_longest_run_of_the_new_text(
+    sample, corpus_file, text, bytes_model_file
+):
     result = sample("-n", 3, "--length", 100, "--prime", text[:50], "--novelty", corpus_file)
     plain = sample("-n", 3, "--length", 100, "--prime", text[:50])
     assert result.stdout == plain.stdout
@@ -169,9 +171,9 @@ def test_novelty_of_the_new_text(sample, corpus_file, text, bytes_model_file):
     assert of_bytes.exit_code == 0 and "longest copied run" in of_bytes.stderr
 
 
-def test_a_bar_for_a_file_on_a_terminal_alone(slow_model, model_file, working_folder):
-    """It appears after a second, and is gone at the end."""
-    on_terminal("sample", "-m", model_file, "--length", "1")  # whatever is to be compiled, is
+def test_a_bar_is_shown_on_a_terminal_for_text_to_a_file(slow_model, model_file, working_folder):
+    """It appears after a second and is erased at the end."""
+    on_terminal("sample", "-m", model_file, "--length", "1")  # compile before the measurement
     long = ["sample", "-m", slow_model, "--seed", "1", "--length", "10000"]
     code, shown = on_terminal(*long, "-o", "out")
     assert code == 0 and b" characters/s" in shown and b"\n" not in shown
@@ -181,12 +183,12 @@ def test_a_bar_for_a_file_on_a_terminal_alone(slow_model, model_file, working_fo
     assert on_terminal(*short, "-o", "out") == (0, b"")
 
 
-def test_no_bar_without_a_terminal(sample):
+def test_no_bar_is_shown_without_a_terminal(sample):
     assert sample("--length", 60000, "-o", "out").stderr == ""
 
 
 def memory_after(spawn, length, *arguments):
-    """The most memory, in bytes, that `sample --length 0` took until `length` bytes were read."""
+    """Peak memory in bytes of `sample --length 0` until `length` bytes are read."""
     process = spawn("sample", "--length", "0", "--seed", "1", *arguments)
     while length > 0:
         length -= len(process.stdout.read(min(length, 1 << 16)))
@@ -208,12 +210,12 @@ def memory_after(spawn, length, *arguments):
 )
 def test_an_endless_text_takes_constant_memory(spawn, model_file, length, options):
     arguments = ["-m", model_file, *options]
-    memory_after(spawn, 1, *arguments)  # whatever is to be compiled, is
+    memory_after(spawn, 1, *arguments)  # compile before the measurement
     grown = memory_after(spawn, length, *arguments) - memory_after(spawn, 10**6, *arguments)
     assert grown < 2**21
 
 
-def test_a_vocabulary_of_4000(invoke, large_vocabulary):
+def test_sampling_works_with_a_vocabulary_of_4000(invoke, large_vocabulary):
     common = ["sample", "-m", large_vocabulary, "--length", "50"]
     for options in [], ["--top-k", "40", "--top-p", "0.9"], ["--repetition-penalty", "2"]:
         result = invoke(*common, "-n", "30", *options)

@@ -1,4 +1,4 @@
-"""`charrnn score`: the surprise of lines and characters in every view of it."""
+"""`charrnn score`: the surprisal of lines and characters, in a table, JSON and a page."""
 
 import itertools
 import json
@@ -15,17 +15,17 @@ from helpers.html_pages import EVIL, Page
 from helpers.loaded_modules import RUN, modules_after
 
 import charrnn
-from charrnn.cli import line_scores as lines
-from charrnn.cli import main
-from charrnn.cli.render import color as shades
-from charrnn.cli.render import html
-from charrnn.cli.render import scores as views
+from charrnn.cli import line_scores, main
+from charrnn.cli.commands.score_command import open_scorer
+from charrnn.cli.render import html, scores
+from charrnn.cli.render.characters import escape_character, fitting_count
+from charrnn.cli.render.color import DARK, LIGHT, TERMINAL, color_levels, colorize
 from charrnn.evaluation.loss import STEPS, StreamingScorer, surprisals
 from charrnn.network.stack import forward
 
 
 def nats_of(path, data):
-    """The surprise of each character or byte, NaN for the first."""
+    """The surprisal of each character or byte, NaN for the first."""
     model = charrnn.load(path)
     parts = surprisals(model.model, model.vocabulary.encode(data))
     return np.concatenate([[math.nan], *parts])
@@ -65,12 +65,12 @@ def test_a_reader_tells_what_was_expected(model_file, text, top):
 # --- JSON
 
 
-def test_json_has_the_nats_of_each_character(invoke, model_file, corpus_file, text):
+def test_json_has_the_surprisal_of_each_character(invoke, model_file, corpus_file, text):
     found = objects(invoke("score", "-m", model_file, "--json", corpus_file))
     nats = nats_of(model_file, text)
     assert [f["text"] for f in found] == text.splitlines()
     assert [f["line"] for f in found] == list(range(1, len(found) + 1))
-    flat = [n for f in found for n in f["surprises"]]
+    flat = [n for f in found for n in f["surprisals"]]
     assert flat[0] is None
     np.testing.assert_allclose(flat[1:], nats[1:], atol=6e-5)
     start = 0
@@ -82,7 +82,7 @@ def test_json_has_the_nats_of_each_character(invoke, model_file, corpus_file, te
 
 
 @pytest.mark.parametrize("data", ["M\n", "\nM", "\n\n\n", "MARA", "M\nT\n\nM", "\nMARA: The\n\n"])
-def test_lines_of_odd_texts(invoke, model_file, data):
+def test_json_has_all_lines_of_odd_texts(invoke, model_file, data):
     text = data
     found = objects(invoke("score", "-m", model_file, "--json", "-", input=text))
     lines_ = text.split("\n")
@@ -97,16 +97,18 @@ def test_lines_of_odd_texts(invoke, model_file, data):
 
 
 @pytest.mark.parametrize("block, piece", [(1, 1), (7, 3), (40, 41), (STEPS + 1, 2)])
-def test_the_ends_of_blocks_do_not_show(invoke, model_file, text, monkeypatch, block, piece):
+def test_blocks_and_pieces_do_not_change_the_scores(
+    invoke, model_file, text, monkeypatch, block, piece
+):
     text = text[:700]
     options = "score", "-m", model_file, "-"
     before = [invoke(*options, *more, input=text).stdout for more in ([], ["--json"])]
-    monkeypatch.setattr(lines, "BLOCK", block)
-    monkeypatch.setattr(lines, "PIECE", piece)
+    monkeypatch.setattr(line_scores, "BLOCK", block)
+    monkeypatch.setattr(line_scores, "PIECE", piece)
     table, found = (invoke(*options, *more, input=text) for more in ([], ["--json"]))
     assert table.stdout == before[0]
     for a, b in zip(objects(found), map(json.loads, before[1].splitlines()), strict=True):
-        nats = np.array([a.pop("surprises"), b.pop("surprises")], float)
+        nats = np.array([a.pop("surprisals"), b.pop("surprisals")], float)
         np.testing.assert_allclose(*nats, atol=2e-4)
         assert (a.pop("text"), a) == (b.pop("text"), pytest.approx(b, rel=1e-4))
 
@@ -114,7 +116,7 @@ def test_the_ends_of_blocks_do_not_show(invoke, model_file, text, monkeypatch, b
 # --- The table
 
 
-def test_the_table(invoke, model_file, corpus_file, text):
+def test_table_has_the_values_of_json(invoke, model_file, corpus_file, text):
     result = invoke("score", "-m", model_file, corpus_file)
     assert result.stderr == ""
     head, *rows, last = result.stdout.splitlines()
@@ -128,23 +130,25 @@ def test_the_table(invoke, model_file, corpus_file, text):
 
 
 @pytest.mark.parametrize("more", [[], ["--json"], ["--html", "-"]])
-def test_the_most_surprising_lines_first(invoke, model_file, text, monkeypatch, more):
-    monkeypatch.setattr(views, "SPOOLED", 100)
+def test_sort_surprisal_puts_the_most_surprising_lines_first(
+    invoke, model_file, text, monkeypatch, more
+):
+    monkeypatch.setattr(scores, "BUFFER_SIZE", 100)
     options = ["score", "-m", model_file, "-", *more]
     text = "\n" + text[:900] + "taT.M\n" + text[:200]
     split = re.compile("(?=<b>)|(?=</pre>)" if "--html" in more else "(?<=\n)").split
     in_order = split(invoke(*options, input=text).stdout)
-    by_surprise = split(invoke(*options, "--lines", "surprise", input=text).stdout)
-    assert sorted(in_order) == sorted(by_surprise) and in_order != by_surprise
-    found = objects(invoke(*options[:4], "--json", "--lines", "surprise", input=text))
+    by_surprisal = split(invoke(*options, "--sort", "surprisal", input=text).stdout)
+    assert sorted(in_order) == sorted(by_surprisal) and in_order != by_surprisal
+    found = objects(invoke(*options[:4], "--json", "--sort", "surprisal", input=text))
     means = [f["nats_per_character"] for f in found]
     assert means[:-1] == sorted(means[:-1], reverse=True) and means[-1] is None
     assert found[0]["text"].endswith("taT.M")
     if not more:
-        assert [row.split()[0] for row in by_surprise[1:-2]] == [str(f["line"]) for f in found]
+        assert [row.split()[0] for row in by_surprisal[1:-2]] == [str(f["line"]) for f in found]
 
 
-def test_long_lines_are_shortened_on_a_terminal_alone(invoke, model_file, working_folder):
+def test_long_lines_are_shortened_on_a_terminal_only(invoke, model_file, working_folder):
     (working_folder / "t").write_text("MARA: " + "The tide is late. " * 20 + "\n" + "M" * 81 + "\n")
     arguments = "score", "-m", model_file, "t"
     whole = invoke(*arguments).stdout.splitlines()
@@ -155,19 +159,21 @@ def test_long_lines_are_shortened_on_a_terminal_alone(invoke, model_file, workin
 
 
 @pytest.mark.parametrize(
-    "shown, room, kept",
+    "strings, max_width, count",
     [("abcd", 4, 4), ("abcde", 4, 1), ("東京", 4, 2), ("東京都", 4, 0), ("東京都", 5, 1)]
     + [("e\u0301" * 4, 4, 8), (["\\x1b"] * 2, 8, 2), (["\\x1b"] * 2, 7, 1), ("", 4, 0)]
     + [("abcde", None, 5)],
 )
-def test_what_fits_in_so_many_columns(shown, room, kept):
-    assert views._fitting(list(shown), room) == kept
+def test_fitting_count_leaves_columns_for_an_ellipsis(strings, max_width, count):
+    assert fitting_count(list(strings), max_width) == count
 
 
 # --- Colour
 
 
-def test_color_is_for_terminals_that_want_it(invoke, model_file, corpus_file, monkeypatch):
+def test_color_needs_a_terminal_or_force_color_and_no_no_color(
+    invoke, model_file, corpus_file, monkeypatch
+):
     arguments = "score", "-m", model_file, corpus_file
     plain = invoke(*arguments).stdout
     forced = invoke(*arguments, "--color", env={"FORCE_COLOR": "1"}).stdout
@@ -181,27 +187,29 @@ def test_color_is_for_terminals_that_want_it(invoke, model_file, corpus_file, mo
     assert on_terminal(*arguments, "--color")[1].decode().replace("\r\n", "\n") == plain
 
 
-def test_the_shade_is_the_surprise():
+def test_color_levels_are_whole_nats():
     nats = np.array([math.nan, 0, 0.99, 1, 1.5, 4.99, 5, 700, math.inf])
-    assert shades.levels(nats) == [0, 0, 0, 1, 1, 4, 5, 5, 5]
-    shown = shades.painted(list("abcde"), [0, 1, 1, 5, 0])
+    assert color_levels(nats) == [0, 0, 0, 1, 1, 4, 5, 5, 5]
+    shown = colorize(list("abcde"), [0, 1, 1, 5, 0])
     assert shown == "a\x1b[38;5;16;48;5;230mbc\x1b[0m\x1b[38;5;16;48;5;203md\x1b[0me"
-    assert len(shades.TERMINAL) == len(shades.LIGHT) == len(shades.DARK) == 11
+    assert len(TERMINAL) == len(LIGHT) == len(DARK) == 11
 
 
-def test_shades_are_of_the_characters_they_stand_on(invoke, model_file, text):
+def test_each_character_has_the_color_of_its_surprisal(invoke, model_file, text):
     env = {"FORCE_COLOR": "1"}
     shown = invoke("score", "-m", model_file, "--color", "-", input=text, env=env).stdout
     found = objects(invoke("score", "-m", model_file, "--json", "-", input=text))
     for row, f in zip(shown.splitlines()[1:-1], found, strict=True):
-        expected = shades.painted(list(f["text"]), shades.levels(np.array(f["surprises"], float)))
+        expected = colorize(list(f["text"]), color_levels(np.array(f["surprisals"], float)))
         assert row[17:].strip() == expected
 
 
 # --- The page
 
 
-def test_the_page(invoke, model_file, corpus_file, text, working_folder):
+def test_page_shows_the_surprisal_and_the_expected_characters(
+    invoke, model_file, corpus_file, text, working_folder
+):
     result = invoke("score", "-m", model_file, "--html", "page.html", corpus_file)
     assert (result.exit_code, result.output) == (0, "")
     content = (working_folder / "page.html").read_text("utf-8")
@@ -216,7 +224,7 @@ def test_the_page(invoke, model_file, corpus_file, text, working_folder):
         assert attributes["data-t"].startswith(f"{n:.2f} nats ({math.exp(-n):.1%}); expected: ")
         likeliest = re.findall(r"“(.*?)” ([\d.]+)%", attributes["data-t"])
         p = np.exp(z) / np.exp(z).sum()
-        expected = [charrnn.cli.printable(model.vocabulary.characters[i]) for i in np.argsort(-p)]
+        expected = [escape_character(model.vocabulary.characters[i]) for i in np.argsort(-p)]
         assert [name for name, _ in likeliest] == expected[:3]
         assert [float(q) for _, q in likeliest] == pytest.approx(np.sort(100 * p)[:-4:-1], abs=0.06)
         level = min(int(n), 5)
@@ -226,19 +234,19 @@ def test_the_page(invoke, model_file, corpus_file, text, working_folder):
     assert "http:" not in content and "https:" not in content and "url(" not in content
 
 
-def test_nothing_of_the_text_is_markup(invoke, evil_model_file, working_folder):
+def test_page_escapes_the_text(invoke, evil_model_file, working_folder):
     name = "<img src=x>.txt"
     (working_folder / name).write_bytes((EVIL * 3).encode())
     content = invoke("score", "-m", evil_model_file, "--html", "-", name).stdout_bytes.decode()
     page = Page(content)
     assert page.tags == {"html", "meta", "title", "style", "h1", "p", "i", "pre", "b"}
     assert all(a.keys() <= {"class", "data-t"} for a, _ in page.characters)
-    shown = "".join(shades.escape_character(c) if c != "\n" else c for c in EVIL)
+    shown = "".join(escape_character(c) if c != "\n" else c for c in EVIL)
     assert "".join(c for _, c in page.characters) == 3 * shown
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", content)
 
 
-def test_what_was_expected_is_no_markup_either():
+def test_page_escapes_the_expected_characters():
     title = "expected: \u201c\"><b>'&\u201d 0.0%"
     page = html.line("<b>1", "a", [2], [title])
     ((attributes, shown),) = Page(f"<pre>{page}</pre>").characters
@@ -246,7 +254,7 @@ def test_what_was_expected_is_no_markup_either():
     assert attributes["data-t"].endswith("“\"><b>'&” 0.0%")
 
 
-def test_the_page_replaces_neither_text_nor_model(invoke, model_file, working_folder, text):
+def test_page_never_replaces_its_text_or_model(invoke, model_file, working_folder, text):
     (working_folder / "text").write_text(text)
     before = model_file.read_bytes()
     for page in "text", model_file:
@@ -261,8 +269,8 @@ def test_the_page_replaces_neither_text_nor_model(invoke, model_file, working_fo
 # --- Odd characters and bytes
 
 
-@pytest.mark.parametrize("more", [[], ["--color"], ["--json"], ["--lines", "surprise"]])
-def test_nothing_raw_reaches_the_terminal(invoke, evil_model_file, more):
+@pytest.mark.parametrize("more", [[], ["--color"], ["--json"], ["--sort", "surprisal"]])
+def test_output_escapes_control_characters(invoke, evil_model_file, more):
     options = ["score", "-m", evil_model_file, "-", *more]
     shown = unpainted(invoke(*options, input=EVIL * 3, env={"FORCE_COLOR": "1"}).stdout)
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", shown)
@@ -272,7 +280,7 @@ def test_nothing_raw_reaches_the_terminal(invoke, evil_model_file, more):
         assert r"\x1b[31m\x9b1m\u202e\r\x00\x07\t</pre>" in shown
 
 
-def test_bytes(invoke, bytes_model_file):
+def test_a_model_of_bytes_scores_whole_characters(invoke, bytes_model_file):
     data = "Grüße aus 東京\n".encode() + b"a\xffb\xe6\x9d\n\xe6\n" + "京".encode()
     options = ["score", "-m", bytes_model_file, "-"]
     found = objects(invoke(*options, "--json", input=data))
@@ -280,7 +288,7 @@ def test_bytes(invoke, bytes_model_file):
     assert texts == data.split(b"\n")
     assert sum(f["characters"] for f in found) == len(data) - 1
     nats = nats_of(bytes_model_file, data)
-    flat = [n for f in found for n in f["surprises"]]
+    flat = [n for f in found for n in f["surprisals"]]
     decoded = data.decode("utf-8", "surrogateescape")
     ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in decoded])
     sums = [nats[a:b].sum() for a, b in itertools.pairwise([0, *ends])]
@@ -294,7 +302,7 @@ def test_bytes(invoke, bytes_model_file):
     assert any(r"“\xe6”" in a["data-t"] for a, _ in page.characters)
 
 
-def test_unknown_characters(invoke, model_file, text):
+def test_unknown_characters_are_an_error_or_skipped(invoke, model_file, text):
     text = text[:300]
     odd = "ü" + text[:50] + "\x1bü" + text[50:] + "ü"
     options = ["score", "-m", model_file, "-", "--json"]
@@ -304,26 +312,28 @@ def test_unknown_characters(invoke, model_file, text):
     assert "'ü'" in skipped.stderr
     found, expected = objects(skipped), objects(invoke(*options, input=text))
     assert "\n".join(f["text"] for f in found).strip("\n") == odd.strip("\n")
-    given = zip(odd, [n for f in found for n in f["surprises"]], strict=False)
+    given = zip(odd, [n for f in found for n in f["surprisals"]], strict=False)
     assert [n for c, n in given if c not in "ü\x1b"] == [
-        n for f in expected for n in f["surprises"]
+        n for f in expected for n in f["surprisals"]
     ]
     assert sum(f["nats"] for f in found) == pytest.approx(sum(f["nats"] for f in expected))
 
 
-def test_a_model_that_does_not_know_newlines(invoke, working_folder):
+def test_a_model_without_newline_scores_lines(invoke, working_folder):
     model = train_model(working_folder, "model", "to be or not to be " * 30)
     found = objects(
         invoke("score", "-m", model, "--json", "--unknown", "skip", "-", input="to be\nor not\n")
     )
     assert [f["text"] for f in found] == ["to be", "or not"]
-    assert found[0]["surprises"][-1] is None and found[0]["characters"] == 4
+    assert found[0]["surprisals"][-1] is None and found[0]["characters"] == 4
 
 
 # --- Several models
 
 
-def test_several_models(invoke, model_file, other_model_file, text, working_folder):
+def test_several_models_are_compared_line_by_line(
+    invoke, model_file, other_model_file, text, working_folder
+):
     text = text[:200] + "\n" + text[100:250][::-1] + "\n"
     options = ["score", "-m", model_file, "-m", other_model_file, "-"]
     found = objects(invoke(*options, "--json", input=text))
@@ -331,26 +341,26 @@ def test_several_models(invoke, model_file, other_model_file, text, working_fold
         objects(invoke("score", "-m", m, "--json", "-", input=text))
         for m in (model_file, other_model_file)
     ]
-    winners = []
+    likeliest = []
     for f, a, b in zip(found, *alone, strict=True):
         assert [m["model"] for m in f["models"]] == ["model", "other"]
         assert [m["nats"] for m in f["models"]] == pytest.approx([a["nats"], b["nats"]])
-        winners.append("model" if a["nats"] < b["nats"] else "other")
-        assert f["likeliest"] == winners[-1] and f["characters"] == a["characters"]
-    assert set(winners) == {"model", "other"}
+        likeliest.append("model" if a["nats"] < b["nats"] else "other")
+        assert f["likeliest"] == likeliest[-1] and f["characters"] == a["characters"]
+    assert set(likeliest) == {"model", "other"}
     head, *rows, last = invoke(*options, input=text).stdout.splitlines()
     assert head.split() == ["line", "model", "other", "likeliest", "text"]
-    assert [row.split()[3] for row in rows] == winners
-    wins = f"model {winners.count('model')}, other {winners.count('other')}"
-    assert last.endswith(f"{len(text) - 1} characters; likeliest in lines: {wins}")
+    assert [row.split()[3] for row in rows] == likeliest
+    counts = f"model {likeliest.count('model')}, other {likeliest.count('other')}"
+    assert last.endswith(f"{len(text) - 1} characters; likeliest model by line: {counts}")
     totals = [sum(f["nats"] for f in a) / (len(text) - 1) for a in alone]
     assert [float(n) for n in last.split()[1:3]] == pytest.approx(totals, abs=1e-4)
-    by_surprise = objects(invoke(*options, "--json", "--lines", "surprise", input=text))
-    best = [min(m["nats_per_character"] for m in f["models"]) for f in by_surprise]
+    by_surprisal = objects(invoke(*options, "--json", "--sort", "surprisal", input=text))
+    best = [min(m["nats_per_character"] for m in f["models"]) for f in by_surprisal]
     assert best == sorted(best, reverse=True)
 
 
-def test_equal_models_have_no_winner_and_their_paths_for_names(invoke, model_file, text):
+def test_equal_models_have_no_likeliest_and_are_named_by_path(invoke, model_file, text):
     found = objects(
         invoke("score", "-m", model_file, "-m", model_file, "--json", "-", input=text[:99])
     )
@@ -358,32 +368,34 @@ def test_equal_models_have_no_winner_and_their_paths_for_names(invoke, model_fil
     assert {m["model"] for f in found for m in f["models"]} == {str(model_file)}
 
 
-def test_what_one_model_does_not_know_none_reads(invoke, model_file, evil_model_file, text):
+def test_characters_unknown_to_one_model_are_skipped_by_all(
+    invoke, model_file, evil_model_file, text
+):
     options = ["score", "-m", model_file, "-m", evil_model_file, "-", "--json"]
     assert "'M'" in sentence_of(invoke(*options, input="late\nMrs b\n"), 1)
     found = objects(invoke(*options, "--unknown", "skip", input="latest <b>\nMrs\n"))
     common = set(text) & set(EVIL)
-    kept = "".join(c for c in "latest <b>\nMrs\n" if c in common)
-    assert sum(f["characters"] for f in found) == len(kept) - 1
+    known = "".join(c for c in "latest <b>\nMrs\n" if c in common)
+    assert sum(f["characters"] for f in found) == len(known) - 1
     for i, path in enumerate((model_file, evil_model_file)):
-        whole = charrnn.load(path).loss(kept) * (len(kept) - 1)
+        whole = charrnn.load(path).loss(known) * (len(known) - 1)
         assert sum(f["models"][i]["nats"] for f in found) == pytest.approx(whole, rel=1e-5)
 
 
 # --- Usage, pipes, size
 
 
-def test_wrong_usage(invoke, model_file, bytes_model_file, corpus_file):
+def test_score_rejects_wrong_usage(invoke, model_file, bytes_model_file, corpus_file):
     one, two = ["score", "-m", model_file, corpus_file], ["-m", model_file]
     assert "-m" in sentence_of(invoke(*one, *two, "--color"), 2)
     assert "-m" in sentence_of(invoke(*one, *two, "--html", "page"), 2)
     assert "--json" in sentence_of(invoke(*one, "--json", "--html", "page"), 2)
     assert "bytes" in sentence_of(invoke(*one, "-m", bytes_model_file), 2)
-    assert "--lines" in sentence_of(invoke(*one, "--lines", "odd"), 2)
+    assert "--sort" in sentence_of(invoke(*one, "--sort", "odd"), 2)
     assert "TEXT" in sentence_of(invoke("score", "-m", model_file), 2)
 
 
-def test_bad_texts(invoke, model_file):
+def test_score_rejects_unusable_texts(invoke, model_file):
     options = ["score", "-m", model_file, "-"]
     assert "no text" in sentence_of(invoke(*options, input=""), 1)
     assert "two characters" in sentence_of(invoke(*options, input="M"), 1)
@@ -392,7 +404,7 @@ def test_bad_texts(invoke, model_file):
     assert "charrnn train" in sentence_of(invoke("score", "-", input="MARA"), 1)
 
 
-def test_options_have_help_and_numba_waits(invoke):
+def test_score_options_have_help_and_errors_do_not_import_numba(invoke):
     shown = invoke("score", "-h").stdout
     for option in options_of("score"):
         assert option.help and option.opts[-1] in shown
@@ -401,13 +413,13 @@ def test_options_have_help_and_numba_waits(invoke):
     assert "numba" not in modules_after(RUN.format(code=1), "score", "-m", "missing", "missing")
 
 
-def test_models_from_the_environment(invoke, model_file, other_model_file):
+def test_several_models_can_be_set_in_the_environment(invoke, model_file, other_model_file):
     env = {"CHARRNN_SCORE_MODEL": os.pathsep.join(map(str, (model_file, other_model_file)))}
     assert "likeliest" in invoke("score", "-", input="MARA", env=env).stdout
 
 
 def test_a_closed_pipe_is_no_error(spawn, model_file, corpus_file):
-    for more in [], ["--json", "--lines", "surprise"]:
+    for more in [], ["--json", "--sort", "surprisal"]:
         read, write = os.pipe()
         os.close(read)
         process = spawn("score", "-m", model_file, *more, corpus_file, stdout=write)
@@ -426,15 +438,16 @@ class Idle(StreamingScorer):
 def test_memory_does_not_grow_with_the_text(model_file, working_folder, monkeypatch, line):
     monkeypatch.setattr("charrnn.evaluation.loss.StreamingScorer", Idle)
     monkeypatch.setattr("charrnn.text.spool.SMALL_BYTES", 1000)
-    monkeypatch.setattr(lines, "PIECE", 500)
-    monkeypatch.setattr(lines, "BLOCK", 1000)
+    monkeypatch.setattr(line_scores, "PIECE", 500)
+    monkeypatch.setattr(line_scores, "BLOCK", 1000)
     peaks = []
     for count in 500, 2_000:
         (working_folder / "text").write_text(line * count)
-        scored = lines.LineScorer(["text"], [model_file], "utf-8", "error")
+        scorer = open_scorer(["text"], [model_file], "utf-8", "error")
         with open(os.devnull, "w") as out:
             tracemalloc.start()
-            views.write(views.TableRenderer(scored, out, color=False), scored, "order", out)
+            renderer = scores.TableRenderer(scorer, out, color=False)
+            scores.write_scores(renderer, scorer, "position", out)
             peaks.append(tracemalloc.get_traced_memory()[1])
             tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0] + 1e4

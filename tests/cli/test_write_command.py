@@ -1,4 +1,4 @@
-"""Writing with a companion: what it suggests, and how the terminal is used, kept and left."""
+"""`charrnn write`: the suggestions, the editor on a terminal, the file and its autosave."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ def model(model_file):
     return charrnn.load(model_file, threads=1)
 
 
-def companion_of(model, text="", **how):
+def suggester_of(model, text="", **how):
     return Suggester(model.model, model.vocabulary, text, **{"length": 30, "seed": 5} | how)
 
 
@@ -47,28 +47,28 @@ def terminal(model_file, tmp_path, monkeypatch):
         yield start
 
 
-def test_typing_taking_and_printing(terminal, model, tmp_path):
+def test_editor_accepts_parts_of_a_suggestion_and_prints_the_text(terminal, model, tmp_path):
     t = terminal("--prime", "TOM: ", "--length", "50", stdout=tmp_path / "out")
     expected = model.sample(200, prime="TOM: ", seed=5)
     first = ("TOM: " + expected[:50]).split("\n")[0].rstrip()
     t.until(lambda: t.screen.display[0].rstrip() == first)
     text = "TOM: "
     for key, part in (RIGHT, "character"), (TAB, "word"), (END, "line"):
-        companion = companion_of(model, text, length=50, seed=5)
-        companion._drawn = expected[len(text) - 5 :][:50]
-        text += getattr(companion, part)
+        suggester = suggester_of(model, text, length=50, seed=5)
+        suggester._drawn = expected[len(text) - 5 :][:50]
+        text += getattr(suggester, part)
         lines = (text + expected[len(text) - 5 :][:50]).split("\n")
         t.type(key, lambda lines=lines: t.text.startswith("\n".join(lines[:2]).rstrip()))
     at = (len(text) - text.rfind("\n") - 1, text.count("\n"))
     t.until(lambda: (t.screen.cursor.x, t.screen.cursor.y) == at)
-    t.type("ü東\r!", lambda: "never seen, and skips: ü 東" in t.text)
+    t.type("ü東\r!", lambda: "never seen: ü 東" in t.text)
     t.type(CTRL_Q)
     assert t.ended() == 0 and t.is_restored
     assert (tmp_path / "out").read_text() == text + "ü東\n!"
     assert os.listdir() == []
 
 
-def test_another_suggestion_and_undo(terminal, model):
+def test_editor_replaces_a_suggestion_and_undoes_an_accepted_one(terminal, model):
     t = terminal("--prime", "TOM: ", "--length", "20")
     others = [model.sample(20, prime="TOM: ", seed=5 + i).split("\n")[0].rstrip() for i in range(3)]
     for i, other in enumerate(others):
@@ -81,7 +81,7 @@ def test_another_suggestion_and_undo(terminal, model):
     assert t.shown.endswith(b"TOM: \r\n")
 
 
-def test_a_suggestion_stands_at_the_ends_of_lines_only(terminal):
+def test_suggestions_appear_at_line_ends_only(terminal):
     t = terminal("--prime", "TOM: one\nTOM: two", "--length", "60")
     t.until(lambda: len(t.screen.display[1].rstrip()) > 8)
     t.type(b"\x1b[D", lambda: t.screen.display[1].rstrip() == "TOM: two")  # left
@@ -93,7 +93,7 @@ def test_a_suggestion_stands_at_the_ends_of_lines_only(terminal):
     assert t.shown.endswith(b"TOM: one!\r\nTOM: two\r\n")
 
 
-def test_a_file_is_saved_when_asked(terminal):
+def test_file_is_saved_on_request_and_keeps_its_bytes_and_mode(terminal):
     with open("poem.txt", "wb") as file:
         file.write(b"TOM: \xff\r\n")
     os.chmod("poem.txt", 0o640)
@@ -113,7 +113,7 @@ def test_a_file_is_saved_when_asked(terminal):
     assert os.listdir() == ["poem.txt"]
 
 
-def test_a_file_is_not_saved_unasked(terminal):
+def test_file_is_not_saved_when_declined(terminal):
     t = terminal("poem.txt", "--prime", "TOM: ")
     t.type(b"abc" + CTRL_C, lambda: "save poem.txt? (y, n, Esc)" in t.text)
     t.type(b"n")
@@ -121,7 +121,7 @@ def test_a_file_is_not_saved_unasked(terminal):
     assert os.listdir() == [] and b"abc\r\n" not in t.shown
 
 
-def test_what_another_program_wrote_is_not_overwritten_unasked(terminal):
+def test_file_changed_by_another_program_is_overwritten_after_asking(terminal):
     t = terminal("poem.txt")
     t.type("mine", lambda: "poem.txt *" in t.text)
     with open("poem.txt", "w") as file:
@@ -138,41 +138,42 @@ def test_what_another_program_wrote_is_not_overwritten_unasked(terminal):
         assert file.read() == "mine"
 
 
-def kept(name):
+def autosaved(name):
+    """The text in an autosave, which is for its owner alone."""
     with open(name, encoding="utf-8") as file:
         assert os.fstat(file.fileno()).st_mode & 0o777 == 0o600
         return file.read()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_ends_it_and_keeps_the_text(terminal, number, code):
+def test_signal_ends_the_editor_and_autosaves(terminal, number, code):
     with open("poem.txt", "w") as file:
         file.write("before")
     with open("poem.txt.unsaved", "w") as file:
         file.write("older")
     t = terminal("poem.txt")
-    assert "there is a poem.txt.unsaved, too" in t.text
+    assert "an earlier session left poem.txt.unsaved" in t.text
     t.type(" after", lambda: "before after" in t.text)
     t.signal(number)
     assert t.ended() == code and t.is_restored
-    assert b"the text is kept in poem.txt.unsaved2\r\n" in t.shown
-    assert kept("poem.txt.unsaved2") == "before after"
+    assert b"the unsaved text is in poem.txt.unsaved2\r\n" in t.shown
+    assert autosaved("poem.txt.unsaved2") == "before after"
     for name, content in ("poem.txt", "before"), ("poem.txt.unsaved", "older"):
         with open(name) as file:
             assert file.read() == content
 
 
-def test_ctrl_c_twice_keeps_the_text(terminal):
+def test_ctrl_c_at_the_question_autosaves(terminal):
     t = terminal("poem.txt")
     t.type("abc", lambda: "poem.txt *" in t.text)
     t.type(CTRL_C, lambda: "save poem.txt?" in t.text)
     t.signal(signal.SIGINT)  # the same, from outside
     assert t.ended() == 130 and t.is_restored
-    assert kept("poem.txt.unsaved") == "abc"
+    assert autosaved("poem.txt.unsaved") == "abc"
     assert os.listdir() == ["poem.txt.unsaved"]
 
 
-def test_nothing_is_kept_where_nothing_is_lost(terminal):
+def test_saved_text_is_not_autosaved(terminal):
     with open("poem.txt", "w") as file:
         file.write("before")
     t = terminal("poem.txt")
@@ -181,73 +182,73 @@ def test_nothing_is_kept_where_nothing_is_lost(terminal):
     assert os.listdir() == ["poem.txt"]
 
 
-def test_a_terminal_that_goes_away(terminal):
+def test_closed_terminal_ends_the_editor_and_autosaves(terminal):
     t = terminal(new=True)
     t.type("abc", lambda: t.text.startswith("abc"))
     t.hang_up()
     assert t.ended() == 129
-    assert kept("charrnn-write.unsaved") == "abc"
+    assert autosaved("charrnn-write.unsaved") == "abc"
 
 
 @pytest.mark.parametrize(
     "fault",
     [
         "import charrnn.generation.suggester as c\n"
-        "def another(self): raise ValueError('a fault')\n"
-        "c.Suggester.resample = another",
+        "def resample(self): raise ValueError('a fault')\n"
+        "c.Suggester.resample = resample",
         "import charrnn.generation.suggester as c\n"
-        "work = c.Suggester.step\n"
+        "step = c.Suggester.step\n"
         "def faulty(self):\n"
         "    if '!' in self._text: raise ValueError('a fault')\n"
-        "    return work(self)\n"
+        "    return step(self)\n"
         "c.Suggester.step = faulty",
         "import charrnn.cli.editor.screen as s\n"
-        "line = s.Screen._status_line\n"
+        "line = s.Editor._status_line\n"
         "def faulty(self):\n"
         "    if '!' in self.text: raise ValueError('a fault')\n"
         "    return line(self)\n"
-        "s.Screen._status_line = faulty",
+        "s.Editor._status_line = faulty",
     ],
-    ids=["key", "thinking", "drawing"],
+    ids=["key", "background", "drawing"],
 )
-def test_an_error_restores_the_terminal_and_keeps_the_text(terminal, fault):
+def test_error_restores_the_terminal_and_autosaves(terminal, fault):
     t = terminal(code=fault)
     t.type("abc", lambda: t.text.startswith("abc"))
     t.type(b"!" + CTRL_N)
     assert t.ended() == 1 and t.is_restored
-    assert b"the text is kept in charrnn-write.unsaved\r\n" in t.shown
+    assert b"the unsaved text is in charrnn-write.unsaved\r\n" in t.shown
     assert b"a fault" in t.shown and b"Traceback" not in t.shown
-    assert kept("charrnn-write.unsaved") == "abc!"
+    assert autosaved("charrnn-write.unsaved") == "abc!"
 
 
-def test_a_kill_loses_seconds_only(terminal):
-    t = terminal(code="import charrnn.cli.editor.screen as s; s.KEEP_SECONDS = 0.01")
+def test_killed_editor_leaves_a_recent_autosave(terminal):
+    t = terminal(code="import charrnn.cli.editor.screen as s; s.AUTOSAVE_SECONDS = 0.01")
     t.type("abc", lambda: t.text.startswith("abc"))
-    t.until(lambda: os.path.exists("charrnn-write.unsaved") and kept("charrnn-write.unsaved"))
-    t.until(lambda: kept("charrnn-write.unsaved") == "abc")
+    t.until(lambda: os.path.exists("charrnn-write.unsaved") and autosaved("charrnn-write.unsaved"))
+    t.until(lambda: autosaved("charrnn-write.unsaved") == "abc")
     t.signal(signal.SIGKILL)
     assert t.ended() == -9
-    assert kept("charrnn-write.unsaved") == "abc"
+    assert autosaved("charrnn-write.unsaved") == "abc"
 
 
-def test_what_was_kept_is_gone_after_a_good_end(terminal):
-    t = terminal(code="import charrnn.cli.editor.screen as s; s.KEEP_SECONDS = 0.01")
+def test_autosave_is_deleted_after_quitting(terminal):
+    t = terminal(code="import charrnn.cli.editor.screen as s; s.AUTOSAVE_SECONDS = 0.01")
     t.type("abc", lambda: os.path.exists("charrnn-write.unsaved"))
     t.type(CTRL_Q)
     assert t.ended() == 0
     assert os.listdir() == []
 
 
-def test_stdout_that_fails_loses_nothing(terminal):
+def test_failing_stdout_autosaves(terminal):
     t = terminal(stdout="/dev/full")
     t.type("abc", lambda: t.text.startswith("abc"))
     t.type(CTRL_Q)
     assert t.ended() == 1
     assert b"cannot write to stdout" in t.shown
-    assert kept("charrnn-write.unsaved") == "abc"
+    assert autosaved("charrnn-write.unsaved") == "abc"
 
 
-def test_a_file_that_cannot_be_saved(terminal):
+def test_failing_save_shows_an_error_and_can_be_repeated(terminal):
     os.mkdir("folder")
     t = terminal("folder/poem.txt")
     t.type("abc", lambda: "poem.txt *" in t.text)
@@ -262,7 +263,7 @@ def test_a_file_that_cannot_be_saved(terminal):
         assert file.read() == "abcd"
 
 
-def test_stdin_is_read_before_the_keys(terminal):
+def test_editor_starts_with_the_text_from_stdin(terminal):
     os.mkfifo("pipe")
     t = terminal("-", stdin="pipe", wait=False)
     with open("pipe", "wb") as pipe:
@@ -274,7 +275,7 @@ def test_stdin_is_read_before_the_keys(terminal):
     assert t.shown.endswith(b"from a pipe: \xffabc\r\n")
 
 
-def test_resizing_down_to_nearly_nothing(terminal):
+def test_editor_survives_tiny_and_large_windows(terminal):
     t = terminal("poem.txt")
     t.type("abc", lambda: t.text.startswith("abc"))
     for rows, columns in (3, 20), (1, 2), (1, 1), (50, 200):
@@ -288,7 +289,7 @@ def test_resizing_down_to_nearly_nothing(terminal):
     assert t.ended() == 0 and t.is_restored
 
 
-def test_a_tiny_window_shows_the_text_and_what_is_asked(terminal):
+def test_tiny_window_shows_text_and_questions(terminal):
     t = terminal("poem.txt", size=(2, 40), wait=False)
     t.until(lambda: b"\x1b[?1049h" in t.shown)
     t.type("abc", lambda: t.screen.display[0].startswith("abc") and HELP not in t.text)
@@ -297,7 +298,7 @@ def test_a_tiny_window_shows_the_text_and_what_is_asked(terminal):
     assert t.ended() == 0 and t.is_restored
 
 
-def test_to_the_shell_and_back(terminal):
+def test_ctrl_z_suspends_and_fg_resumes(terminal):
     t = terminal(shell=True)
     t.type("abc", lambda: t.text.startswith("abc"))
     t.type(CTRL_Z, lambda: b"in the shell" in t.shown)
@@ -308,7 +309,7 @@ def test_to_the_shell_and_back(terminal):
     assert t.ended() == 0 and t.is_restored
 
 
-def test_control_characters_do_not_reach_the_terminal(terminal):
+def test_editor_escapes_control_characters(terminal):
     with open("poem.txt", "w") as file:
         file.write("TOM: \x1b]0;evil\x07\x1b[31m")
     t = terminal("poem.txt")
@@ -318,45 +319,45 @@ def test_control_characters_do_not_reach_the_terminal(terminal):
     assert t.ended() == 0
 
 
-def test_a_suggestion_of_bytes_is_shown_escaped(terminal, bytes_model_file):
+def test_suggested_bytes_that_are_not_utf8_are_escaped(terminal, bytes_model_file):
     t = terminal("--temperature", "5", "--length", "200", model=bytes_model_file)
     t.until(lambda: "\\x" in t.text or "\\udc" in t.text)
     t.type(CTRL_Q)
     assert t.ended() == 0 and t.is_restored
 
 
-# --- What is refused
+# --- Usage errors
 
 
 def refused(t, code):
-    """The sentence with which the command ends without having touched the terminal."""
+    """The message of a command that fails without having drawn on the terminal."""
     assert t.ended() == code and t.is_restored
     assert b"\x1b" not in t.shown and b"Traceback" not in t.shown
     return t.text
 
 
-def test_a_terminal_that_cannot_draw(terminal):
+def test_write_rejects_a_dumb_terminal(terminal):
     t = terminal(env={"TERM": "dumb"}, wait=False)
     assert "TERM=dumb" in refused(t, 2)
 
 
-def test_no_terminal(terminal, invoke):
+def test_write_rejects_a_missing_terminal(terminal, invoke):
     result = invoke("write")
     assert result.exit_code == 2 and "needs a terminal" in result.stderr
     assert "needs a terminal" in refused(terminal(stdin="/dev/null", wait=False), 2)
 
 
-def test_without_prompt_toolkit(terminal):
+def test_write_without_prompt_toolkit_says_what_to_install(terminal):
     t = terminal(code="import sys; sys.modules['prompt_toolkit'] = None", wait=False, new=True)
-    assert "pip install prompt_toolkit" in refused(t, 1)
+    assert "pip install 'charrnn[write]'" in refused(t, 1).replace("\n", "")
 
 
-def test_files_that_cannot_be_used(terminal, model_file, tmp_path):
+def test_write_rejects_unusable_files(terminal, model_file, tmp_path):
     with open("poem.txt", "w") as file:
         file.write("text")
     cases = {
         (str(model_file),): ("replace the model", 2),
-        ("poem.txt", "--prime", "a"): ("--prime begins a new one", 2),
+        ("poem.txt", "--prime", "a"): ("--prime is for a new one", 2),
         ("nowhere/poem.txt",): ("there is no folder", 1),
         (".",): ("it is a folder", 1),
     }

@@ -1,4 +1,4 @@
-"""Running the command and reading what it shows."""
+"""Run the command and read its output."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ def options_of(command):
 
 
 def sentence_of(result, code):
-    """The message of a failed command: exactly one line after "Error:", and no traceback."""
+    """The message of a failed command: one line after "Error:", without a traceback."""
     assert result.exit_code == code, result.output
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
@@ -29,16 +29,16 @@ def sentence_of(result, code):
 
 
 def on_terminal(*arguments, answers=()):
-    """(exit code, all that a terminal shows) when the command runs on one.
+    """Run the command on a terminal. Returns the exit code and the bytes shown.
 
-    `answers` are (text to wait for, bytes to type then).
+    `answers` are pairs of bytes to wait for and bytes to type then.
     """
     pid, terminal = pty.fork()
     if pid == 0:
         command = [sys.executable, "-m", "charrnn", *map(os.fspath, arguments)]
         os.execve(sys.executable, command, {**os.environ, "COLUMNS": "100", "TERM": "xterm"})
     shown, since, answers = b"", 0, list(answers)
-    with contextlib.suppress(OSError):  # Linux reports the end so
+    with contextlib.suppress(OSError):  # Linux reports the end like this
         while data := os.read(terminal, 4096):
             shown += data
             while answers and answers[0][0] in shown[since:]:

@@ -1,13 +1,13 @@
-"""Few rows in which every two values of different columns meet: a pairwise covering array."""
+"""Pairwise covering arrays: few rows that contain every pair of values of two columns."""
 
 import itertools
 
 
 def covering_rows(columns):
-    """Rows {name: value} such that each pair of values of two columns of {name: values} has one.
+    """Yield rows {name: value} that contain each pair of values of two columns {name: values}.
 
-    Greedy: a row begins with a pair that has none yet; each further column takes the value that
-    makes the most new pairs with what the row has. About (most values)^2 rows, give or take half.
+    Greedy: a row begins with an uncovered pair; each further column takes the value that covers the
+    most new pairs with the values in the row. There are about (values per column)^2 rows.
     """
     names = list(columns)
     missing = {

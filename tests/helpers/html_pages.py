@@ -1,4 +1,4 @@
-"""Reading the HTML pages that the command writes."""
+"""Parsing of the HTML pages that the command writes."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ EVIL = "<b>&amp;\"'\x1b[31m\x9b1m\u202e\r\x00\x07\t</pre><script>alert(1)</scrip
 
 
 class Page(HTMLParser):
-    """Text, titles and tags of a page."""
+    """The tags of a page, and the attributes and text of each character."""
 
     def __init__(self, page):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which modules a process has loaded when it ends."""
+"""The modules that a process has loaded when it ends."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ except SystemExit as end:
 
 
 def modules_after(code, *arguments):
-    """The names of the modules that are loaded at the end of `code` in a new interpreter."""
+    """Run `code` in a new interpreter and return the names of the modules it has loaded."""
     code += "\nimport sys; sys.stderr.write('\\nMODULES ' + ' '.join(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""`charrnn write` on a terminal whose screen can be read."""
+"""`charrnn write` on a terminal whose screen the tests read."""
 
 import fcntl
 import multiprocessing
@@ -13,8 +13,8 @@ import time
 
 import pyte
 
-SECONDS = 60  # that something may take on the busiest of machines
-HELP = "^Q leave"  # the end of the last line, when all has been drawn
+TIMEOUT = 60  # seconds, enough on a busy machine
+HELP = "^Q quit"  # the end of the last line: the screen is complete
 QUICK = multiprocessing.get_context("forkserver")  # starts with all modules loaded
 QUICK.set_forkserver_preload(
     ["charrnn.generation.suggester", "charrnn.cli.editor.screen", "charrnn.generation.sampler"]
@@ -25,9 +25,9 @@ NEW = multiprocessing.get_context("spawn")
 class Terminal:
     """`charrnn write` on a terminal of its own.
 
-    `code` runs before the command; `stdin` and `stdout` are files that it has instead of the
-    terminal. `new`: in a new interpreter; `shell`: in a shell, which says when it is back and
-    waits for a line before it goes on with the command.
+    `code` runs before the command; the files `stdin` and `stdout` replace the terminal. `new`
+    starts a new interpreter; `shell` runs the command in a shell that, when it is suspended,
+    prints "in the shell" and waits for a line before it resumes the command.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class Terminal:
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def until(self, condition):
-        """Read what is drawn until a condition holds."""
-        end = time.monotonic() + SECONDS
+        """Read the output until a condition holds."""
+        end = time.monotonic() + TIMEOUT
         while not condition():
             assert time.monotonic() < end, self.text
             self._read(0.2)
@@ -82,8 +82,8 @@ class Terminal:
         self.master = self.slave = -1
 
     def ended(self):
-        """The exit code, when all that was drawn has been read."""
-        end = time.monotonic() + SECONDS
+        """Wait for the end of the command, read its output and return its exit code."""
+        end = time.monotonic() + TIMEOUT
         while self.process.exitcode is None:
             assert time.monotonic() < end, self.text
             self._read(0.02)
@@ -93,7 +93,7 @@ class Terminal:
 
     @property
     def is_restored(self):
-        """Are mode and screen as they were before?"""
+        """Whether the mode and the screen of the terminal are restored."""
         shown = self.shown
         return (
             termios.tcgetattr(self.slave) == self.before
@@ -110,7 +110,7 @@ class Terminal:
 
 
 def _take(terminal, folder, env, stdin=None, stdout=None):
-    """Make `terminal` this process's own, with standard streams on it but for those given."""
+    """Make `terminal` the controlling terminal, with the standard streams that are not files."""
     os.setsid()
     descriptor = os.open(terminal, os.O_RDWR)
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
@@ -126,7 +126,7 @@ def _take(terminal, folder, env, stdin=None, stdout=None):
 
 
 def _run(terminal, folder, arguments, env, code="", **streams):
-    """The command, in this process."""
+    """Run the command in this process."""
     _take(terminal, folder, env, **streams)
     for number, (name, mode) in enumerate([("stdin", "r"), ("stdout", "w"), ("stderr", "w")]):
         setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))

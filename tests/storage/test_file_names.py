@@ -67,7 +67,7 @@ def test_files_may_have_any_name(run, working_folder, text, name):
     run("sample", "-m", model, "--length", "9", "-o", os.path.join(name, "out"))
     run("eval", "-m", model, "--", corpus)
     run("novelty", "--corpus", corpus, "--", corpus)
-    for how in [], ["--json"], ["--lines=surprise"], ["-m", corpus + "2", "--lines=surprise"]:
+    for how in [], ["--json"], ["--sort=surprisal"], ["-m", corpus + "2", "--sort=surprisal"]:
         shutil.copy(model, corpus + "2")
         run("score", "-m", model, *how, "--", corpus)
     run("score", "-m", model, "--html", "-", "--", corpus)

@@ -1,18 +1,20 @@
-"""`charrnn completion`: the script with which a shell completes charrnn's commands."""
+"""`charrnn completion`: scripts for shell completion."""
 
 from __future__ import annotations
 
 import click
 
+from ..options import Command
 
-@click.command("completion")
+
+@click.command("completion", cls=Command)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
-def command(ctx: click.Context, shell: str) -> None:
+def command(ctx: click.Context, /, shell: str) -> None:
     """Print the script for shell completion.
 
-    With it, the tab key completes the names of commands, options, choices and files. For this
-    shell only: evaluate what is printed. For good: let the shell do so when it starts.
+    With it, the Tab key completes commands, options, choices and file names. Evaluate the script to
+    complete in the current shell; add it to the start-up file of the shell to complete always.
 
     \b
     Example:
@@ -23,6 +25,7 @@ def command(ctx: click.Context, shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    main = ctx.find_root().command
-    script = get_completion_class(shell)(main, {}, "charrnn", "_CHARRNN_COMPLETE")
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None, shell  # click has one for each choice
+    script = completion_class(ctx.find_root().command, {}, "charrnn", "_CHARRNN_COMPLETE")
     click.echo(script.source(), nl=False)

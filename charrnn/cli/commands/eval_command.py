@@ -1,4 +1,4 @@
-"""`charrnn eval`: how well a model predicts a text."""
+"""`charrnn eval`: the loss of a model on a text."""
 
 from __future__ import annotations
 
@@ -10,71 +10,70 @@ import click
 from ...config import check_int
 from ..options import (
     FILE,
-    echo_err,
+    Command,
+    encoding_option,
     json_option,
-    loss_in_words,
     model_option,
-    print_json,
-    print_table,
+    option,
     threads_option,
     unknown_option,
     validator,
-    warn_unknown,
 )
+from ..output import echo_err, loss_in_words, print_json, print_table, warn_unknown
 
 if TYPE_CHECKING:
     from ...evaluation.evaluate import Evaluation
     from ...text.corpus import Corpus
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @model_option
-@json_option
+@json_option()
 @unknown_option
-@click.option(
+@option(
     "--corpus",
     multiple=True,
     type=FILE,
     show_default=False,
-    help="What the model has learned from, without TEXT: also measure an n-gram and xz that "
-    "learn from it. Give it again to add a file.",
+    help="Training text of the model, without TEXT. Also measure an n-gram model and xz on it as "
+    "baselines. May be repeated; the files are joined in order.",
 )
-@click.option(
+@option(
     "--window",
     type=int,
     callback=validator(check_int, minimum=1),
     metavar="CHARACTERS",
-    help="Also predict from within windows of so many characters, knowing nothing of what is "
-    "before each.",
+    help="Also measure the loss in windows of this length, each predicted without the text "
+    "before it.",
 )
-@click.option("--encoding", default="utf-8", help="How the text is encoded.")
+@encoding_option
 @threads_option
 def command(
     texts: tuple[str, ...],
     model: str,
-    json: bool,
+    as_json: bool,
     unknown: Literal["error", "skip"],
     corpus: tuple[str, ...],
     window: int | None,
     encoding: str,
     threads: int | None,
 ) -> None:
-    """Measure how well a model predicts a text.
+    """Measure the loss of a model on a text.
 
-    The lower the numbers, the better. Each character is predicted from all before it, in one pass
-    over the text; the mean is over all characters but the first. Several files are read as one
-    text; `-` is stdin.
+    Lower is better. Each character is predicted from all characters before it, in one pass over the
+    text. The mean is over all characters but the first. Several files are read as one text; `-` is
+    stdin.
 
-    The n-gram counts what follows 0 to 5 characters in the last 3,000,000 characters of --corpus,
-    and the best is shown; xz is shown their last megabyte. Both are measured on the first 500,000
-    characters of TEXT, and not at all on fewer than 200.
+    The n-gram model is the best of those with 0 to 5 characters of context. It counts the last
+    3,000,000 characters of --corpus; xz compresses after their last megabyte. Both are measured on
+    the first 500,000 characters of TEXT, which must have at least 200.
 
     \b
     Example:
-      charrnn eval held-out.txt
-      charrnn eval held-out.txt --corpus novels.txt
-      charrnn eval --json held-out.txt | jq .bits_per_character
+      charrnn eval test.txt
+      charrnn eval test.txt --corpus novels.txt
+      charrnn eval --json test.txt | jq .bits_per_character
     """
     from ...api import load
     from ...text.corpus import read_corpus
@@ -108,7 +107,7 @@ def command(
         )
     if training_text and result.baselines is None:
         _warn_too_short()
-    if json:
+    if as_json:
         print_json(_object(result))
     else:
         print_table(_rows(result, window))

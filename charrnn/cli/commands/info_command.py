@@ -1,4 +1,4 @@
-"""`charrnn info`: what a model file is."""
+"""`charrnn info`: the description of a model file."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import escape_unprintable
-from ..options import FILE, MODEL, json_option, loss_in_words, print_json, print_table
+from ..options import FILE, MODEL, Command, json_option
+from ..output import loss_in_words, print_json, print_table
 
 if TYPE_CHECKING:
     from ...storage.checkpoint import ModelFile
 
 
-@click.command("info")
+@click.command("info", cls=Command)
 @click.argument("model", default=MODEL, type=FILE)
-@json_option
-def command(model: str, json: bool) -> None:
+@json_option()
+def command(model: str, as_json: bool) -> None:
     """Describe a model file.
 
-    Its network, the characters it knows, how it was trained and with what loss.
+    Print its network, the characters it knows, how it was trained and its loss. Without MODEL,
+    model.safetensors is read.
 
     \b
     Example:
@@ -28,42 +30,47 @@ def command(model: str, json: bool) -> None:
     from ...api import read_model
 
     file = read_model(model)
-    num_parameters = sum(tensor.size for tensor in file.tensors.values())
-    if json:
-        print_json(
-            {
-                "format_version": file.format_version,
-                "config": file.config,
-                "parameters": num_parameters,
-                "vocabulary": file.vocabulary.characters,
-                "training": file.training,
-            }
-        )
+    if as_json:
+        print_json(_object(file))
     else:
-        print_table(_rows(model, file, num_parameters))
+        print_table(_rows(model, file))
 
 
-def _rows(path: str, file: ModelFile, num_parameters: int) -> list[tuple[str, str]]:
+def _num_parameters(file: ModelFile) -> int:
+    return sum(tensor.size for tensor in file.tensors.values())
+
+
+def _object(file: ModelFile) -> dict[str, object]:
+    return {
+        "format_version": file.format_version,
+        "config": file.config,
+        "parameters": _num_parameters(file),
+        "vocabulary": file.vocabulary.characters,
+        "training": file.training,
+    }
+
+
+def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
     c = file.config
     return [
         ("file", f"{escape_unprintable(path)} (format version {file.format_version})"),
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("dropout", f"{c['dropout']:g}"),
-        ("parameters", f"{num_parameters:,}"),
+        ("parameters", f"{_num_parameters(file):,}"),
         ("vocabulary", file.vocabulary.describe()),
         *_history(file.training),
     ]
 
 
 def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the model was trained, as far as the file tells: whoever wrote it, it may be anything."""
+    """How the model was trained. The file may be from anyone, and so each value is checked."""
     numbers = {k: v for k, v in training.items() if type(v) in (int, float)}
     rows = []
     if numbers.keys() >= {"steps", "total_steps", "epochs"}:
         steps = f"{numbers['steps']:,} of {numbers['total_steps']:,} steps"
         rows.append(("trained", f"{steps}, {numbers['epochs']:.4g} epochs"))
-    for name, key in ("training loss", "train_loss"), ("held-out loss", "val_loss"):
+    for name, key in ("training loss", "train_loss"), ("validation loss", "val_loss"):
         if key in numbers:
             rows.append((name, loss_in_words(numbers[key])))
     options = training.get("options")

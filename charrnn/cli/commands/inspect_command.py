@@ -1,69 +1,79 @@
-"""`charrnn inspect`: what the cells of a model do."""
+"""`charrnn inspect`: the activations of a model over a text, and its characters' vectors."""
 
 from __future__ import annotations
 
-import json as json_
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from ...errors import CharRNNError, UsageError
+from ...storage.inputs import require_not_input
 from ..options import (
-    check_page,
-    echo_err,
+    FILE,
+    Command,
+    encoding_option,
     json_option,
     model_option,
-    page_file,
-    stdout,
+    option,
     unknown_option,
-    warn_unknown,
 )
+from ..output import echo_err, page_file, print_json, stdout, warn_unknown
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ...api import LanguageModel
-    from ...evaluation.activations import ActivationReport, HiddenUnit
+    from ...evaluation.activations import HiddenUnit
 
-MOST = 1_000_000  # characters that are read
-STATES = "hc"
+MAX_CHARACTERS = 1_000_000  # of the text; the rest is not read
 
 
-@click.command("inspect")
-@click.argument("texts", metavar="TEXT...", nargs=-1)
+@click.command("inspect", cls=Command, short_help="Show text features that units respond to.")
+@click.argument("texts", metavar="[TEXT]...", nargs=-1, type=FILE)
 @model_option
-@click.option(
+@option(
     "--unit",
     metavar="LAYER.UNIT",
-    help="Show the activation of one unit over the text, such as 2.37 or 2.37c; both count from 1.",
+    help="Show the activation of one unit over the text. 2.37 is unit 37 of layer 2; 2.37c is its "
+    "cell state.",
 )
-@click.option(
+@option(
     "--html",
-    metavar="FILE",
-    help="With --unit, write a page to FILE (- is stdout); under the mouse a character tells its "
-    "value.",
+    type=FILE,
+    help="With --unit, write a page to FILE (- is stdout). It shows the activation of a character "
+    "under the mouse.",
 )
-@click.option(
+@option(
     "--embedding",
     is_flag=True,
-    help="Draw the model's characters, side by side those it expects in the same places; this "
-    "needs no text.",
+    help="Draw a map of the model's characters, which places characters near each other if the "
+    "model predicts them in similar contexts. Needs no text.",
 )
-@json_option
+@json_option("Print one JSON object; with --unit, one per line of text.")
 @unknown_option
-@click.option("--encoding", default="utf-8", help="How the text is encoded.")
-def command(texts, model, unit, html, embedding, json, unknown, encoding) -> None:
-    """Show what the cells of a model do.
+@encoding_option
+def command(
+    texts: tuple[str, ...],
+    model: str,
+    unit: str | None,
+    html: str | None,
+    embedding: bool,
+    as_json: bool,
+    unknown: Literal["error", "skip"],
+    encoding: str,
+) -> None:
+    """Show text features that units of a model respond to.
 
-    For each feature of the text, such as being within quotes or the position in the line, it finds
-    the unit whose value follows it best: chosen by its correlation in the first half of the text,
-    and told with that in the second. A unit has a value h after each character, in an LSTM a cell c
-    too. Below stands how often the gates are closed (under 0.1) and open (over 0.9). This is after
+    For each feature, such as being inside quotes or the position in the line, find the unit whose
+    activation correlates most with it. The unit is chosen on the first half of the text; the
+    correlation shown is that on the second half. Each unit has a hidden state h, in an LSTM also a
+    cell state c. Then show how often the gates are closed (under 0.1) and open (over 0.9), after
     Karpathy, Johnson & Fei-Fei 2015, "Visualizing and understanding recurrent networks".
 
-    --unit shows a unit at work, in colours where the terminal has them, else in digits. The first
-    million characters are read. Several files are read as one text; `-` is stdin.
+    --unit shows the activation of one unit, in colors if the terminal has them, else as digits. The
+    first million characters are read. Several files are read as one text; `-` is stdin.
 
     \b
     Example:
@@ -72,45 +82,90 @@ def command(texts, model, unit, html, embedding, json, unknown, encoding) -> Non
       charrnn inspect --unit 1.37c --html page.html novel.txt
       charrnn inspect --embedding
     """
-    _check_usage(texts, model, unit, html, embedding, json)
-    where = None if unit is None else _parsed(unit)
+    _check_usage(texts, model, unit, html, embedding, as_json)
+    unit_name = None if unit is None else _parse_unit(unit)
     from ...api import load
 
     language_model = load(model, threads=1)
     if embedding:
-        from ..render import embedding as plane
+        from ..render.embedding import write_embedding
 
-        plane.show(language_model, stdout(), json)
+        write_embedding(language_model, stdout(), as_json)
         return
-    if where:
-        where = _unit(language_model, *where, unit)
-    read = _read(texts, language_model, encoding, unknown)
-    if where:
-        _show_unit(language_model, read, where, html, json)
+    hidden_unit = unit_name and _find_unit(language_model, unit_name)
+    text = _read_text(texts, language_model, encoding, unknown)
+    if hidden_unit:
+        _show_unit(language_model, text, hidden_unit, html, as_json)
     else:
-        _show_survey(language_model, read, json)
+        _show_report(language_model, text, as_json)
 
 
-def _check_usage(texts, model, unit, html, embedding, json) -> None:
+def _check_usage(
+    texts: Sequence[str],
+    model: str,
+    unit: str | None,
+    html: str | None,
+    embedding: bool,
+    as_json: bool,
+) -> None:
     if embedding and (texts or unit is not None or html is not None):
-        raise UsageError("--embedding is about the model alone: give no text, --unit or --html.")
+        raise UsageError("--embedding shows the model alone: omit the text, --unit and --html.")
     if not (embedding or texts):
-        raise UsageError("give a text to read, or --embedding; - is stdin.")
-    if html is not None and (unit is None or json):
+        raise UsageError("give a text to read (- is stdin), or --embedding.")
+    if html is not None and (unit is None or as_json):
         raise UsageError("--html shows one unit: give it with --unit, without --json.")
-    check_page(html, (*texts, model))
+    if html:
+        require_not_input([html], (*texts, model), what="the page", option="--html")
 
 
-class _Read(NamedTuple):
-    """The beginning of a text."""
+class _UnitName(NamedTuple):
+    """The argument of --unit."""
+
+    given: str
+    layer: int  # counts from 1, like the number
+    number: int
+    state: str  # "h", "c" or ""
+
+
+def _parse_unit(given: str) -> _UnitName:
+    match = re.fullmatch(r"([1-9]\d{0,8})\.([1-9]\d{0,8})([hc]?)", given, re.ASCII)
+    if not match:
+        raise UsageError(f"--unit is a layer and a unit, such as 1.37 or 1.37c, not '{given}'.")
+    return _UnitName(given, int(match[1]), int(match[2]), match[3])
+
+
+def _find_unit(model: LanguageModel, name: _UnitName) -> HiddenUnit:
+    from ...evaluation.activations import HiddenUnit
+    from ..render.activation_report import STATES
+
+    config = model.config
+    if name.layer > config.num_layers or name.number > config.hidden_size:
+        raise CharRNNError(
+            f"the model has no unit {name.given}: it has layers 1 to {config.num_layers} "
+            f"of units 1 to {config.hidden_size}."
+        )
+    if STATES.find(name.state) >= model.model.cell.STATES:
+        raise CharRNNError(
+            f"a unit of this model, {config.cell}, has no c: give --unit {name.given[:-1]}."
+        )
+    return HiddenUnit(name.layer - 1, max(STATES.find(name.state), 0), name.number - 1)
+
+
+class InspectedText(NamedTuple):
+    """The start of a text, as characters and as the model's ids."""
 
     title: str
     text: str
     ids: np.ndarray
-    ends: np.ndarray  # where in the ids each character ends
+    ends: np.ndarray  # (len(text),) the index of the last id of each character
 
 
-def _read(texts, model: LanguageModel, encoding: str, unknown: str) -> _Read:
+def _read_text(
+    texts: Sequence[str],
+    model: LanguageModel,
+    encoding: str,
+    unknown: Literal["error", "skip"],
+) -> InspectedText:
     import numpy as np
 
     from ...errors import escape_unprintable
@@ -118,126 +173,51 @@ def _read(texts, model: LanguageModel, encoding: str, unknown: str) -> _Read:
 
     corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
     warn_unknown(corpus.skipped_characters)
-    ids = corpus.ids[:MOST]
+    ids = corpus.ids[:MAX_CHARACTERS]
     if len(ids) < len(corpus.ids):
-        echo_err(f"note    only the first {MOST:,} of {len(corpus.ids):,} characters are read")
+        echo_err(
+            f"note    only the first {MAX_CHARACTERS:,} of {len(corpus.ids):,} characters are read"
+        )
     title = ", ".join(map(escape_unprintable, corpus.names))
     text = model.vocabulary.decode(ids, "surrogateescape")
-    return _Read(title, text, ids, np.cumsum(model.vocabulary.ids_per_character(text)) - 1)
-
-
-def _parsed(unit: str) -> tuple[int, int, str]:
-    """Layer, number and state as they were given."""
-    found = re.fullmatch(r"([1-9]\d{0,8})\.([1-9]\d{0,8})([hc]?)", unit, re.ASCII)
-    if not found:
-        raise UsageError(f"--unit is a layer and a unit, such as 1.37 or 1.37c, not '{unit}'.")
-    return int(found[1]), int(found[2]), found[3]
-
-
-def _unit(model: LanguageModel, layer: int, number: int, state: str, given: str) -> HiddenUnit:
-    from ...evaluation.activations import HiddenUnit
-
-    config, states = model.config, model.model.cell.STATES
-    if layer > config.num_layers or number > config.hidden_size:
-        raise CharRNNError(
-            f"the model has no unit {given}: it has layers 1 to {config.num_layers} "
-            f"of units 1 to {config.hidden_size}."
-        )
-    if STATES.find(state) >= states:
-        raise CharRNNError(
-            f"a unit of this model, {config.cell}, has no c: give --unit {given[:-1]}."
-        )
-    return HiddenUnit(layer - 1, max(STATES.find(state), 0), number - 1)
-
-
-def _name(unit: HiddenUnit, model: LanguageModel) -> str:
-    state = STATES[unit.state] if model.model.cell.STATES > 1 else ""
-    return f"{unit.layer + 1}.{unit.number + 1}{state}"
+    ends = np.cumsum(model.vocabulary.ids_per_character(text)) - 1
+    return InspectedText(title, text, ids, ends)
 
 
 def _show_unit(
-    model: LanguageModel, read: _Read, unit: HiddenUnit, html: str | None, json: bool
+    model: LanguageModel, text: InspectedText, unit: HiddenUnit, html: str | None, as_json: bool
 ) -> None:
     from ...evaluation.activations import values
-    from ..render import activations as units
-    from ..render.color import color_wanted
+    from ..render.activation_report import unit_name
+    from ..render.activations import colored_text, digit_rows, html_page, json_lines
+    from ..render.color import use_color
 
-    found = values(model.model, read.ids, unit)[read.ends]
-    name = _name(unit, model)
+    activations = values(model.model, text.ids, unit)[text.ends]
+    name = unit_name(unit, model)
     if html:
         with page_file(html) as file:
-            file.writelines(units.page(f"{read.title}: unit {name}", read.text, found))
-        return
-    out = stdout()
-    if json:
-        out.writelines(units.objects(read.text, found))
-    elif color_wanted(out):
-        out.writelines(units.colored(name, read.text, found))
+            file.writelines(html_page(f"{text.title}: unit {name}", text.text, activations))
+    elif as_json:
+        stdout().writelines(json_lines(text.text, activations))
+    elif use_color(stdout()):
+        stdout().writelines(colored_text(name, text.text, activations))
     else:
-        out.writelines(units.digits(name, read.text, found))
+        stdout().writelines(digit_rows(name, text.text, activations))
 
 
-def _show_survey(model: LanguageModel, read: _Read, json: bool) -> None:
+def _show_report(model: LanguageModel, text: InspectedText, as_json: bool) -> None:
     import numpy as np
 
     from ...evaluation.activations import measure_activations
     from ...evaluation.text_features import features
+    from ..render.activation_report import json_object, table_rows
 
-    counted = np.zeros(len(read.ids), bool)
-    counted[read.ends] = True
-    sizes = np.diff(read.ends, prepend=-1)
-    of_ids = {name: np.repeat(a, sizes) for name, a in features(read.text).items()}
-    found = measure_activations(model.model, read.ids, of_ids, counted)
-    if json:
-        click.echo(json_.dumps(_object(found, model, len(read.text))))
+    counted = np.zeros(len(text.ids), bool)
+    counted[text.ends] = True
+    num_ids = np.diff(text.ends, prepend=-1)
+    id_features = {name: np.repeat(a, num_ids) for name, a in features(text.text).items()}
+    report = measure_activations(model.model, text.ids, id_features, counted)
+    if as_json:
+        print_json(json_object(report, model, len(text.text)))
     else:
-        click.echo("\n".join([*_followers(found, model), "", *_gates(found, model)]))
-
-
-def _followers(found: ActivationReport, model: LanguageModel) -> list[str]:
-    rows = [
-        f"{f.correlation:>11.3f}  {_name(f.unit, model):<8}  {f.feature}" for f in found.matches
-    ]
-    lines = ["correlation  unit      follows", *rows]
-    if found.unmatched:
-        lines.append(f"{'-':>11}  {'none':<8}  {', '.join(found.unmatched)}")
-    return lines if rows or found.unmatched else ["no feature occurs in both halves of the text"]
-
-
-def _gates(found: ActivationReport, model: LanguageModel) -> list[str]:
-    gates = list(model.model.cell.SIGMOIDS)
-    if not gates:
-        return [f"gates     {model.config.cell} has none"]
-    return ["layer  gate      under 0.1  over 0.9"] + [
-        f"{k + 1:>5}  {gate:<8}  {found.low[k, g].mean():>9.1%}  {found.high[k, g].mean():>8.1%}"
-        for k in range(model.config.num_layers)
-        for g, gate in enumerate(gates)
-    ]
-
-
-def _object(found: ActivationReport, model: LanguageModel, characters: int) -> dict[str, object]:
-    return {
-        "characters": characters,
-        "followers": [
-            {
-                "feature": f.feature,
-                "unit": _name(f.unit, model),
-                "correlation": f.correlation,
-                "first_half": f.selection_correlation,
-            }
-            for f in found.matches
-        ],
-        "unfollowed": found.unmatched,
-        "gates": [
-            {
-                "layer": k + 1,
-                "gate": gate,
-                "under": float(found.low[k, g].mean()),
-                "over": float(found.high[k, g].mean()),
-                "units_under": found.low[k, g].round(6).tolist(),
-                "units_over": found.high[k, g].round(6).tolist(),
-            }
-            for k in range(model.config.num_layers)
-            for g, gate in enumerate(model.model.cell.SIGMOIDS)
-        ],
-    }
+        click.echo("\n".join(table_rows(report, model)))

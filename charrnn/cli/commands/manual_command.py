@@ -1,4 +1,4 @@
-"""`charrnn manual`: the manual page, made of what `--help` says, and of what it does not."""
+"""`charrnn manual`: the manual page, made from the help of all commands."""
 
 from __future__ import annotations
 
@@ -9,43 +9,45 @@ from collections.abc import Iterator
 import click
 
 from ... import __version__
+from ..options import Command, help_by_heading
 
-# Characters for which roff has others that look better in prose.
+# Characters that roff would replace by typographic ones.
 AS_TYPED = str.maketrans({"-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"})
 
-# What is left to say after the commands: by section, the terms and what they mean.
+# Sections after the commands: terms and their meanings.
 SECTIONS = {
     "ENVIRONMENT": {
-        "CHARRNN_COMMAND_OPTION": "Stands for an option of a command that is not given: "
-        "CHARRNN_TRAIN_HIDDEN_SIZE=256 for `charrnn train --hidden-size 256`.",
-        "CHARRNN_DEBUG": "If set, errors come with a traceback.",
-        "NO_COLOR": "If set, nothing is coloured.",
-        "FORCE_COLOR": "If set, `charrnn score --color` colours its output in a pipe, too.",
-        "COLUMNS, LINES": "The size of a chart, instead of the terminal's.",
-        "NUMBA_CACHE_DIR, XDG_CACHE_HOME": "Where compiled code is kept, instead of ~/.cache.",
+        "CHARRNN_COMMAND_OPTION": "Value of an option that is not given: "
+        "CHARRNN_TRAIN_HIDDEN_SIZE=256 means `charrnn train --hidden-size 256`.",
+        "CHARRNN_DEBUG": "If set, errors are shown with a traceback.",
+        "NO_COLOR": "If set, no output has colors.",
+        "FORCE_COLOR": "If set, the output of `charrnn score --color` has colors in a pipe, too.",
+        "COLUMNS, LINES": "Size of a chart, instead of the size of the terminal.",
+        "NUMBA_CACHE_DIR, XDG_CACHE_HOME": "Cache of compiled code, instead of ~/.cache.",
     },
     "FILES": {
-        "model.safetensors": "A model: its best weights, its sizes, its characters. The name is "
-        "--output's, and the names of the next two follow it.",
-        "model.state.safetensors": "What `charrnn train --resume` needs.",
-        "model.log.jsonl": "The log of training, a JSON object a line: step, epoch, chars, "
+        "model.safetensors": "A model: its best weights, its sizes and its characters. --output "
+        "sets this name; the names of the next two files follow it.",
+        "model.state.safetensors": "The state that `charrnn train --resume` continues from.",
+        "model.log.jsonl": "The training log, one JSON object per line: step, epoch, chars, "
         "train_loss, val_loss, learning_rate, chars_per_second, seconds.",
     },
     "EXIT STATUS": {
-        "0": "All was done, or the reader of the output went away.",
-        "1": "The work failed; stderr has the reason in one sentence.",
-        "2": "The command was given wrong options or arguments.",
-        "130, 143, 129": "It was interrupted, terminated, hung up; a training run was saved.",
+        "0": "The work is done, or the reader of the output closed it.",
+        "1": "The work failed; one sentence on stderr says why.",
+        "2": "The options or arguments are wrong.",
+        "130, 143, 129": "The command was interrupted, terminated or hung up; a training run was "
+        "saved.",
     },
 }
 
 
-@click.command("manual")
+@click.command("manual", cls=Command)
 @click.pass_context
-def command(ctx: click.Context) -> None:
+def command(ctx: click.Context, /) -> None:
     """Print the manual page.
 
-    It is in the language of man(1), and holds the help of all commands.
+    It is in roff, the language of man(1), and contains the help of all commands.
 
     \b
     Example:
@@ -53,14 +55,15 @@ def command(ctx: click.Context) -> None:
       charrnn manual > ~/.local/share/man/man1/charrnn.1
     """
     main = ctx.find_root().command
-    for line in _page(click.Context(main, info_name="charrnn", **main.context_settings)):
+    assert isinstance(main, click.Group)
+    for line in _page(main):
         click.echo(line)
 
 
-def _page(ctx: click.Context) -> Iterator[str]:
-    """The lines of the page, in roff with the macros of man(7)."""
-    main = ctx.command
-    yield ".nr HY 0"  # what may be copied is not to be hyphenated
+def _page(main: click.Group) -> Iterator[str]:
+    """Yield the lines of the page, in roff with the macros of man(7)."""
+    ctx = click.Context(main, info_name="charrnn", **main.context_settings)
+    yield ".nr HY 0"  # hyphens would break commands that are copied
     yield f'.TH CHARRNN 1 "" "charrnn {__version__}" "User Commands"'
     yield ".ad l"
     yield ".SH NAME"
@@ -85,7 +88,7 @@ def _page(ctx: click.Context) -> Iterator[str]:
 
 
 def _command(ctx: click.Context) -> Iterator[str]:
-    _, *arguments = ctx.command.collect_usage_pieces(ctx)  # all have options
+    _, *arguments = ctx.command.collect_usage_pieces(ctx)  # after "[OPTIONS]"
     yield f'.SS "{_text(" ".join([ctx.command_path, *arguments]))}"'
     *paragraphs, example = _paragraphs(ctx.command)
     yield from _prose(paragraphs)
@@ -95,13 +98,17 @@ def _command(ctx: click.Context) -> Iterator[str]:
 
 
 def _options(ctx: click.Context) -> Iterator[str]:
-    """The options of a command; --help, which all have, is told of once, with charrnn's own."""
-    for param in ctx.command.get_params(ctx):
-        known = "--help" in param.opts and ctx.parent is not None
-        if isinstance(param, click.Option) and not known:
-            names, meaning = param.get_help_record(ctx)
-            meaning = re.sub(r"  \[default: \(?(.*?)\)?\]$", r" [default: \1]", meaning)
-            yield from (".TP", _names(names), _text(meaning))
+    """Yield the options of a command under their headings.
+
+    All commands have --help; the page describes it once, with the options of charrnn itself.
+    """
+    groups = help_by_heading(ctx.command, ctx)
+    for heading, rows in groups.items():
+        if len(groups) > 1:
+            yield from (".PP", rf"\fI{_text(heading)}\fR")
+        for names, meaning in rows:
+            if "--help" not in names or ctx.parent is None:
+                yield from (".TP", _names(names), _text(meaning.replace("  [", " [")))
 
 
 def _paragraphs(command: click.Command) -> list[str]:
@@ -109,7 +116,7 @@ def _paragraphs(command: click.Command) -> list[str]:
 
 
 def _prose(paragraphs: list[str]) -> Iterator[str]:
-    r"""Paragraphs of a help text; after \b lines are kept: a heading and its examples."""
+    r"""Format paragraphs of a help text. After \b, lines are not filled: a heading and examples."""
     for number, text in enumerate(paragraphs):
         if number:
             yield ".PP"
@@ -123,13 +130,15 @@ def _prose(paragraphs: list[str]) -> Iterator[str]:
 
 
 def _names(record: str) -> str:
-    """`-o, --output FILE`, the names bold and what they take in italics."""
-    names, space, value = re.fullmatch(r"(-[^\s,]+(?:, -[^\s,]+)*)( ?)(.*)", record).groups()
+    """Format `-o, --output FILE` with bold names and the metavar in italics."""
+    match = re.fullmatch(r"(-[^\s,]+(?:, -[^\s,]+)*)( ?)(.*)", record)
+    assert match is not None, record
+    names, space, value = match.groups()
     return rf"\fB{_code(names)}\fR{space}" + (rf"\fI{_text(value)}\fR" if value else "")
 
 
 def _text(text: str) -> str:
-    """Prose as roff has it; what stands in backquotes, and long options, are bold."""
+    """Format prose. Text in backquotes and long options become bold."""
     parts = re.split(r"(`[^`]*`|(?<![\w-])--\w[\w-]*)", text)
     parts[::2] = map(_escaped, parts[::2])
     parts[1::2] = (rf"\fB{_code(part.strip('`'))}\fR" for part in parts[1::2])
@@ -137,7 +146,7 @@ def _text(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """What is to be copied from the page: each character stands for itself."""
+    """Format text to be copied from the page, without typographic characters."""
     return _protected(_escaped(text).translate(AS_TYPED))
 
 
@@ -146,5 +155,5 @@ def _escaped(text: str) -> str:
 
 
 def _protected(line: str) -> str:
-    """A line that is no command of roff."""
+    """Prevent a line from being read as a roff command."""
     return r"\&" + line if line[:1] in (".", "'") else line

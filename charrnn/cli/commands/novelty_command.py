@@ -1,14 +1,15 @@
-"""`charrnn novelty`: does a text copy the text that a model was trained on?"""
+"""`charrnn novelty`: how much of a text is copied from a corpus."""
 
 from __future__ import annotations
 
-import json as json_
+import json
 from typing import TYPE_CHECKING
 
 import click
 
 from ...errors import UsageError, escape_unprintable
-from ..options import FILE, echo_err, json_option, print_table
+from ..options import FILE, Command, encoding_option, json_option, option
+from ..output import echo_err, print_table
 
 if TYPE_CHECKING:
     from ...evaluation.novelty import Novelty
@@ -17,23 +18,24 @@ if TYPE_CHECKING:
 SHOWN = 60  # characters of the longest run that the table shows
 
 
-@click.command("novelty", short_help="Measure how much of a text is copied.")
+@click.command("novelty", cls=Command, short_help="Measure how much of a text is copied.")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
-@click.option(
+@option(
     "--corpus",
     multiple=True,
     required=True,
     type=FILE,
     show_default=False,
-    help="What may have been copied; give it several times for several files, joined in order.",
+    help="Text that may have been copied. May be repeated; the files are joined in order.",
 )
-@json_option
-@click.option("--encoding", default="utf-8", help="How text and corpus are encoded.")
-def command(texts: tuple[str, ...], corpus: tuple[str, ...], json: bool, encoding: str) -> None:
+@json_option()
+@encoding_option
+def command(texts: tuple[str, ...], corpus: tuple[str, ...], as_json: bool, encoding: str) -> None:
     """Measure how much of a text is copied from a corpus.
 
-    It prints the longest run of characters that stands in both, and how much of the text lies in
-    such runs of at least 20, 50 and 100 characters. Several texts are read as one; `-` is stdin.
+    Print the longest run of characters that occurs in both, and the fraction of the text that lies
+    in such runs of at least 20, 50 and 100 characters. Several files are read as one text; `-` is
+    stdin.
 
     \b
     Example:
@@ -41,7 +43,7 @@ def command(texts: tuple[str, ...], corpus: tuple[str, ...], json: bool, encodin
       charrnn novelty poem.txt --corpus iliad.txt --corpus odyssey.txt --json
     """
     if (*texts, *corpus).count("-") > 1:
-        raise UsageError("stdin can be read only once: give - for one file.")
+        raise UsageError("stdin can be read only once: give - for one file only.")
     from ...evaluation.novelty import compare
     from ...text.corpus import read_corpus
     from ..progress import reading
@@ -50,8 +52,8 @@ def command(texts: tuple[str, ...], corpus: tuple[str, ...], json: bool, encodin
     with reading() as progress:
         known = read_corpus(corpus, encoding=encoding, progress=progress)
     result, longest = compare([text.vocabulary.symbols(text.ids[:])], known)
-    if json:
-        click.echo(json_.dumps({"characters": len(text.ids), **_object(result, longest)}))
+    if as_json:
+        click.echo(json.dumps({"characters": len(text.ids), **_object(result, longest)}))
     else:
         print_table([("characters", f"{len(text.ids):,}"), *_rows(result, longest)])
 

@@ -1,119 +1,102 @@
-"""`charrnn plot`: how runs of training went, as a chart of characters or as a figure in a file."""
+"""`charrnn plot`: the losses of training runs, as a chart on the terminal or a figure in a file."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ...errors import CharRNNError, UsageError, escape_unprintable
+from ...errors import UsageError
 from ...storage.inputs import require_not_input
-from ..options import FILE, echo_err
+from ..options import FILE, Command, option
 
 if TYPE_CHECKING:
-    from ..render.run_curves import RunCurves
+    from ..render.run_curves import AxisUnit, RunCurves
 
 LOG = "model.log.jsonl"
-ENDINGS = (".png", ".svg", ".pdf")
-MOST_RUNS = 26  # there is a letter for each
+FIGURE_ENDINGS = (".png", ".svg", ".pdf")
 
 
-@click.command("plot")
+@click.command("plot", cls=Command)
 @click.argument("logs", metavar="[LOG]...", nargs=-1, type=FILE)
-@click.option(
+@option(
     "-o",
     "--output",
     type=FILE,
-    help="Draw a figure with Matplotlib and write it to FILE, which ends in .png, .svg or .pdf.",
+    help="Write a figure to FILE instead of the chart. Its name ends in .png, .svg or .pdf.",
 )
-@click.option(
+@option(
     "-x",
-    "--x",
+    "--x-axis",
     type=click.Choice(["seconds", "steps", "epochs", "chars"]),
     default="seconds",
-    help="What the losses are drawn over: time, updates, passes over the text, characters read.",
+    help="Horizontal axis: training time, updates, epochs or characters read.",
 )
-@click.option("--ascii", is_flag=True, help="Draw with ASCII characters only.")
-def command(logs, output, x, ascii) -> None:
+@option("--ascii", "ascii_only", is_flag=True, help="Draw with ASCII characters only.")
+def command(logs: tuple[str, ...], output: str | None, x_axis: str, ascii_only: bool) -> None:
     """Draw the losses of training runs.
 
-    LOG is the .log.jsonl of a run, or its model, which has the log beside it; without one it is
-    model.log.jsonl; `-` is stdin. A run may still be going on. The loss is in nats per character:
-    the lower, the better.
+    LOG is the .log.jsonl of a run, or its model, whose log has the same name; `-` is stdin. Without
+    LOG, model.log.jsonl is read. The run may still be in progress. The loss is in nats per
+    character; lower is better.
 
-    The chart of a single run has its validation loss as a line, the best marked, and its training
-    loss as dots. That of several runs has the validation losses, each with a letter, a capital at
-    its best. A steep beginning is cut off. The chart fills the terminal, or 80 x 24 characters in
-    a pipe; NO_COLOR turns its colours off. A figure needs Matplotlib: pip install 'charrnn[plot]'.
+    The chart of one run shows the validation loss as a line with its minimum marked, and the
+    training loss as dots. The chart of several runs shows the validation losses, each with a
+    letter, which is a capital at the minimum. A steep beginning is cut off. The chart fills the
+    terminal, or 80 x 24 characters in a pipe; NO_COLOR disables its colors. A figure requires
+    Matplotlib: pip install 'charrnn[plot]'.
 
     \b
     Example:
       charrnn plot
-      charrnn plot small.safetensors large.safetensors --x epochs
+      charrnn plot small.safetensors large.safetensors --x-axis epochs
       charrnn plot runs/*.log.jsonl -o losses.svg
       watch -n 5 charrnn plot
     """
-    ending = Path(output).suffix.lower() if output is not None else None
-    if ending is not None and ending not in ENDINGS:
-        raise UsageError(
-            f"{output}: a figure's name ends in .png, .svg or .pdf, which says what it is."
-        )
-    from ..render.run_curves import axis_unit, chart_rows
+    logs = logs or (LOG,)
+    if output is not None:
+        _check_figure(output)
+    from ..render.run_curves import axis_unit, read_runs
 
-    runs = _read(logs or (LOG,), x)
-    unit = axis_unit(x, max(float(curve.x.max(initial=0)) for r in runs for curve in r[2:]))
+    runs = read_runs(logs, x_axis)
+    unit = axis_unit(x_axis, runs)
     if output is None:
-        if len(runs) > MOST_RUNS:
-            raise UsageError(
-                f"a chart has room for {MOST_RUNS} runs, not {len(runs)}: -o FILE.svg draws more."
-            )
-        for row in chart_rows(runs, unit, ascii or not _braille()):
-            click.echo(row, color=True)
-        return
-    require_not_input(
-        [output], logs or (LOG,), what="the figure", kind="the log", option="--output"
-    )
+        _print_chart(runs, unit, ascii_only)
+    else:
+        _write_figure(output, logs, runs, unit)
+
+
+def _check_figure(output: str) -> None:
+    if Path(output).suffix.lower() not in FIGURE_ENDINGS:
+        raise UsageError(
+            f"{output}: the name of a figure must end in .png, .svg or .pdf, which sets its format."
+        )
+
+
+def _print_chart(runs: list[RunCurves], unit: AxisUnit, ascii_only: bool) -> None:
+    from ..render.run_chart import MAX_RUNS, run_chart
+
+    if len(runs) > MAX_RUNS:
+        raise UsageError(
+            f"a chart shows at most {MAX_RUNS} runs, not {len(runs)}: -o FILE.svg draws more."
+        )
+    for row in run_chart(runs, unit, ascii_only or not _shows_braille()):
+        click.echo(row, color=True)
+
+
+def _write_figure(output: str, logs: Sequence[str], runs: list[RunCurves], unit: AxisUnit) -> None:
+    require_not_input([output], logs, what="the figure", kind="the log", option="--output")
     from ..render.figure import write_figure
 
-    write_figure(output, ending[1:], runs, unit)
+    write_figure(output, Path(output).suffix.lower().removeprefix("."), runs, unit)
 
 
-def _read(paths: tuple[str, ...], axis: str) -> list[RunCurves]:
-    """The runs that have losses to draw; says which have not, or raises if it is all."""
-    from ...evaluation.training_log import log_beside, read_loss_history
-    from ..render.run_curves import RunCurves
-
-    logs = list(dict.fromkeys(map(log_beside, paths)))
-    runs, empty = [], []
-    for name, log in zip(_names(logs), logs, strict=True):
-        course = read_loss_history(log)
-        if course.damaged:
-            lines = f"{course.damaged:,} of its lines"
-            echo_err(f"Warning: {escape_unprintable(log)}: left out what is damaged, {lines}.")
-        run = RunCurves(name, course, *(course.curve(v, axis) for v in (course.train, course.val)))
-        (runs if len(run.train.x) or len(run.val.x) else empty).append(run)
-    if not runs:
-        raise CharRNNError(
-            f"{' and '.join(run.name for run in empty)}: there is no loss in the log yet; "
-            "the run has only just begun, or never did."
-        )
-    for run in empty:
-        echo_err(f"note    {run.name} is left out: there is no loss in its log yet")
-    return runs
-
-
-def _names(logs: list[str]) -> list[str]:
-    """What to call the runs: file names without their ending, or paths if these are the same."""
-    paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
-    names = [os.path.basename(path) or path for path in paths]
-    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
-
-
-def _braille() -> bool:
-    """Whether stdout, as far as one can know, shows Braille."""
+def _shows_braille() -> bool:
+    """Whether stdout can show Braille, as far as its terminal and its encoding say."""
     if os.environ.get("TERM") in ("linux", "dumb") and sys.stdout.isatty():
         return False
     try:

@@ -1,181 +1,259 @@
-"""`charrnn sample`: write new text."""
+"""`charrnn sample`: generate text."""
 
 from __future__ import annotations
 
 import secrets
-import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError
 from ...storage.inputs import require_not_input
 from ..options import (
     FILE,
-    echo_err,
+    Command,
+    is_explicit,
     model_option,
+    option,
+    option_group,
     threads_option,
     unknown_option,
     validator,
-    warn_unknown,
 )
+from ..output import echo_err, read_stdin, warn_unknown
 from .novelty_command import say_novelty
 
 if TYPE_CHECKING:
+    from ...api import LanguageModel
     from ...text.vocabulary import Vocabulary
+    from ..outputs import Texts, TextTee
 
 LENGTH = 500
-DRAWING = {  # what a beam search, which draws nothing, has no use for
-    "temperature": "--temperature",
-    "top_k": "--top-k",
-    "top_p": "--top-p",
-    "min_p": "--min-p",
-    "repetition_penalty": "--repetition-penalty",
-    "seed": "--seed",
-    "num_samples": "--num-samples",
-}
+SAMPLING_OPTIONS = (  # without effect in a beam search, which samples nothing
+    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "num_samples",
+)  # fmt: skip
 
 
-@click.command("sample")
-@model_option
-@click.option(
-    "--length",
-    type=int,
-    callback=validator(check_int, minimum=0),
-    show_default=f"{LENGTH}; none with --lines",
-    help="Characters to write at most (bytes, if the model is one of bytes); 0: without end.",
+@dataclass(frozen=True)
+class SampleRequest:
+    """The options of the command."""
+
+    model: str
+    threads: int | None
+    length: int | None
+    lines: int | None
+    stop: tuple[str, ...]
+    prime: str
+    prime_file: str | None
+    unknown: str
+    allow: str | None
+    forbid: str
+    repetition_penalty: float
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int | None
+    beam: int | None
+    num_samples: int
+    separator: str
+    jsonl: bool
+    output: str
+    novelty: str | None
+
+    @property
+    def max_length(self) -> int | None:
+        """The limit of a text's length; None: no limit."""
+        if self.length is None and self.lines is None:
+            return LENGTH
+        return self.length or None
+
+    @property
+    def total_length(self) -> int | None:
+        """The length of all texts together; None if it is not known before."""
+        if self.max_length is None or self.lines or self.stop:
+            return None
+        return self.max_length * self.num_samples
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Texts that are generated while they are read, and metadata of each."""
+
+    texts: Texts
+    metadata: Iterable[dict[str, object]]
+    log_probability: float | None = None  # nats; of a beam search
+
+
+@click.command("sample", cls=Command)
+@option_group(
+    "Model",
+    model_option,
+    threads_option,
 )
-@click.option(
-    "--lines",
-    type=int,
-    metavar="N",
-    callback=validator(check_int, minimum=1),
-    help="End each text after N whole lines of new text.",
+@option_group(
+    "Length and end",
+    option(
+        "--length",
+        type=int,
+        callback=validator(check_int, minimum=0),
+        show_default=f"{LENGTH}, or no limit with --lines",
+        help="Maximum number of characters (bytes for a byte model); 0 means no limit.",
+    ),
+    option(
+        "--lines",
+        type=int,
+        metavar="N",
+        callback=validator(check_int, minimum=1),
+        help="End each text after N complete lines of new text.",
+    ),
+    option(
+        "--stop",
+        metavar="STRING",
+        multiple=True,
+        help="Stop before this string, which is not printed. May be repeated; the first match ends "
+        "the text. The prime is not searched.",
+    ),
 )
-@click.option(
-    "--stop",
-    metavar="STRING",
-    multiple=True,
-    help="End each text where this would come next; it is not printed. Only new text counts. "
-    "Given several times: whichever comes first.",
+@option_group(
+    "Prime",
+    option(
+        "--prime",
+        "--prompt",
+        metavar="TEXT",
+        default="",
+        show_default=False,
+        help="Text to continue. It is printed first.",
+    ),
+    option(
+        "--prime-file",
+        type=FILE,
+        help="File with the text to continue, in UTF-8; - is stdin. A newline at its end counts.",
+    ),
+    unknown_option,
 )
-@click.option(
-    "--prime",
-    metavar="TEXT",
-    default="",
-    show_default="none",
-    help="Text to go on from; it is printed first.",
+@option_group(
+    "Choice of characters",
+    option("--allow", metavar="CHARS", help="Generate only these characters."),
+    option(
+        "--forbid",
+        metavar="CHARS",
+        default="",
+        show_default=False,
+        help="Never generate these characters.",
+    ),
+    option(
+        "--repetition-penalty",
+        type=float,
+        metavar="P",
+        default=1.0,
+        callback=validator(check_float, minimum=0, maximum=inf, exclusive_min=True),
+        help="Multiply by P the log-probability of each of the last 32 characters, the prime "
+        "included; above 1 makes them less likely (CTRL, Keskar et al. 2019).",
+    ),
+    option(
+        "--temperature",
+        type=float,
+        default=1.0,
+        callback=validator(check_float, minimum=0, maximum=inf),
+        help="Sampling temperature: lower is safer, higher is bolder; 0 always chooses the most "
+        "likely character.",
+    ),
+    option(
+        "--top-k",
+        type=int,
+        metavar="K",
+        default=0,
+        callback=validator(check_int, minimum=0),
+        help="Choose among the K most likely characters; 0 disables.",
+    ),
+    option(
+        "--top-p",
+        type=float,
+        metavar="P",
+        default=1.0,
+        callback=validator(check_float, minimum=0, maximum=1, exclusive_min=True),
+        help="Choose among the most likely characters whose probabilities add up to P "
+        "(nucleus sampling).",
+    ),
+    option(
+        "--min-p",
+        type=float,
+        metavar="P",
+        default=0.0,
+        callback=validator(check_float, minimum=0, maximum=1),
+        help="Choose among characters at least P times as likely as the most likely one.",
+    ),
+    option(
+        "--seed",
+        type=int,
+        callback=validator(check_int, minimum=0),
+        show_default="random",
+        help="Seed of the random numbers. The same seed gives the same text.",
+    ),
+    option(
+        "--beam",
+        type=int,
+        metavar="K",
+        callback=validator(check_int, minimum=1),
+        help="Do not sample: find the most likely text by beam search with K hypotheses. Print "
+        "its log-probability on stderr.",
+    ),
 )
-@click.option(
-    "--prime-file",
-    type=FILE,
-    help="Text to go on from, in UTF-8, newline at its end and all; - is stdin.",
+@option_group(
+    "Output",
+    option(
+        "-n",
+        "--num-samples",
+        type=int,
+        metavar="N",
+        default=1,
+        callback=validator(check_int, minimum=1),
+        help="Number of texts. Text I of seed S is the first text of seed S + I, counted from 0.",
+    ),
+    option(
+        "--separator",
+        default="\n",
+        show_default="newline",
+        help="Print this after each text if there are several.",
+    ),
+    option(
+        "--jsonl",
+        is_flag=True,
+        help="Write one JSON object per text and line: its seed (its log-probability with "
+        "--beam), the prime and the text after the prime.",
+    ),
+    option(
+        "-o",
+        "--output",
+        type=FILE,
+        default="-",
+        show_default="stdout",
+        help="File to write; an existing file is replaced. If the name contains {n}, write one "
+        "file per text, with {n} replaced by its number, from 1.",
+    ),
+    option(
+        "--novelty",
+        type=FILE,
+        metavar="CORPUS",
+        help="Report on stderr how much of the new text is copied from this file, as `charrnn "
+        "novelty` does.",
+    ),
 )
-@unknown_option
-@click.option("--allow", metavar="CHARS", help="Write these characters only.")
-@click.option("--forbid", metavar="CHARS", default="", help="Never write these characters.")
-@click.option(
-    "--repetition-penalty",
-    type=float,
-    metavar="P",
-    default=1.0,
-    callback=validator(check_float, minimum=0, maximum=inf, exclusive_min=True),
-    help="Multiply by P the log-probability of each of the last 32 characters, the prime's too "
-    "(CTRL, Keskar et al. 2019): above 1 they become less likely.",
-)
-@click.option(
-    "--temperature",
-    type=float,
-    default=1.0,
-    callback=validator(check_float, minimum=0, maximum=inf),
-    help="Below 1 safer, above 1 bolder text; 0 always writes the most likely character.",
-)
-@click.option(
-    "--top-k",
-    type=int,
-    default=0,
-    callback=validator(check_int, minimum=0),
-    help="Choose among the K likeliest characters only; 0: among all.",
-)
-@click.option(
-    "--top-p",
-    type=float,
-    default=1.0,
-    callback=validator(check_float, minimum=0, maximum=1, exclusive_min=True),
-    help="Choose among the likeliest characters that together have this probability.",
-)
-@click.option(
-    "--min-p",
-    type=float,
-    default=0.0,
-    callback=validator(check_float, minimum=0, maximum=1),
-    help="Choose among characters at least P times as likely as the likeliest.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    callback=validator(check_int, minimum=0),
-    show_default="another text each time",
-    help="The same seed gives the same text.",
-)
-@click.option(
-    "--beam",
-    type=int,
-    metavar="K",
-    callback=validator(check_int, minimum=1),
-    help="Write the likeliest text that a beam search following K texts at once finds, and its "
-    "log-probability on stderr. Nothing is drawn.",
-)
-@click.option(
-    "-n",
-    "--num-samples",
-    type=int,
-    default=1,
-    callback=validator(check_int, minimum=1),
-    help="How many texts to write. Text I of seed S is the first of seed S + I, from I = 0.",
-)
-@click.option(
-    "--separator",
-    default="\n",
-    show_default="a newline",
-    help="What follows each text when there are several.",
-)
-@click.option(
-    "--jsonl",
-    is_flag=True,
-    help="Write each text as a line of JSON: its seed, the prime, the text after the prime.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default="-",
-    show_default="stdout",
-    help="Where to write, as with the shell's `>`: a file that exists is replaced. With {n} in "
-    "it: each text into a file of its own, {n} being its number, from 1.",
-)
-@click.option(
-    "--novelty",
-    type=FILE,
-    metavar="CORPUS",
-    help="Say on stderr how much of the new text stands in this file, as `charrnn novelty` does.",
-)
-@threads_option
 @click.pass_context
-def command(
-    ctx, model, length, lines, stop, prime, prime_file, unknown, allow, forbid, beam, num_samples,
-    separator, jsonl, output, novelty, threads, **how,
-) -> None:  # fmt: skip
-    """Write new text with a trained model.
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Generate text with a trained model.
 
-    It goes to stdout as it comes, after the prime; without a prime it starts as at the beginning
-    of a line. On a terminal a newline is added at the end where one is missing, elsewhere nothing.
-    What may be chosen is cut in this order: --allow and --forbid, --repetition-penalty,
-    --temperature, --top-k, --top-p, --min-p.
+    The text is written as it is generated, after the prime. Without a prime it starts like the
+    beginning of a line. On a terminal, a newline is added if the text does not end with one.
+
+    The options for the choice of characters apply in this order: --allow and --forbid,
+    --repetition-penalty, --temperature, --top-k, --top-p, --min-p.
 
     \b
     Example:
@@ -184,85 +262,118 @@ def command(
       charrnn sample --lines 4 --forbid 0123456789
       charrnn sample -n 1000 --jsonl -o texts.jsonl
     """
-    _check_usage(ctx)
+    request = SampleRequest(**options)
+    _check_usage(request, {name for name in options if is_explicit(ctx, name)})
     from ...api import load
-    from .. import outputs
-    from ..progress import writing
+    from ..outputs import TextTee
 
-    language_model = load(model, threads)
-    vocabulary = language_model.vocabulary
-    prime = _prime(prime, prime_file, unknown, vocabulary)
-    what = {
-        "length": LENGTH if length is lines is None else length or None,
-        "lines": lines, "stop": stop, "prime": prime, "allow": allow, "forbid": forbid,
-    }  # fmt: skip
-    if beam is not None:
-        text, nats = language_model.beam(beam, **what)
-        texts, facts = [[text]], [{"log_probability": nats}]
-    else:
-        how["seed"] = secrets.randbits(32) if how["seed"] is None else how["seed"]
-        texts = language_model.texts(num_samples, **what, **how)
-        facts = ({"seed": how["seed"] + i} for i in range(num_samples))
-    written = outputs.Written(texts, kept=novelty is not None)
-    total = None if what["length"] is None or lines or stop else what["length"] * num_samples
-    with writing(output, total) as written.progressed:
-        if jsonl:
-            outputs.write_objects(written, output, prime, facts)
-        else:
-            after = separator if num_samples > 1 else None
-            outputs.write_texts(written, output, prime, after, num_samples)
-    if beam is not None:
-        characters = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
-        echo_err(_likelihood(nats, characters, stop))
-    if novelty is not None:
-        say_novelty(written.texts(), novelty, vocabulary)
+    model = load(request.model, request.threads)
+    prime = _prime(request, model.vocabulary)
+    generation = _generate(request, model, prime)
+    record = request.novelty is not None or request.beam is not None
+    texts = TextTee(generation.texts, record)
+    _write(request, prime, texts, generation.metadata)
+    _report(request, texts.texts(), generation.log_probability, model.vocabulary)
 
 
-def _check_usage(ctx: click.Context) -> None:
-    """Refuse options that exclude each other, and outputs that would replace what is read."""
-    from ..outputs import NUMBER, files_of
+def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
+    """Reject options that exclude each other, and outputs that would replace an input."""
+    from ..outputs import PLACEHOLDER, files_of
 
-    options = ctx.params
-    given = {n for n in options if ctx.get_parameter_source(n) != ParameterSource.DEFAULT}
-    if options["prime"] and options["prime_file"]:
+    r = request
+    if r.prime and r.prime_file:
         raise UsageError("give --prime or --prime-file, not both.")
-    if options["beam"] is not None and given & DRAWING.keys():
-        names = ", ".join(DRAWING[name] for name in DRAWING if name in given)
-        raise UsageError(f"a beam search draws nothing: leave out {names}, or --beam.")
-    if options["jsonl"] and "separator" in given:
-        raise UsageError("lines of JSON have no separator: give --jsonl or --separator.")
-    if options["jsonl"] and NUMBER in options["output"]:
-        raise UsageError(f"--jsonl writes all texts to one file: leave {NUMBER} out of its name.")
-    if options["novelty"] and options["length"] == 0 and not (options["lines"] or options["stop"]):
-        raise UsageError("--novelty looks at a whole text, and --length 0 has no end.")
-    inputs = filter(None, (options["model"], options["prime_file"], options["novelty"]))
-    outputs = files_of(options["output"], options["num_samples"])
+    if r.beam is not None and (ignored := [n for n in SAMPLING_OPTIONS if n in explicit]):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
+        raise UsageError(f"a beam search does not sample: omit {names}, or omit --beam.")
+    if r.jsonl and "separator" in explicit:
+        raise UsageError("JSON lines have no separator: give --jsonl or --separator, not both.")
+    if r.jsonl and PLACEHOLDER in r.output:
+        raise UsageError(f"--jsonl writes all texts to one file: omit {PLACEHOLDER} in its name.")
+    if r.novelty and r.length == 0 and not (r.lines or r.stop):
+        raise UsageError("--novelty needs a text with an end: --length 0 has none.")
+    inputs = filter(None, (r.model, r.prime_file, r.novelty))
+    outputs = files_of(r.output, r.num_samples)
     require_not_input(outputs, inputs, what="the output", option="--output")
 
 
-def _likelihood(nats: float, characters: int, stop: tuple[str, ...]) -> str:
-    each = "" if stop or not characters else f" ({nats / characters:.4f} per character)"
-    return f"log-probability {nats:.4f} nats{each}{', the stop included' if stop else ''}"
-
-
-def _prime(prime: str, file: str | None, unknown: str, vocabulary: Vocabulary) -> str:
-    """The text to go on from, as the options have it."""
-    if file:
-        prime = _read(file, vocabulary)
-    if unknown == "error":
+def _prime(request: SampleRequest, vocabulary: Vocabulary) -> str:
+    """The text to continue, without the characters that --unknown skips."""
+    prime = request.prime
+    if request.prime_file:
+        prime = _read_prime(request.prime_file, vocabulary)
+    if request.unknown == "error":
         return prime
     skipped_characters = vocabulary.unknown(prime)
     warn_unknown(skipped_characters)
     return prime.translate(dict.fromkeys(map(ord, skipped_characters)))
 
 
-def _read(path: str, vocabulary: Vocabulary) -> str:
-    """The prime in a file; a byte that is not UTF-8 stands escaped, if the model is of bytes."""
-    if path == "-":
-        data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    else:
-        data = Path(path).read_bytes()
+def _read_prime(path: str, vocabulary: Vocabulary) -> str:
+    """Read the prime from a file. For a byte model, bytes that are not UTF-8 become surrogates."""
+    data = read_stdin() if path == "-" else Path(path).read_bytes()
     try:
         return vocabulary.from_utf8(data)
     except UnicodeDecodeError as error:
-        raise CharRNNError(f"{path}: this is not UTF-8, see the byte at {error.start}.") from None
+        raise CharRNNError(
+            f"{path}: the prime is not UTF-8: invalid byte at {error.start}."
+        ) from None
+
+
+def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Generation:
+    r = request
+    common: dict[str, Any] = {
+        "length": r.max_length, "lines": r.lines, "stop": r.stop, "prime": prime,
+        "allow": r.allow, "forbid": r.forbid,
+    }  # fmt: skip
+    if r.beam is not None:
+        text, log_probability = model.beam(r.beam, **common)
+        return Generation([[text]], [{"log_probability": log_probability}], log_probability)
+    seed = secrets.randbits(32) if r.seed is None else r.seed
+    texts = model.texts(
+        r.num_samples,
+        temperature=r.temperature,
+        repetition_penalty=r.repetition_penalty,
+        top_k=r.top_k,
+        top_p=r.top_p,
+        min_p=r.min_p,
+        seed=seed,
+        **common,
+    )
+    return Generation(texts, ({"seed": seed + i} for i in range(r.num_samples)))
+
+
+def _write(
+    request: SampleRequest, prime: str, texts: TextTee, metadata: Iterable[dict[str, object]]
+) -> None:
+    from ..outputs import write_objects, write_texts
+    from ..progress import writing
+
+    with writing(request.output, request.total_length) as texts.progressed:
+        if request.jsonl:
+            write_objects(texts, request.output, prime, metadata)
+        else:
+            separator = request.separator if request.num_samples > 1 else None
+            write_texts(texts, request.output, prime, separator, request.num_samples)
+
+
+def _report(
+    request: SampleRequest,
+    texts: list[bytes],
+    log_probability: float | None,
+    vocabulary: Vocabulary,
+) -> None:
+    """Print the log-probability and the novelty on stderr, if they are asked for."""
+    if log_probability is not None:
+        [text] = texts
+        length = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
+        echo_err(_log_probability(log_probability, length, bool(request.stop)))
+    if request.novelty is not None:
+        say_novelty(texts, request.novelty, vocabulary)
+
+
+def _log_probability(nats: float, length: int, stopped: bool) -> str:
+    if stopped:
+        return f"log-probability {nats:.4f} nats, including the stop"
+    mean = f" ({nats / length:.4f} per character)" if length else ""
+    return f"log-probability {nats:.4f} nats{mean}"

@@ -1,4 +1,4 @@
-"""`charrnn train`: learn a text, show how it goes, stop when told to."""
+"""`charrnn train`: train a model, show the progress, save on signals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from ...config import (
     CELL_NAMES,
@@ -25,7 +24,19 @@ from ...config import (
     check_int,
 )
 from ...errors import UsageError
-from ..options import FILE, MODEL, echo_err, loss_in_words, threads_option, validator
+from ..options import (
+    FILE,
+    MODEL,
+    Command,
+    OptionDecorator,
+    encoding_option,
+    is_explicit,
+    option,
+    option_group,
+    threads_option,
+    validator,
+)
+from ..output import echo_err, loss_in_words
 
 if TYPE_CHECKING:
     from ...evaluation.baselines import Baselines
@@ -39,11 +50,14 @@ if hasattr(signal, "SIGHUP"):
     SIGNALS[signal.SIGHUP] = "Hung up"
 SAMPLE_LENGTH = 200
 
-SETTINGS = {field.name: (ModelConfig, field.default) for field in fields(ModelConfig)}
-SETTINGS |= {field.name: (TrainOptions, field.default) for field in fields(TrainOptions)}
+# The class that each option belongs to, and its default.
+SETTINGS: dict[str, tuple[type[ModelConfig | TrainOptions], Any]] = {
+    **{field.name: (ModelConfig, field.default) for field in fields(ModelConfig)},
+    **{field.name: (TrainOptions, field.default) for field in fields(TrainOptions)},
+}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
     """Seconds, from 90, 90s, 10m, 1.5h."""
 
     name = "duration"
@@ -62,113 +76,168 @@ class Duration(click.ParamType):
             self.fail(f"{value!r} is not a time: give seconds, or 90s, 10m, 2h.", param, ctx)
 
 
-def field_option(name: str, help: str, **more: Any):
-    """The option for a field of ModelConfig or TrainOptions, which know its default and limits."""
+def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
+    """Return the option for a field of ModelConfig or TrainOptions, with its default and limits."""
     cls, default = SETTINGS[name]
-    required = {"vocab_size": 1} if cls is ModelConfig else {}
-    more.setdefault("type", type(default))
-    return click.option(
+    required: dict[str, Any] = {"vocab_size": 1} if cls is ModelConfig else {}
+    attributes.setdefault("type", type(default))
+    return option(
         "--" + name.replace("_", "-"),
         default=default,
         callback=validator(lambda name, value: cls(**required, **{name: value})),
         help=help,
-        **more,
+        **attributes,
     )
 
 
-@click.command("train")
+@click.command("train", cls=Command)
 @click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
-@click.option(
-    "-o",
-    "--output",
-    type=FILE,
-    default=MODEL,
-    help="The model to write. Beside it go its .log.jsonl and what --resume needs.",
+@option_group(
+    "Model",
+    field_option("cell", "Type of the recurrent cells.", type=click.Choice(CELL_NAMES)),
+    field_option(
+        "hidden_size", "Number of units per layer.", show_default="128, or chosen to fit --time"
+    ),
+    field_option("num_layers", "Number of stacked layers."),
+    field_option(
+        "embedding_size", "Size of a learned embedding of characters; 0 uses one-hot input."
+    ),
 )
-@field_option("cell", "The kind of recurrent network.", type=click.Choice(CELL_NAMES))
-@field_option("hidden_size", "Units in each layer.", show_default="128, or fitted to --time")
-@field_option("num_layers", "Layers, one upon the other.")
-@field_option("embedding_size", "Size of a learned code for each character; 0: none (one-hot).")
-@field_option(
-    "dropout",
-    "Share of the units switched off at random, between layers and before the output.",
-    show_default="0, or fitted to --time",
+@option_group(
+    "Text",
+    option(
+        "--bytes",
+        "as_bytes",
+        is_flag=True,
+        help="Learn bytes instead of characters. This accepts any file.",
+    ),
+    encoding_option,
 )
-@field_option(
-    "recurrent_dropout",
-    "Share of the weights from one step to the next switched off at random.",
-    show_default="0, or fitted to --time",
+@option_group(
+    "How long",
+    field_option(
+        "time",
+        "Training time, such as 90s, 10m or 2h. Sizes that are not given are chosen to fit it.",
+        type=Duration(),
+        show_default="3m, unless --epochs or --steps is given",
+    ),
+    field_option("epochs", "Number of passes over the text, instead of --time.", type=float),
+    field_option("steps", "Number of updates, instead of --time.", type=int),
 )
-@field_option("seq_length", "Characters through which the error is followed back.")
-@field_option(
-    "batch_size",
-    "Places in the text that are read side by side.",
-    show_default="16, or with --time fewer for a short text",
+@option_group(
+    "Optimization",
+    field_option("seq_length", "Backpropagation length in characters (truncated BPTT)."),
+    field_option(
+        "batch_size",
+        "Number of parallel text streams.",
+        show_default="16, or fewer for a short text with --time",
+    ),
+    field_option(
+        "optimizer",
+        "Optimizer. cautious-adam is Adam without the updates that oppose the gradient (Liang et "
+        "al. 2024).",
+        type=click.Choice(OPTIMIZER_NAMES),
+    ),
+    field_option(
+        "learning_rate",
+        "Initial learning rate.",
+        type=float,
+        show_default=", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()),
+    ),
+    field_option("schedule", "Schedule of the learning rate.", type=click.Choice(SCHEDULE_NAMES)),
+    field_option("momentum", "Momentum of sgd."),
+    field_option(
+        "lr_decay",
+        "With --schedule exponential, multiply the learning rate by this after each epoch.",
+        type=float,
+    ),
+    field_option(
+        "lr_decay_after",
+        "With --schedule exponential, begin the decay after this many epochs.",
+        type=float,
+    ),
+    field_option("clip_value", "Clip each element of the gradient to this magnitude; 0 disables."),
+    field_option("clip_norm", "Clip the norm of the whole gradient to this; 0 disables."),
+    field_option(
+        "precision",
+        "Precision of matrix products; weights and sums stay float32. bfloat16 needs a processor "
+        "with AVX-512 BF16.",
+        type=click.Choice(PRECISIONS),
+    ),
+    field_option("seed", "Seed of the random numbers. The same seed gives the same weights."),
+    threads_option,
 )
-@field_option(
-    "time",
-    "How long to train: 90s, 10m, 2h. Sizes that are not given are fitted to it.",
-    type=Duration(),
-    show_default="3m, unless --epochs or --steps is given",
+@option_group(
+    "Regularization",
+    field_option(
+        "dropout",
+        "Dropout rate between layers and before the output.",
+        show_default="0, or chosen to fit --time",
+    ),
+    field_option(
+        "recurrent_dropout",
+        "Dropout rate on the recurrent weights (Merity et al. 2018).",
+        show_default="0, or chosen to fit --time",
+    ),
+    field_option(
+        "weight_decay",
+        "Decoupled weight decay of adam and cautious-adam.",
+        show_default="0, or chosen to fit --time",
+    ),
 )
-@field_option("epochs", "Times to read the text, instead of --time.", type=float)
-@field_option("steps", "Updates to make, instead of --time.", type=int)
-@field_option("optimizer", "How the weights are updated.", type=click.Choice(OPTIMIZER_NAMES))
-@field_option(
-    "learning_rate",
-    "The size of an update, at first.",
-    type=float,
-    show_default=", ".join(f"{name} {rate:g}" for name, rate in LEARNING_RATES.items()),
+@option_group(
+    "Validation",
+    field_option(
+        "val_fraction",
+        "Fraction of the text, from its end, reserved for validation. The best weights are those "
+        "with the lowest validation loss.",
+    ),
+    field_option("val_chars", "Maximum number of validation characters per evaluation."),
+    field_option(
+        "patience",
+        "Stop early after this many consecutive validations worse than the best, while the "
+        "training loss still falls; 0 disables.",
+    ),
 )
-@field_option("schedule", "How the learning rate falls.", type=click.Choice(SCHEDULE_NAMES))
-@field_option("momentum", "Momentum of sgd.")
-@field_option(
-    "weight_decay",
-    "Decoupled weight decay of adam and cautious-adam.",
-    show_default="0, or fitted to --time",
+@option_group(
+    "Output",
+    option(
+        "-o",
+        "--output",
+        type=FILE,
+        default=MODEL,
+        help="Model file to write. The log (.log.jsonl) and the state for --resume are written "
+        "next to it.",
+    ),
+    option("--resume", is_flag=True, help="Continue the run of --output."),
+    option("--overwrite", is_flag=True, help="Replace the run of --output."),
+    option(
+        "--sample-every",
+        type=int,
+        callback=validator(check_int, minimum=0),
+        metavar="STEPS",
+        default=0,
+        help="Print a short sample on stderr every STEPS updates; 0 disables.",
+    ),
+    option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
 )
-@field_option(
-    "lr_decay", "exponential: factor on the learning rate after each epoch ...", type=float
-)
-@field_option("lr_decay_after", "... from this epoch on.", type=float)
-@field_option("clip_value", "Limit each element of the gradient to this, up and down; 0: do not.")
-@field_option("clip_norm", "Limit the length of the whole gradient to this; 0: do not.")
-@field_option("val_fraction", "Share of the text, its end, held out to choose the best weights by.")
-@field_option("val_chars", "Characters of it that each look reads, at most.")
-@field_option(
-    "patience",
-    "Stop after so many looks at what is held out that were all worse than the best, while the "
-    "rest is learned by heart; 0: never.",
-)
-@click.option(
-    "--bytes", "bytes", is_flag=True, help="Learn bytes, not characters: any file will do."
-)
-@click.option("--encoding", default="utf-8", help="How the text is encoded.")
-@field_option(
-    "precision",
-    "What is multiplied; all else is float32. bfloat16 needs a processor with AVX-512 BF16.",
-    type=click.Choice(PRECISIONS),
-)
-@field_option("seed", "The same seed gives the same weights.")
-@threads_option
-@click.option("--resume", is_flag=True, help="Go on with the run that --output holds.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that --output holds.")
-@click.option(
-    "--sample-every",
-    type=int,
-    callback=validator(check_int, minimum=0),
-    metavar="STEPS",
-    default=0,
-    help="Show a short sample on stderr every so many updates; 0: never.",
-)
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but what went wrong.")
 @click.pass_context
-def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **settings) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    corpus: tuple[str, ...],
+    output: str,
+    resume: bool,
+    overwrite: bool,
+    sample_every: int,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Train a model on text files.
 
     Several files are joined in the order given; `-` is stdin. Ctrl-C saves the run, and --resume
-    continues it exactly; options it was started with need not be given again. An existing run is
-    never replaced unasked.
+    continues it exactly, with the options it was started with. An existing run is replaced only
+    with --overwrite.
 
     \b
     Example:
@@ -178,11 +247,9 @@ def command(ctx, corpus, output, resume, overwrite, sample_every, quiet, **setti
     """
     if resume and overwrite:
         raise UsageError("give --resume or --overwrite, not both.")
-    given = {name: value for name, value in settings.items() if _is_given(ctx, name)}
-    if given.get("bytes") and "encoding" in given:
+    given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
+    if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
-    if "bytes" in given:
-        given["as_bytes"] = given.pop("bytes")
     if quiet:
         logging.getLogger("charrnn").setLevel(logging.WARNING)
     from ...api import start
@@ -235,10 +302,6 @@ def _conclude(
             echo_err(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
             echo_err(f"xz      {loss_in_words(others.xz)}")
     echo_err(f"done    charrnn sample -m {_quoted(output)}")
-
-
-def _is_given(ctx: click.Context, name: str) -> bool:
-    return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`charrnn write`: write a text together with a model."""
+"""`charrnn write`: edit a text with suggestions from a model."""
 
 from __future__ import annotations
 
@@ -7,148 +7,175 @@ import os
 import signal
 import sys
 from math import inf
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
 from ...config import check_float, check_int
-from ...errors import CharRNNError, UsageError, display_path, error_reason
+from ...errors import CharRNNError, UsageError, error_reason
 from ...storage.inputs import require_not_input
-from ..editor.document import Draft, encoded
-from ..options import echo_err, model_option, validator
+from ..editor.document import EditedFile, decode_text, encode_text
+from ..options import FILE, Command, model_option, option, validator
+from ..output import echo_err, read_stdin
 
-ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if TYPE_CHECKING:
+    from ...generation.suggester import Suggester
+    from ..editor.screen import Editor
+
+SIGNAL_MESSAGES: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 if hasattr(signal, "SIGHUP"):
-    ENDS[signal.SIGHUP] = "hung up"
+    SIGNAL_MESSAGES[signal.SIGHUP] = "hung up"
 
 
-@click.command("write")
-@click.argument("file", required=False)
+@click.command("write", cls=Command)
+@click.argument("file", required=False, type=FILE)
 @model_option
-@click.option(
+@option(
     "--length",
     type=int,
     default=80,
     callback=validator(check_int, minimum=1, maximum=10_000),
-    help="Characters to suggest.",
+    help="Number of characters to suggest.",
 )
-@click.option(
+@option(
     "--temperature",
     type=float,
     default=0.7,
     callback=validator(check_float, minimum=0, maximum=inf),
-    help="Below 1 safer, above 1 bolder suggestions; 0: always the most likely.",
+    help="Sampling temperature: lower is safer, higher is bolder; 0 always suggests the most "
+    "likely character.",
 )
-@click.option(
+@option(
     "--prime",
+    "--prompt",
     metavar="TEXT",
     default="",
-    show_default="none",
-    help="What a new text begins with.",
+    show_default=False,
+    help="Begin a new text with this.",
 )
-@click.option(
+@option(
     "--seed",
     type=int,
     callback=validator(check_int, minimum=0),
-    show_default="others each time",
-    help="The same seed and the same keys give the same suggestions.",
+    show_default="random",
+    help="Seed of the random numbers. The same seed and keys give the same suggestions.",
 )
 @click.pass_context
-def command(ctx, file, model, length, temperature, prime, seed) -> None:
-    """Write a text with a model that suggests.
+def command(
+    ctx: click.Context,
+    /,
+    file: str | None,
+    model: str,
+    length: int,
+    temperature: float,
+    prime: str,
+    seed: int | None,
+) -> None:
+    """Write a text with suggestions of a model.
 
-    The text goes on from FILE, and is saved to it when you say so. Without FILE, or with `-`, which
-    reads stdin first, it is printed when you leave. If the session ends in another way, the text is
-    kept in FILE.unsaved (charrnn-write.unsaved without FILE), and never over a file that exists.
+    Continue the text in FILE, and save it there on request. Without FILE, print the text on
+    quitting; `-` reads stdin first. If the session ends in another way, the text is saved as
+    FILE.unsaved (charrnn-write.unsaved without FILE), and never replaces an existing file.
 
     \b
     Keys:
-      Tab, Right, End    take a word, a character, the line of the suggestion
-      Ctrl-N             suggest something else
+      Tab, Right, End    accept a word, a character, the line of the suggestion
+      Ctrl-N             show another suggestion
       Ctrl-_             undo
       Ctrl-S             save
-      Ctrl-Z             go to the shell; `fg` comes back
-      Ctrl-Q, Ctrl-C     leave
+      Ctrl-Z             suspend; `fg` resumes
+      Ctrl-Q, Ctrl-C     quit
 
     \b
     Example:
       charrnn write poem.txt
       charrnn write --prime "SCENE 1." > scene.txt
     """
-    piped = file == "-"
-    terminal = _terminal(piped)
-    try:
-        from ..editor.screen import Editor
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("prompt_toolkit"):
-            raise
-        raise CharRNNError(
-            "write needs prompt_toolkit, which is not here: pip install prompt_toolkit brings it."
-        ) from None
+    from_stdin = file == "-"
+    terminal = _terminal(from_stdin)
+    editor_class = _import_editor()
     if file:
         require_not_input([file], [model], what="the text", kind="the model", option="FILE")
-    draft = Draft(None if piped else file)
-    text = _text_of_stdin() if piped else draft.read()
+    edited = EditedFile(None if from_stdin else file)
+    text = decode_text(read_stdin()) if from_stdin else edited.read()
     if text and prime:
-        raise UsageError("there is a text already: --prime begins a new one.")
-    from ...api import load
-
-    loaded = load(model, threads=1)
-    from ...generation.suggester import Suggester
-
-    how = {"temperature": temperature, "seed": seed}
-    warm = Suggester(loaded.model, loaded.vocabulary, length=1, **how)
-    while warm.step():  # compiles what is not compiled yet, and says so, while there is no screen
-        pass
-    companion = Suggester(loaded.model, loaded.vocabulary, text or prime, length=length, **how)
-    keyboard = terminal if piped else sys.stdin
-    screen = Editor(companion, draft, text or prime, keyboard, terminal)
-    try:
-        end = screen.run()
-    except BaseException:
-        _tell(draft, "this went wrong", screen.text)
-        raise
-    if end:
-        _tell(draft, ENDS[end], screen.text)
-        _let_go_of_terminal()
-        ctx.exit(128 + end)
-    if draft.path is None:
-        _print(screen.text, draft)
-    draft.forget()
+        raise UsageError("there is already a text: --prime is for a new one.")
+    text = text or prime
+    suggester = _load_suggester(model, text, length, temperature, seed)
+    keyboard = terminal if from_stdin else sys.stdin
+    editor = editor_class(suggester, edited, text, keyboard, terminal)
+    if signal_number := _run(editor, edited):
+        _release_terminal()
+        ctx.exit(128 + signal_number)
+    if edited.path is None:
+        _print(editor.text, edited)
+    edited.discard_autosave()
 
 
-def _terminal(piped: bool) -> TextIO:
-    """Where to draw. UsageError when there is no terminal to draw on, or none to type on."""
+def _terminal(from_stdin: bool) -> TextIO:
+    """Return the terminal to draw on. Raises UsageError without one, or without a keyboard."""
     terminals = [f for f in (sys.stdout, sys.stderr) if f is not None and f.isatty()]
-    if not terminals or not (piped or (sys.stdin is not None and sys.stdin.isatty())):
+    if not terminals or not (from_stdin or (sys.stdin is not None and sys.stdin.isatty())):
         raise UsageError(
             "write needs a terminal: stdin, and stdout or stderr, must be one; "
-            "in a pipe there is `charrnn sample`."
+            "use `charrnn sample` in a pipe."
         )
     if (term := os.environ.get("TERM", "").lower()) in ("dumb", "unknown"):
         raise UsageError(f"write cannot draw on this terminal (TERM={term}).")
     return terminals[0]
 
 
-def _text_of_stdin() -> str:
-    data = sys.stdin.buffer.read() if sys.stdin is not None else b""
-    return data.decode("utf-8", "surrogateescape")
+def _import_editor() -> type[Editor]:
+    try:
+        from ..editor.screen import Editor
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("prompt_toolkit"):
+            raise
+        raise CharRNNError(
+            "write needs prompt_toolkit, which is not installed: pip install 'charrnn[write]'."
+        ) from None
+    return Editor
 
 
-def _tell(draft: Draft, end: str, text: str) -> None:
-    """Say how it ended and where the text is; if it could not be kept, print it."""
-    if draft.failure:
-        echo_err(f"{end}; {draft.failure} This is the text:")
+def _load_suggester(
+    path: str, text: str, length: int, temperature: float, seed: int | None
+) -> Suggester:
+    from ...api import load
+
+    model = load(path, threads=1)
+    from ...generation.suggester import Suggester
+
+    warm_up = Suggester(model.model, model.vocabulary, length=1)
+    while warm_up.step():  # compile now: while the editor runs, messages would spoil the screen
+        pass
+    return Suggester(
+        model.model, model.vocabulary, text, length=length, temperature=temperature, seed=seed
+    )
+
+
+def _run(editor: Editor, edited: EditedFile) -> int:
+    """Let the user edit. Return 0, or the number of the signal that ended the session."""
+    try:
+        signal_number = editor.run()
+    except BaseException:
+        _report_end("an error ended the session", edited, editor.text)
+        raise
+    if signal_number:
+        _report_end(SIGNAL_MESSAGES[signal_number], edited, editor.text)
+    return signal_number
+
+
+def _report_end(reason: str, edited: EditedFile, text: str) -> None:
+    """Say on stderr why the session ended and where the text is; print it if autosave failed."""
+    echo_err("; ".join(filter(None, [reason, edited.describe_autosave()])))
+    if edited.autosave_error:
+        echo_err("the text follows:")
         with contextlib.suppress(OSError):
             _write(text)
-    elif draft.kept:
-        echo_err(f"{end}; the text is kept in {display_path(draft.kept)}")
-    else:
-        echo_err(end)
 
 
-def _let_go_of_terminal() -> None:
-    """If it is gone, what it was not shown must not fail once more when the interpreter ends."""
+def _release_terminal() -> None:
+    """Discard output that a closed terminal refuses, or the interpreter's exit would fail on it."""
     for file in filter(None, (sys.stdout, sys.stderr)):
         try:
             file.flush()
@@ -156,22 +183,22 @@ def _let_go_of_terminal() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _print(text: str, draft: Draft) -> None:
-    """The text to stdout, or kept in a file."""
+def _print(text: str, edited: EditedFile) -> None:
+    """Print the text; if that fails, autosave it. Raises CharRNNError then."""
     if not text:
         return
     try:
         _write(text)
     except OSError as error:
-        draft.keep_now(text)
-        where = draft.failure or f"the text is kept in {display_path(draft.kept)}."
-        raise CharRNNError(f"cannot write to stdout: {error_reason(error)}; {where}") from None
+        edited.autosave_now(text)
+        reason = f"cannot write to stdout: {error_reason(error)}"
+        raise CharRNNError(f"{reason}; {edited.describe_autosave().rstrip('.')}.") from None
 
 
 def _write(text: str) -> None:
     if sys.stdout is None:
         raise OSError(0, "it is closed")
-    sys.stdout.buffer.write(encoded(text))
+    sys.stdout.buffer.write(encode_text(text))
     if sys.stdout.isatty() and not text.endswith("\n"):
         sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()

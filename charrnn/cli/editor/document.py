@@ -1,4 +1,4 @@
-"""The file of a text that is being written, and a second one in case of a crash."""
+"""The file that is being edited, and its autosave in case the session fails."""
 
 from __future__ import annotations
 
@@ -12,99 +12,125 @@ from pathlib import Path
 from ...errors import CharRNNError, display_path, os_errors_as
 from ...storage.atomic import require_writable, write_atomically
 
-NAMELESS = "charrnn-write"  # begins the name of the file that keeps a text without one
+UNTITLED = "charrnn-write"  # begins the name of the autosave of a text without a file
 
 
-def encoded(text: str) -> bytes:
-    """The bytes that were read, where the text has not changed, whatever they were."""
+def encode_text(text: str) -> bytes:
+    """Encode as UTF-8; bytes that were read and are not UTF-8 stay as they were."""
     return text.encode("utf-8", "surrogateescape")
 
 
-class Draft:
-    """The file of a text, if it has one, and the one that keeps it when all else goes wrong."""
+def decode_text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+class EditedFile:
+    """The file of a text, if it has one, and an autosave in a second file.
+
+    The autosave is next to the file, or else in the folder for temporary files, and never replaces
+    a file that exists. `autosave_path` names it while there is one; `autosave_error` says why the
+    last autosave failed.
+    """
 
     def __init__(self, path: str | None) -> None:
         self.path = path
-        self.kept: str | None = None  # the file that keeps the text
-        self.failure = ""  # why it could not be kept
-        self._saved = b""  # what is in `path`, as far as is known here
-        self._kept_name = f"{path or NAMELESS}.unsaved"
-        self._worker = ThreadPoolExecutor(1)  # one after the other: the last text stays
+        self.autosave_path: str | None = None
+        self.autosave_error = ""
+        self._saved = b""  # the content of the file when it was last read or written
+        self._autosave_name = f"{path or UNTITLED}.unsaved"
+        self._worker = ThreadPoolExecutor(1)  # one thread, so that the latest text is written last
 
     def read(self) -> str:
-        """The text in the file, "" if there is none yet. CharRNNError if it cannot be written."""
+        """Return the text in the file, "" if there is none yet.
+
+        Raises CharRNNError when the file cannot be read or could not be written.
+        """
         if self.path is None:
             return ""
         require_writable(self.path)
         if os.path.exists(self.path) and not os.access(self.path, os.W_OK):
             raise CharRNNError(f"cannot write {display_path(self.path)}: it is read-only.")
-        self._saved = self._on_disk()
-        return self._saved.decode("utf-8", "surrogateescape")
-
-    def left_over(self) -> str | None:
-        """A file that was kept by an earlier session, if there is one."""
-        return self._kept_name if os.path.exists(self._kept_name) else None
+        self._saved = self._content_on_disk()
+        return decode_text(self._saved)
 
     def is_saved(self, text: str) -> bool:
-        return encoded(text) == self._saved
+        return encode_text(text) == self._saved
 
-    def is_foreign(self) -> bool:
-        """Has another program changed the file?"""
-        return self._on_disk() != self._saved
+    def changed_on_disk(self) -> bool:
+        """Whether another program has changed the file since it was last read or written."""
+        return self._content_on_disk() != self._saved
 
     def save(self, text: str) -> None:
-        """Replace what the file holds. CharRNNError if that fails: then it is as before."""
-        data = encoded(text)
-        write_atomically(self.path, [data])
+        """Replace the content of the file, atomically. Raises CharRNNError when that fails."""
+        data = encode_text(text)
+        write_atomically(self._require_path(), [data])
         self._saved = data
 
-    def keep(self, text: str) -> None:
-        """Keep a text that is not saved, sooner or later: call it now and then."""
-        self._worker.submit(self._keep, encoded(text))
-
-    def keep_now(self, text: str) -> None:
-        """Keep a text that is not saved, before this returns."""
-        self._worker.submit(self._keep, encoded(text)).result()
-
-    def forget(self) -> None:
-        """All is well: what was kept is not needed."""
-        self._worker.submit(self._remove).result()
-
-    def _on_disk(self) -> bytes:
-        with os_errors_as(f"cannot read {display_path(self.path)}"):
+    def _content_on_disk(self) -> bytes:
+        path = self._require_path()
+        with os_errors_as(f"cannot read {display_path(path)}"):
             try:
-                return Path(self.path).read_bytes()
+                return Path(path).read_bytes()
             except FileNotFoundError:
                 return b""
 
-    def _keep(self, data: bytes) -> None:
-        self.failure = ""
+    def _require_path(self) -> str:
+        if self.path is None:
+            raise ValueError("the text has no file")
+        return self.path
+
+    # --- Autosave
+
+    def leftover_autosave(self) -> str | None:
+        """Return the autosave of an earlier session, if there is one."""
+        return self._autosave_name if os.path.exists(self._autosave_name) else None
+
+    def autosave(self, text: str) -> None:
+        """Autosave the text in the background unless it is saved; call it every few seconds."""
+        self._worker.submit(self._autosave, encode_text(text))
+
+    def autosave_now(self, text: str) -> None:
+        """Autosave the text unless it is saved, and wait until that is done."""
+        self._worker.submit(self._autosave, encode_text(text)).result()
+
+    def discard_autosave(self) -> None:
+        """Delete the autosave of this session."""
+        self._worker.submit(self._delete_autosave).result()
+
+    def describe_autosave(self) -> str:
+        """Say where the autosave is, or why there is none; "" if none was needed."""
+        if self.autosave_error or self.autosave_path is None:
+            return self.autosave_error
+        return f"the unsaved text is in {display_path(self.autosave_path)}"
+
+    def _autosave(self, data: bytes) -> None:
+        self.autosave_error = ""
         try:
             if data == self._saved:
-                return self._remove()
-            if self.kept is None:
-                self.kept = self._new_file()
-            write_atomically(self.kept, [data])
+                self._delete_autosave()
+                return
+            if self.autosave_path is None:
+                self.autosave_path = self._create_autosave()
+            write_atomically(self.autosave_path, [data])
         except (CharRNNError, OSError) as error:
-            self.failure = f"the text could not be kept: {error}"
+            self.autosave_error = f"the unsaved text could not be written to a file: {error}"
 
-    def _new_file(self) -> str:
-        """Beside the text, or where there is room for what is temporary."""
+    def _create_autosave(self) -> str:
         try:
-            return _first_free(self._kept_name)
+            return _create_new_file(self._autosave_name)
         except OSError:
-            name = os.path.basename(self._kept_name)
-            return _first_free(os.path.join(tempfile.gettempdir(), name))
+            name = os.path.basename(self._autosave_name)
+            return _create_new_file(os.path.join(tempfile.gettempdir(), name))
 
-    def _remove(self) -> None:
-        if self.kept is not None:
+    def _delete_autosave(self) -> None:
+        if self.autosave_path is not None:
             with contextlib.suppress(OSError):
-                os.unlink(self.kept)
-            self.kept = None
+                os.unlink(self.autosave_path)
+            self.autosave_path = None
 
 
-def _first_free(name: str) -> str:
-    """Make the file `name`, name2, name3 ..., the first that is not there, for the user alone."""
+def _create_new_file(name: str) -> str:
+    """Create the first of name, name2, name3 ... that does not exist, for this user alone."""
     for candidate in chain([name], (f"{name}{n}" for n in count(2))):
         with contextlib.suppress(FileExistsError):
             os.close(os.open(candidate, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -1,82 +1,90 @@
-"""How the activation of a unit over a text is shown: colours, digits, JSON, a page."""
+"""The activation of one unit over a text: as colors, digits, JSON or an HTML page."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from io import StringIO
 
 import numpy as np
 
 from . import html
-from .color import MOST, colorize, escape_character, signed_color_levels, width_of
+from .characters import display_width, escape_character
+from .color import MAX_LEVEL, colorize, signed_color_levels
 
 
-def colored(name: str, text: str, values: np.ndarray) -> Iterator[str]:
-    """The text on the shades of the values (n,), for a terminal."""
+def colored_text(name: str, text: str, values: np.ndarray) -> Iterator[str]:
+    """Yield the text, each character on the color of its value, for a terminal.
+
+    `values` (n,) are the activations of unit `name` after each of the n characters of `text`.
+    """
     legend = " ".join(colorize([f" {value} "], [level]) for level, value in _legend(values))
     yield f"unit {name}: {legend}\n\n"
-    for line, _, shades in _lines(text, values, signed_color_levels(values)):
-        yield colorize(list(map(escape_character, line.removesuffix("\n"))), shades) + "\n"
+    levels = signed_color_levels(values)
+    for line, part in _lines(text):
+        yield colorize(_printable(line), levels[part]) + "\n"
 
 
-def digits(name: str, text: str, values: np.ndarray) -> Iterator[str]:
-    """The text in folded lines, each with a digit under every character."""
+def digit_rows(name: str, text: str, values: np.ndarray) -> Iterator[str]:
+    """Yield the text in folded lines, with a digit for its value (n,) below each character."""
     low, high = float(values.min()), float(values.max())
     yield f"unit {name}: 0 is {low:.3f}, 9 is {high:.3f}\n\n"
-    tenths = ((values - low) * (9 / ((high - low) or 1))).round().astype(int).tolist()
-    room = shutil.get_terminal_size().columns
-    for line, _, marks in _lines(text, values, tenths):
-        for shown, below in _folded(
-            list(map(escape_character, line.removesuffix("\n"))), marks, room
-        ):
-            yield f"{shown}\n{below}\n"
+    digits = ((values - low) * (9 / ((high - low) or 1))).round().astype(int).tolist()
+    max_width = shutil.get_terminal_size().columns
+    for line, part in _lines(text):
+        for row, digit_row in _fold(_printable(line), digits[part], max_width):
+            yield f"{row}\n{digit_row}\n"
 
 
-def _folded(shown: list[str], marks: list[int], room: int) -> Iterator[tuple[str, str]]:
-    """Pieces of a line no wider than `room`, with a mark under each string."""
-    piece, below, taken = "", "", 0
-    for string, mark in zip(shown, marks, strict=False):
-        width = width_of(string)
-        if taken + width > room and piece:
-            yield piece, below.rstrip()
-            piece, below, taken = "", "", 0
-        piece, taken = piece + string, taken + width
-        below += str(mark).ljust(width) if width else ""
-    yield piece, below.rstrip()
+def _fold(
+    strings: Iterable[str], digits: Iterable[int], max_width: int
+) -> Iterator[tuple[str, str]]:
+    """Yield rows of at most `max_width` columns, each with the row of digits below it."""
+    row, digit_row, row_width = "", "", 0
+    for string, digit in zip(strings, digits, strict=False):
+        width = display_width(string)
+        if row_width + width > max_width and row:
+            yield row, digit_row.rstrip()
+            row, digit_row, row_width = "", "", 0
+        row, row_width = row + string, row_width + width
+        digit_row += str(digit).ljust(width) if width else ""
+    yield row, digit_row.rstrip()
 
 
-def objects(text: str, values: np.ndarray) -> Iterator[str]:
-    """A line of JSON for a line of text: its values, then that of the newline."""
-    for number, (line, part, _) in enumerate(_lines(text, values, values), 1):
-        rounded = part.astype(float).round(5).tolist()
-        found = {"line": number, "text": line.removesuffix("\n"), "values": rounded}
-        yield json.dumps(found) + "\n"
+def json_lines(text: str, values: np.ndarray) -> Iterator[str]:
+    """Yield a JSON object per line of text; the newline has the last of its `values`."""
+    for number, (line, part) in enumerate(_lines(text), 1):
+        rounded = values[part].astype(float).round(5).tolist()
+        fields = {"line": number, "text": line.removesuffix("\n"), "values": rounded}
+        yield json.dumps(fields) + "\n"
 
 
-def page(title: str, text: str, values: np.ndarray) -> Iterator[str]:
-    """A page in which each character is shaded by its value and tells it."""
-    legend = " ".join(html.shaded(f"\u00a0{v}\u00a0", level) for level, v in _legend(values))
-    note = f"The value after each character: {legend}. Rest on a character to see it."
-    yield html.head(title, note)
-    lines = _lines(text, values, signed_color_levels(values))
-    for number, (line, part, shades) in enumerate(lines, 1):
-        yield html.line(f"{number:6}", line, shades, (f"{v:.4f}" for v in part.tolist()))
+def html_page(title: str, text: str, values: np.ndarray) -> Iterator[str]:
+    """Yield an HTML page that colors each character by its value (n,) and shows the value."""
+    legend = " ".join(html.swatch(f"\u00a0{v}\u00a0", level) for level, v in _legend(values))
+    yield html.head(title, f"Value after each character: {legend}. Point at a character to see it.")
+    levels = signed_color_levels(values)
+    for number, (line, part) in enumerate(_lines(text), 1):
+        titles = (f"{value:.4f}" for value in values[part].tolist())
+        yield html.line(f"{number:6}", line, levels[part], titles)
     low, mean, high = (f"{v:.4f}" for v in (values.min(), values.mean(), values.max()))
-    yield html.foot(f"{len(text):,} characters: from {low} to {high}, {mean} on average.")
+    yield html.foot(f"{len(text):,} characters: minimum {low}, mean {mean}, maximum {high}.")
 
 
 def _legend(values: np.ndarray) -> Iterator[tuple[int, str]]:
-    """Each level and the value in its middle."""
-    step = float(np.abs(values).max()) / MOST
-    for level in range(-MOST, MOST + 1):
+    """Yield each level and the value at its center."""
+    step = float(np.abs(values).max()) / MAX_LEVEL
+    for level in range(-MAX_LEVEL, MAX_LEVEL + 1):
         yield level, f"{level * step:+.2g}" if level else "0"
 
 
-def _lines(text: str, values: np.ndarray, color_levels: Sequence) -> Iterator[tuple]:
-    """Each line with its newline, its values and its levels."""
+def _lines(text: str) -> Iterator[tuple[str, slice]]:
+    """Yield each line with its newline, and where it is in the text."""
     start = 0
     for line in StringIO(text, newline="\n"):
-        part = slice(start, start := start + len(line))
-        yield line, values[part], color_levels[part]
+        yield line, slice(start, start := start + len(line))
+
+
+def _printable(line: str) -> list[str]:
+    return list(map(escape_character, line.removesuffix("\n")))

@@ -1,4 +1,4 @@
-"""A chart of curves made of characters, for a terminal, a pipe or a mail."""
+"""A line chart made of characters, for a terminal, a pipe or an e-mail."""
 
 from __future__ import annotations
 
@@ -10,74 +10,83 @@ import numpy as np
 
 from ...evaluation.training_log import Curve, binned_means, without_burn_in
 
-# Of the 256 colours, six that are legible on black and on white, and apart for the colour-blind.
+# Six of the 256 colors, legible on black and on white and distinct for the color-blind.
 COLORS = (33, 166, 29, 162, 99, 136)
-BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # the bits of a cell
-UNICODE = {"up": "┤", "side": "│", "corner": "└", "along": "─", "down": "┬"}
-ASCII = {"up": "+", "side": "|", "corner": "+", "along": "-", "down": "+"}
-EVERY = 12  # columns from letter to letter on a curve
+BRAILLE = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # bits of the dots
+UNICODE = {"y tick": "┤", "y axis": "│", "corner": "└", "x axis": "─", "x tick": "┬"}
+ASCII = {"y tick": "+", "y axis": "|", "corner": "+", "x axis": "-", "x tick": "+"}
+LETTER_SPACING = 12  # columns between the letters on a curve
 
 
 class PlotLine(NamedTuple):
     """A curve and how it is drawn."""
 
     curve: Curve
-    letter: str  # what it is made of in ASCII; among several lines, found on it here and there
-    color: int = 0  # 0: none
+    letter: str  # draws the line in ASCII, and labels it among several lines
+    color: int = 0  # of the 256 colors; 0: none
     dotted: bool = False
     best: tuple[float, float, str] | None = None  # a point and the character that marks it
 
 
 class Axis(NamedTuple):
-    """Numbers from `low` to `high` on so many dots."""
+    """The numbers from `low` to `high` on a row of dots, `cell_dots` of them per character."""
 
     low: float
     high: float
     dots: int
+    cell_dots: int = 1
 
-    def place(self, values: np.ndarray) -> np.ndarray:
-        """The dots of the values; of what lies outside, some dot outside."""
-        share = (values - self.low) / (self.high - self.low)
-        return np.rint(share.clip(-9, 9) * (self.dots - 1)).astype(int)
+    @property
+    def cells(self) -> int:
+        return self.dots // self.cell_dots
 
-    def ticks(self, most: int) -> tuple[list[float], int]:
-        """At most so many round numbers on the axis, and the decimals they need."""
-        rough = (self.high - self.low) / max(most, 1)
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(power * k for k in (1, 2, 5, 10, 20) if power * k >= rough * 0.999)
+    def dot_of(self, values: np.ndarray) -> np.ndarray:
+        """Return the dots of values (n,); a value off the axis gets a dot off the axis."""
+        fractions = (values - self.low) / (self.high - self.low)
+        dots: np.ndarray = np.rint(fractions.clip(-9, 9) * (self.dots - 1)).astype(int)
+        return dots
+
+    def cell_of(self, value: float) -> int:
+        return int(self.dot_of(np.array(value))) // self.cell_dots
+
+    def ticks(self, max_ticks: int) -> tuple[list[float], int]:
+        """Return at most about `max_ticks` round numbers, and the decimals that they need."""
+        spacing = (self.high - self.low) / max(max_ticks, 1)
+        power = 10.0 ** math.floor(math.log10(spacing))
+        step = next(power * k for k in (1, 2, 5, 10, 20) if power * k >= spacing * 0.999)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         decimals = max(0, -math.floor(math.log10(step) + 1e-9))
         return [k * step for k in range(first, last + 1)], decimals
 
 
-def chart(lines: list[PlotLine], width: int, height: int, unit: str, *, ascii: bool) -> list[str]:
-    """Rows of at most `width` characters: the lines, their axes, and below them `unit`.
+def chart(
+    lines: list[PlotLine], width: int, height: int, x_label: str, *, ascii_only: bool
+) -> list[str]:
+    """Return the rows of a chart, at most `width` characters each: curves, axes and `x_label`.
 
-    Escape sequences for colours come on top. There is at least one point.
+    Escape sequences for colors are not counted. The lines have at least one point. Earlier lines
+    cover later ones.
     """
-    sy, sx = (1, 1) if ascii else BRAILLE.shape
-    rows = max(height - 3, 3)
-    y = _upright(lines, rows * sy)
-    labels = _labels(*y.ticks(max(rows // 2, 2)))
+    dots_y, dots_x = (1, 1) if ascii_only else BRAILLE.shape
+    marks = ASCII if ascii_only else UNICODE
+    y = _y_axis(lines, max(height - 3, 3), dots_y)
+    labels = _labels(*y.ticks(max(y.cells // 2, 2)))
     margin = max(map(len, labels.values())) + 1
     columns = max(width - margin - 1, 8)
-    x = Axis(0, max(max(line.curve.x, default=0) for line in lines) or 1, columns * sx)
-    cells = _drawn(lines, x, y, sx, sy)
-    marks = ASCII if ascii else UNICODE
-    at = {rows - 1 - int(y.place(np.array(v))) // sy: text for v, text in labels.items()}
-    side = [f"{at.get(r, ''):>{margin}}" + marks["up" if r in at else "side"] for r in range(rows)]
-    return [
-        *(s + row.rstrip() for s, row in zip(side, cells, strict=True)),
-        *_floor(x, sx, margin, marks, unit),
-    ]
+    end = max(max(line.curve.x, default=0) for line in lines) or 1
+    x = Axis(0, end, columns * dots_x, dots_x)
+    left = _y_axis_cells(y, labels, margin, marks)
+    field = _rasterise(lines, x, y)
+    rows = [cells + row.rstrip() for cells, row in zip(left, field, strict=True)]
+    return rows + _x_axis_rows(x, margin, marks, x_label)
 
 
-def _upright(lines: list[PlotLine], dots: int) -> Axis:
-    """The axis of the losses: all of them but for the steep beginnings, and a little room."""
+def _y_axis(lines: list[PlotLine], rows: int, dots: int) -> Axis:
+    """Return the axis of the losses after the steep fall at the start, with a margin."""
     values = np.concatenate([without_burn_in(line.curve) for line in lines])
     low, high = float(values.min()), float(values.max())
-    room = (high - low) / 20 or max(abs(high), 1) / 10
-    return Axis(low - room, high + room, dots)
+    margin = (high - low) / 20 or max(abs(high), 1) / 10
+    return Axis(low - margin, high + margin, rows * dots, dots)
 
 
 def _labels(ticks: list[float], decimals: int) -> dict[float, str]:
@@ -88,85 +97,118 @@ def _number(value: float, decimals: int) -> str:
     return f"{value:,.{decimals}f}" if abs(value) < 1e7 else f"{value:.4g}"
 
 
-def _floor(x: Axis, sx: int, margin: int, marks: dict[str, str], unit: str) -> list[str]:
-    """The rows under the curves: the axis, its numbers, the unit."""
-    columns = x.dots // sx
-    widest = len(_number(x.high, 1)) + 3
-    labels = _labels(*x.ticks(columns // widest))
-    axis, numbers = [marks["along"]] * columns, [" "] * (margin + 1 + columns)
+def _y_axis_cells(
+    y: Axis, labels: dict[float, str], margin: int, marks: dict[str, str]
+) -> list[str]:
+    """Return the start of each row of the field: its label and the axis."""
+    label_of = {y.cells - 1 - y.cell_of(value): text for value, text in labels.items()}
+    return [
+        f"{label_of.get(row, ''):>{margin}}" + marks["y tick" if row in label_of else "y axis"]
+        for row in range(y.cells)
+    ]
+
+
+def _x_axis_rows(x: Axis, margin: int, marks: dict[str, str], x_label: str) -> list[str]:
+    """Return the rows below the field: the axis, its numbers, its label."""
+    max_width = len(_number(x.high, 1)) + 3
+    labels = _labels(*x.ticks(x.cells // max_width))
+    axis, numbers = [marks["x axis"]] * x.cells, [" "] * (margin + 1 + x.cells)
     for value, text in labels.items():
-        column = int(x.place(np.array(value))) // sx
-        axis[column] = marks["down"]
+        column = x.cell_of(value)
+        axis[column] = marks["x tick"]
         start = min(max(margin + 1 + column - len(text) // 2, 0), len(numbers) - len(text))
         numbers[start : start + len(text)] = text
     return [
         " " * margin + marks["corner"] + "".join(axis),
         "".join(numbers).rstrip(),
-        " " * (margin + 1) + f"{unit:^{columns}}".rstrip(),
+        " " * (margin + 1) + f"{x_label:^{x.cells}}".rstrip(),
     ]
 
 
-def _drawn(lines: list[PlotLine], x: Axis, y: Axis, sx: int, sy: int) -> list[str]:
-    """The rows of the field. What comes first in `lines` lies on top."""
-    shape = y.dots // sy, x.dots // sx
-    text, colors = np.full(shape, " "), np.zeros(shape, int)
-    bits = np.zeros(shape, int)
+class _Canvas:
+    """The character cells of the field. Dots are counted from the bottom and from the left."""
 
-    def put(character: str, line: PlotLine, i: int, j: int) -> None:
-        cell = shape[0] - 1 - i // sy, j // sx
-        text[cell], colors[cell] = character, line.color
+    def __init__(self, x: Axis, y: Axis) -> None:
+        self._x, self._y = x, y
+        self._text = np.full((y.cells, x.cells), " ")
+        self._colors = np.zeros((y.cells, x.cells), int)
+        self._bits = np.zeros((y.cells, x.cells), int)
 
-    for line in reversed(lines):
-        for i, j in _dots(line, x, y, sx):
-            cell = shape[0] - 1 - i // sy, j // sx
-            bits[cell] |= BRAILLE[sy - 1 - i % sy, j % sx] if sx > 1 else 0
-            put(chr(0x2800 + bits[cell]) if sx > 1 else line.letter, line, i, j)
+    def put(self, character: str, color: int, i: int, j: int) -> None:
+        """Put a character into the cell of a dot."""
+        cell = self._cell(i, j)
+        self._text[cell], self._colors[cell] = character, color
+
+    def put_dot(self, letter: str, color: int, i: int, j: int) -> None:
+        """Draw a dot: in Braille, or as the letter of its line."""
+        if self._x.cell_dots > 1:
+            bit = BRAILLE[-1 - i % self._y.cell_dots, j % self._x.cell_dots]
+            self._bits[self._cell(i, j)] |= bit
+            letter = chr(0x2800 + self._bits[self._cell(i, j)])
+        self.put(letter, color, i, j)
+
+    def rows(self) -> list[str]:
+        cells = zip(self._text.tolist(), self._colors.tolist(), strict=True)
+        return [_color_row(text, colors) for text, colors in cells]
+
+    def _cell(self, i: int, j: int) -> tuple[int, int]:
+        return self._y.cells - 1 - i // self._y.cell_dots, j // self._x.cell_dots
+
+
+def _rasterise(lines: list[PlotLine], x: Axis, y: Axis) -> list[str]:
+    """Return the rows of the field."""
+    canvas = _Canvas(x, y)
     solid = [line for line in reversed(lines) if not line.dotted]
-    for line in solid:
-        for i, j in _letters(line, x, y, sx) if len(solid) > 1 else ():
-            put(line.letter, line, i, j)
+    for line in reversed(lines):
+        for i, j in _dots(line, x, y):
+            canvas.put_dot(line.letter, line.color, i, j)
+    for line in solid if len(solid) > 1 else ():
+        for i, j in _letter_positions(line, x, y):
+            canvas.put(line.letter, line.color, i, j)
     for line in solid:
         if line.best:
-            put(line.best[2], line, *_inside(line.best, x, y))
-    return [_painted(*row) for row in zip(text.tolist(), colors.tolist(), strict=True)]
+            canvas.put(line.best[2], line.color, *_clamped_dot(line.best, x, y))
+    return canvas.rows()
 
 
-def _dots(line: PlotLine, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
-    """The dots (from below, from the left) of a line: its points, joined if it is not dotted."""
-    xs, ys = binned_means(line.curve, x.dots // sx if line.dotted else x.dots, x.high)
-    i, j = y.place(ys), x.place(xs)
+def _dots(line: PlotLine, x: Axis, y: Axis) -> list[tuple[int, int]]:
+    """Return the dots of a line on the field: its points, joined unless it is dotted."""
+    xs, ys = binned_means(line.curve, x.cells if line.dotted else x.dots, x.high)
+    i, j = y.dot_of(ys), x.dot_of(xs)
     if not line.dotted and len(i):
         i, j = _joined(i, j)
-    shown = (i >= 0) & (i < y.dots)
-    return list(zip(i[shown].tolist(), j[shown].tolist(), strict=True))
+    on_field = (i >= 0) & (i < y.dots)
+    return list(zip(i[on_field].tolist(), j[on_field].tolist(), strict=True))
 
 
 def _joined(i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The dots, and those on the straight lines from each to the next."""
+    """Return the dots (n,), and the dots on the straight lines between them."""
     lengths = np.maximum(abs(np.diff(i)), abs(np.diff(j)))
-    along = np.concatenate([[0], np.cumsum(lengths)])
-    every = np.arange(along[-1] + 1)
-    return tuple(np.rint(np.interp(every, along, v)).astype(int) for v in (i, j))
+    distances = np.concatenate([[0], np.cumsum(lengths)])
+    steps = np.arange(distances[-1] + 1)
+    joined_i, joined_j = (np.rint(np.interp(steps, distances, v)).astype(int) for v in (i, j))
+    return joined_i, joined_j
 
 
-def _letters(line: PlotLine, x: Axis, y: Axis, sx: int) -> list[tuple[int, int]]:
-    """Places for the letters of a line, staggered from line to line so that all can be seen."""
-    first = EVERY // 2 + 3 * (ord(line.letter) % 4)
-    dots = {j // sx: (i, j) for i, j in reversed(_dots(line, x, y, sx))}
-    columns = [c for c in range(first, x.dots // sx, EVERY) if c in dots] or list(dots)[:1]
+def _letter_positions(line: PlotLine, x: Axis, y: Axis) -> list[tuple[int, int]]:
+    """Return dots for the letters of a line, staggered by letter so that none covers another."""
+    first = LETTER_SPACING // 2 + 3 * (ord(line.letter) % 4)
+    dots = {j // x.cell_dots: (i, j) for i, j in reversed(_dots(line, x, y))}
+    columns = [c for c in range(first, x.cells, LETTER_SPACING) if c in dots] or list(dots)[:1]
     return [dots[column] for column in columns]
 
 
-def _inside(point: tuple[float, float, str], x: Axis, y: Axis) -> tuple[int, int]:
-    i, j = int(y.place(np.array(point[1]))), int(x.place(np.array(point[0])))
+def _clamped_dot(point: tuple[float, float, str], x: Axis, y: Axis) -> tuple[int, int]:
+    """Return the dot of a point, moved vertically onto the field."""
+    i, j = int(y.dot_of(np.array(point[1]))), int(x.dot_of(np.array(point[0])))
     return min(max(i, 0), y.dots - 1), j
 
 
-def _painted(text: list[str], colors: list[int]) -> str:
-    """A row of the field, its characters in their colours."""
+def _color_row(text: list[str], colors: list[int]) -> str:
     runs = groupby(zip(text, colors, strict=True), key=lambda cell: cell[1])
-    return "".join(colorize("".join(c for c, _ in run), color) for color, run in runs)
+    return "".join(color_text("".join(c for c, _ in run), color) for color, run in runs)
 
 
-def colorize(text: str, color: int) -> str:
+def color_text(text: str, color: int) -> str:
+    """Return `text` in one of the 256 colors; 0: as it is."""
     return f"\x1b[38;5;{color}m{text}\x1b[39m" if color else text

@@ -1,10 +1,10 @@
-"""Losses as a figure in a file, drawn by Matplotlib."""
+"""The losses of training runs as a figure in a file, drawn by Matplotlib."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from ...evaluation.training_log import Curve
     from .run_curves import AxisUnit, RunCurves
 
-MOST_POINTS = 1000  # of a curve; more are averaged
-# Nothing that differs from one writing of the same figure to the next.
-METADATA = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-STYLE = {
+MAX_POINTS = 1000  # per curve; longer curves are averaged
+# Without the date, the same figure is the same file.
+METADATA: dict[str, dict[str, None]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -31,10 +35,10 @@ STYLE = {
 }
 
 
-def write_figure(path: str, kind: str, runs: list[RunCurves], unit: AxisUnit) -> None:
-    """Write the losses of `runs` to `path`, whole or not at all, as png, svg or pdf.
+def write_figure(path: str, file_format: str, runs: list[RunCurves], unit: AxisUnit) -> None:
+    """Write the losses of `runs` to `path`, atomically, as png, svg or pdf.
 
-    Raises CharRNNError when there is no Matplotlib or the file cannot be written.
+    Raises CharRNNError when Matplotlib is missing or the file cannot be written.
     """
     try:
         import matplotlib
@@ -42,14 +46,14 @@ def write_figure(path: str, kind: str, runs: list[RunCurves], unit: AxisUnit) ->
     except ImportError:
         raise CharRNNError(
             "a figure needs Matplotlib, which is not installed: pip install 'charrnn[plot]', or "
-            "leave --output out for a chart of characters."
+            "omit --output for a chart on the terminal."
         ) from None
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as of characters that the font lacks
+        warnings.simplefilter("ignore")  # about characters that the font lacks, for example
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         _draw(figure.add_subplot(), runs, unit)
-        figure.savefig(content, format=kind, dpi=150, metadata=METADATA[kind])
+        figure.savefig(content, format=file_format, dpi=150, metadata=METADATA[file_format])
     write_atomically(path, [content.getvalue()])
 
 
@@ -57,7 +61,7 @@ def _draw(axes: Axes, runs: list[RunCurves], unit: AxisUnit) -> None:
     handles, labels = [], []
     for number, run in enumerate(runs):
         color = f"C{number}"
-        best = run.best()
+        best = run.best_point()
         [train] = axes.plot(*_points(run.train, unit), color=color, alpha=0.4, linewidth=1)
         [val] = axes.plot(*_points(run.val, unit), color=color, linewidth=1.8)
         if best:
@@ -67,25 +71,25 @@ def _draw(axes: Axes, runs: list[RunCurves], unit: AxisUnit) -> None:
         if len(run.train.y):
             handles.append(train)
             labels.append(f"{run.name}, training: last {run.train.y[-1]:.4f}")
-    labels = [label.replace("$", r"\$") for label in labels]  # no mathematics
+    labels = [label.replace("$", r"\$") for label in labels]  # $ would begin a formula
     if len(runs) > 3:
         axes.figure.legend(handles, labels, loc="outside right upper")
     else:
         axes.legend(handles, labels)
     axes.set(xlabel=unit.name, ylabel="nats per character", xlim=(0, None))
-    _cut_beginnings(axes, runs)
+    _cut_burn_in(axes, runs)
 
 
 def _points(curve: Curve, unit: AxisUnit) -> Curve:
-    if len(curve.x) > MOST_POINTS:
-        curve = binned_means(curve, MOST_POINTS, float(curve.x.max()))
+    if len(curve.x) > MAX_POINTS:
+        curve = binned_means(curve, MAX_POINTS, float(curve.x.max()))
     return curve._replace(x=curve.x / unit.size)
 
 
-def _cut_beginnings(axes: Axes, runs: list[RunCurves]) -> None:
-    """Let the axis of the losses end where the steep fall at the beginning is over."""
-    seen = np.concatenate(
+def _cut_burn_in(axes: Axes, runs: list[RunCurves]) -> None:
+    """Limit the axis of the losses to those after the steep fall at the start."""
+    losses = np.concatenate(
         [without_burn_in(curve) for run in runs for curve in (run.train, run.val)]
     )
-    room = (seen.max() - seen.min()) / 20 or 0.1
-    axes.set_ylim(seen.min() - room, seen.max() + room)
+    margin = (losses.max() - losses.min()) / 20 or 0.1
+    axes.set_ylim(losses.min() - margin, losses.max() + margin)

@@ -1,11 +1,12 @@
-"""A page that shows a text on shades: one file, without script, that needs no network."""
+"""An HTML page that shows a text on colors: one file without scripts or requests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
 
-from .color import DARK, LIGHT, MOST, escape_character
+from .characters import escape_character
+from .color import DARK, LIGHT, MAX_LEVEL
 
 _STYLE = """
 :root { color-scheme: light dark; font-family: sans-serif }
@@ -22,30 +23,30 @@ pre i:hover::after { content: attr(data-t); position: fixed; inset: auto 0 0; pa
 """
 
 
-def _class_of(level: int) -> str:
+def _css_class(level: int) -> str:
     return f"s{level}" if level > 0 else f"c{-level}"
 
 
-def _rules(shades: tuple[str | None, ...], text: str) -> str:
-    levels = (level for level in range(-MOST, MOST + 1) if level)
+def _css_rules(backgrounds: tuple[str | None, ...], text_color: str) -> str:
+    levels = (level for level in range(-MAX_LEVEL, MAX_LEVEL + 1) if level)
     return "".join(
-        f".{_class_of(level)} {{ background: {shades[level]}; color: {text} }}\n"
+        f".{_css_class(level)} {{ background: {backgrounds[level]}; color: {text_color} }}\n"
         for level in levels
     )
 
 
-_SHADES = f"""{_rules(LIGHT, "#000")}@media (prefers-color-scheme: dark) {{
-{_rules(DARK, "#fff")}}}
+_COLORS = f"""{_css_rules(LIGHT, "#000")}@media (prefers-color-scheme: dark) {{
+{_css_rules(DARK, "#fff")}}}
 """
 
 
-def shaded(text: str, level: int) -> str:
-    """A piece of text for the legend."""
-    return f'<i class="{_class_of(level)}">{escape(text)}</i>' if level else escape(text)
+def swatch(text: str, level: int) -> str:
+    """Return the markup of an entry of the legend: `text` on the color of its level."""
+    return f'<i class="{_css_class(level)}">{escape(text)}</i>' if level else escape(text)
 
 
 def head(title: str, note: str) -> str:
-    """All before the first line; the note is markup."""
+    """Return the page before the first line. `title` is text, `note` is markup."""
     title = escape(title)
     return f"""<!DOCTYPE html>
 <html lang="">
@@ -53,7 +54,7 @@ def head(title: str, note: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
-<style>{_STYLE}{_SHADES}</style>
+<style>{_STYLE}{_COLORS}</style>
 <h1>{title}</h1>
 <p>{note}</p>
 <pre>
@@ -61,20 +62,23 @@ def head(title: str, note: str) -> str:
 
 
 def line(label: str, text: str, levels: Iterable[int], titles: Iterable[str]) -> str:
-    """A line of the text with its newline; a character shows its title under the mouse."""
+    """Return the markup of a line of text, newline included.
+
+    Each character has a level, and a title that the page shows while the mouse points at it.
+    """
     body = "".join(map(_character, text, levels, titles))
     end = "" if text.endswith("\n") else "\n"
     return f"<b>{escape(label)}  </b>{body}{end}"
 
 
 def foot(note: str) -> str:
-    """All after the last line; the note is markup."""
+    """Return the page after the last line. `note` is markup."""
     return f"</pre>\n<p>{note}</p>\n</html>\n"
 
 
 def _character(character: str, level: int, title: str) -> str:
     newline = character == "\n"
-    kinds = " ".join([_class_of(level)] * (level != 0) + ["n"] * newline)
-    kind = f' class="{kinds}"' if kinds else ""
-    shown = "\n" if newline else escape(escape_character(character))
-    return f'<i{kind} data-t="{escape(title)}">{shown}</i>'
+    classes = " ".join([_css_class(level)] * (level != 0) + ["n"] * newline)
+    attribute = f' class="{classes}"' if classes else ""
+    content = "\n" if newline else escape(escape_character(character))
+    return f'<i{attribute} data-t="{escape(title)}">{content}</i>'

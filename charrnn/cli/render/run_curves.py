@@ -1,133 +1,93 @@
-"""The loss curves of one run or several, as rows of characters."""
+"""The losses of training runs over time, updates, epochs or characters, read from their logs."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import sys
-from string import ascii_lowercase
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...evaluation.training_log import Curve, LossHistory
-from .chart import PlotLine
+from ...errors import CharRNNError, escape_unprintable
+from ...evaluation.training_log import Curve, log_beside, read_loss_history
+from ..output import echo_err
 
-TIMES = ((3600, "hours", "h"), (60, "minutes", "min"), (1, "seconds", "s"))
-UNITS = {"steps": "steps", "epochs": "epochs", "chars": "characters"}
+TIME_UNITS = ((3600, "hours", "h"), (60, "minutes", "min"), (1, "seconds", "s"))
+COUNT_UNITS = {"steps": "steps", "epochs": "epochs", "chars": "characters"}
 
 
 class RunCurves(NamedTuple):
+    """The losses of a run; x is the axis asked for, y is in nats per character."""
+
     name: str
-    course: LossHistory
-    train: Curve  # the points of these two are losses over the axis asked for
+    train: Curve
     val: Curve
 
-    def best(self) -> tuple[float, float] | None:
-        """The lowest validation loss, as a point."""
+    def has_losses(self) -> bool:
+        return bool(len(self.train.x) or len(self.val.x))
+
+    def best_point(self) -> tuple[float, float] | None:
+        """The point with the lowest validation loss, if there is any."""
         if not len(self.val.x):
             return None
-        at = int(self.val.y.argmin())
-        return float(self.val.x[at]), float(self.val.y[at])
+        index = int(self.val.y.argmin())
+        return float(self.val.x[index]), float(self.val.y[index])
 
 
 class AxisUnit(NamedTuple):
-    """What is written at the x axis: its values are divided by `size`."""
+    """The label of the x axis, and the `size` that its values are divided by."""
 
     size: float
     name: str
 
-    def of(self, value: float) -> str:
-        """A value in words; a time in the unit that suits it."""
-        if self.name in UNITS.values():
+    def describe(self, value: float) -> str:
+        """Return a value with its unit; a time in the unit that suits it."""
+        if self.name in COUNT_UNITS.values():
             return f"{value:,.0f} {self.name}" if value >= 1000 else f"{value:.3g} {self.name}"
-        size, _, short = _time(value)
+        size, _, short = _time_unit(value)
         return f"{value / size:.3g} {short}"
 
 
-def axis_unit(axis: str, end: float) -> AxisUnit:
-    return AxisUnit(1, UNITS[axis]) if axis in UNITS else AxisUnit(*_time(end / 2)[:2])
+def axis_unit(axis: str, runs: list[RunCurves]) -> AxisUnit:
+    """Return the unit of an axis; a time axis has at least two of its unit, if it can."""
+    if axis in COUNT_UNITS:
+        return AxisUnit(1, COUNT_UNITS[axis])
+    end = max(float(curve.x.max(initial=0)) for run in runs for curve in (run.train, run.val))
+    size, name, _ = _time_unit(end / 2)
+    return AxisUnit(size, name)
 
 
-def _time(seconds: float) -> tuple[float, str, str]:
-    """The largest unit of time of which this is one or more: its seconds, its names."""
-    return next((unit for unit in TIMES if seconds >= unit[0]), TIMES[-1])
+def _time_unit(seconds: float) -> tuple[float, str, str]:
+    """Return the largest unit not above a time: its seconds, its name and its abbreviation."""
+    return next((unit for unit in TIME_UNITS if seconds >= unit[0]), TIME_UNITS[-1])
 
 
-def chart_rows(runs: list[RunCurves], unit: AxisUnit, ascii: bool) -> list[str]:
-    """The rows of the chart, one less than the terminal has, so that the prompt has room."""
-    from ..render.chart import COLORS, chart
+def read_runs(paths: Sequence[str], axis: str) -> list[RunCurves]:
+    """Read the runs that have losses, over `axis`, and say on stderr which have none.
 
-    size = shutil.get_terminal_size()
-    on_terminal = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    colors = [COLORS[i % len(COLORS)] if on_terminal else 0 for i in range(max(len(runs), 2))]
-    head = _several(runs, unit, colors) if len(runs) > 1 else _single(runs[0], unit, colors, ascii)
-    lines = _lines(runs, unit, colors, ascii)
-    room = size.lines - 1 - len(head)
-    return head + chart(lines, size.columns, room, unit.name, ascii=ascii)
-
-
-def _lines(runs: list[RunCurves], unit: AxisUnit, colors: list[int], ascii: bool) -> list[PlotLine]:
-    """What the chart draws: both losses of one run, or of each the one that compares best."""
-    from ..render.chart import PlotLine
-
-    if len(runs) == 1:
-        [run] = runs
-        best = run.best() and (*_scaled(run.best(), unit), "O" if ascii else "●")
-        val = PlotLine(_over(run.val, unit), "*", colors[0], best=best)
-        return [val, PlotLine(_over(run.train, unit), ".", colors[1], dotted=True)]
-    lines = []
-    for run, letter, color in zip(runs, ascii_lowercase, colors, strict=False):
-        best = run.best() and (*_scaled(run.best(), unit), letter.upper())
-        curve = _over(run.val if best else run.train, unit)
-        lines.append(PlotLine(curve, letter, color, best=best))
-    return lines
-
-
-def _over(curve: Curve, unit: AxisUnit) -> Curve:
-    return curve._replace(x=curve.x / unit.size)
-
-
-def _scaled(point: tuple[float, float], unit: AxisUnit) -> tuple[float, float]:
-    return point[0] / unit.size, point[1]
-
-
-def _single(run: RunCurves, unit: AxisUnit, colors: list[int], ascii: bool) -> list[str]:
-    """What stands above the chart of one run."""
-    from ..render.chart import colorize
-
-    signs = ("**", "..") if ascii else ("⠤⠤", "⠄⠄")
-    val, train = (colorize(sign, color) for sign, color in zip(signs, colors, strict=False))
-    rows = [f"{run.name}, nats per character"]
-    if best := run.best():
-        mark = colorize("O" if ascii else "●", colors[0])
-        last = f", last {_nats(run.val.y[-1])}"
-        rows.append(f"{val} validation  best {_nats(best[1])} {mark} at {unit.of(best[0])}{last}")
-    else:
-        rows.append("   validation  none yet")
-    if len(run.train.y):
-        rows.append(f"{train} training    last {_nats(run.train.y[-1])}")
-    return rows
-
-
-def _nats(loss: float) -> str:
-    return f"{loss:.4f}" if abs(loss) < 1000 else f"{loss:.3g}"
-
-
-def _several(runs: list[RunCurves], unit: AxisUnit, colors: list[int]) -> list[str]:
-    """What stands above the chart of several runs: a table."""
-    from ..render.chart import colorize
-
-    columns = shutil.get_terminal_size().columns
-    widest = max(max(len(run.name) for run in runs), 18)
-    width = max(min(widest, columns - 48), 8)
-    rows = [f"{'nats per character':<{width + 2}}  {'best':>7}  at{'':10}  {'last':>7}  training"]
-    for run, letter, color in zip(runs, ascii_lowercase, colors, strict=False):
-        name = run.name if len(run.name) <= width else "..." + run.name[3 - width :]
-        best = run.best()
-        found = (
-            f"{_nats(best[1]):>7}  {unit.of(best[0]):12}  {_nats(run.val.y[-1]):>7}"
-            if best
-            else (f"{'-':>7}  {'no validation yet':21}")
+    Raises CharRNNError when a log cannot be read or no run has a loss.
+    """
+    logs = list(dict.fromkeys(map(log_beside, paths)))
+    all_runs = [_read_run(log, name, axis) for log, name in zip(logs, _names(logs), strict=True)]
+    runs = [run for run in all_runs if run.has_losses()]
+    empty = [run.name for run in all_runs if not run.has_losses()]
+    if not runs:
+        raise CharRNNError(
+            f"{' and '.join(empty)}: the log has no loss yet; the run has only just begun, or "
+            "failed to start."
         )
-        train = f"{_nats(run.train.y[-1]):>8}" if len(run.train.y) else f"{'-':>8}"
-        rows.append(f"{colorize(letter, color)} {name:<{width}}  {found}  {train}")
-    return rows
+    for name in empty:
+        echo_err(f"note    {name} is omitted: its log has no loss yet")
+    return runs
+
+
+def _read_run(log: str, name: str, axis: str) -> RunCurves:
+    history = read_loss_history(log)
+    if history.damaged:
+        echo_err(f"Warning: {escape_unprintable(log)}: damaged lines skipped: {history.damaged:,}.")
+    return RunCurves(name, history.curve(history.train, axis), history.curve(history.val, axis))
+
+
+def _names(logs: list[str]) -> list[str]:
+    """Return the file names without their ending, or the paths where two names are equal."""
+    paths = ["stdin" if log == "-" else log.removesuffix(".log.jsonl") for log in logs]
+    names = [os.path.basename(path) or path for path in paths]
+    return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]

@@ -1,4 +1,4 @@
-"""How the lines of a scored text are shown: a table, JSON, a page."""
+"""The lines of a scored text as a table, as JSON or as an HTML page."""
 
 from __future__ import annotations
 
@@ -7,102 +7,107 @@ import math
 import shutil
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Protocol, TextIO
 
 import numpy as np
 
 from ..line_scores import LineScorer, ScoredLine
 from . import html
-from .color import MOST, color_levels, color_wanted, colorize, escape_character, width_of
+from .characters import ELLIPSIS, escape_character, fitting_count
+from .color import MAX_LEVEL, color_levels, colorize, use_color
 
-SPOOLED = 1 << 24  # bytes of sorted lines kept in memory
+BUFFER_SIZE = 1 << 24  # bytes of rendered lines that sorting holds in memory
+
+
+class Renderer(Protocol):
+    """Renders the lines of a scored text, with text before the first and after the last."""
+
+    @property
+    def needs_characters(self) -> bool:
+        """Whether `line` needs the scores of single characters."""
+
+    def head(self) -> str: ...
+
+    def line(self, line: ScoredLine) -> Iterator[str]:
+        """Yield a line in pieces."""
+
+    def foot(self) -> str: ...
 
 
 class TableRenderer:
-    """Rows: the number of the line, its surprise, its text."""
+    """Renders rows: the number of a line, its surprisal per character, its text."""
 
-    def __init__(self, score: LineScorer, out: TextIO, color: bool) -> None:
-        self._score = score
-        names = ["nats/char"] if len(score.models) == 1 else score.names
-        self._widths = [max(len(name), 7) for name in names]
-        self._won = max(map(len, [*names, "likeliest"])) if len(names) > 1 else 0
+    def __init__(self, scorer: LineScorer, out: TextIO, color: bool) -> None:
+        self._scorer = scorer
+        self._headings = ["nats/char"] if len(scorer.models) == 1 else scorer.names
+        self._widths = [max(len(heading), 7) for heading in self._headings]
+        several = len(scorer.models) > 1
+        self._best_width = max(map(len, [*scorer.names, "likeliest"])) if several else 0
         columns = shutil.get_terminal_size().columns if out.isatty() else None
-        taken = 6 + sum(w + 2 for w in self._widths) + (self._won and self._won + 2) + 2
-        self._room = max(columns - taken, 8) if columns else None
-        self.needs_characters = color and color_wanted(out)
-        self._names = names
+        width = 6 + sum(w + 2 for w in self._widths) + (self._best_width and self._best_width + 2)
+        self._max_text_width = max(columns - width - 2, 8) if columns else None
+        self.needs_characters = color and use_color(out)
 
     def head(self) -> str:
-        cells = [f"{n:>{w}}" for n, w in zip(self._names, self._widths, strict=True)]
-        return self._row("line", cells, "likeliest") + "text\n"
+        cells = [f"{n:>{w}}" for n, w in zip(self._headings, self._widths, strict=True)]
+        return self._cells("line", cells, "likeliest") + "text\n"
 
     def line(self, line: ScoredLine) -> Iterator[str]:
-        yield self._start(str(line.number), line)
+        yield self._numbers(str(line.number), line)
         yield from self._text(line)
         yield "\n"
 
     def foot(self) -> str:
-        total, names = self._score.total, self._score.names
+        total, names = self._scorer.total, self._scorer.names
         note = f"{total.characters:,} characters"
         if len(names) == 1:
             note += f", {total.means()[0] / math.log(2):.4f} bits per character"
         else:
-            num_best = zip(names, self._score.num_best, strict=True)
-            note += "; likeliest in lines: " + ", ".join(f"{name} {n:,}" for name, n in num_best)
-        return self._start("all", total) + note + "\n"
+            num_best = zip(names, self._scorer.num_best, strict=True)
+            note += "; likeliest model by line: "
+            note += ", ".join(f"{name} {n:,}" for name, n in num_best)
+        return self._numbers("all", total) + note + "\n"
 
-    def _start(self, label: str, line: ScoredLine) -> str:
+    def _numbers(self, label: str, line: ScoredLine) -> str:
+        """Return the row of a line without its text."""
         cells = [
             f"{'-' if math.isnan(mean) else format(mean, '.4f'):>{w}}"
             for mean, w in zip(line.means(), self._widths, strict=True)
         ]
         best = line.likeliest()
-        return self._row(label, cells, "-" if best is None else self._names[best])
+        return self._cells(label, cells, "-" if best is None else self._headings[best])
 
-    def _row(self, label: str, cells: list[str], best: str) -> str:
-        if self._won:
-            cells = [*cells, f"{best:<{self._won}}"]
+    def _cells(self, label: str, cells: list[str], best: str) -> str:
+        if self._best_width:
+            cells = [*cells, f"{best:<{self._best_width}}"]
         return "  ".join([f"{label:>6}", *cells, ""])
 
     def _text(self, line: ScoredLine) -> Iterator[str]:
         if self.needs_characters:
-            text, nats, _ = self._score.characters(line)
-            text = text.removesuffix("\n")
-            shown = list(map(escape_character, text))
-            kept = _fitting(shown, self._room)
-            yield colorize(shown[:kept], color_levels(nats)) + ("..." if kept < len(shown) else "")
-        elif self._room:
-            shown = [
-                escape_character(c) for p in self._score.pieces(line, self._room + 1) for c in p
-            ]
-            kept = _fitting(shown, self._room)
-            yield "".join(shown[:kept]) + ("..." if kept < len(shown) else "")
+            text, nats, _ = self._scorer.characters(line)
+            yield self._fitted(text.removesuffix("\n"), color_levels(nats))
+        elif self._max_text_width:
+            yield self._fitted("".join(self._scorer.pieces(line, self._max_text_width + 1)))
         else:
-            for piece in self._score.pieces(line):
+            for piece in self._scorer.pieces(line):
                 yield piece if piece.isprintable() else "".join(map(escape_character, piece))
 
-
-def _fitting(shown: list[str], room: int | None) -> int:
-    """How many of the strings have room in so many columns: all, or less and an ellipsis."""
-    if room is None:
-        return len(shown)
-    taken = fitting = 0
-    for i, string in enumerate(shown):
-        taken += width_of(string)
-        if taken <= room - 3:
-            fitting = i + 1
-        if taken > room:
-            return fitting
-    return len(shown)
+    def _fitted(self, text: str, levels: list[int] | None = None) -> str:
+        """Return the text, escaped and cut to the terminal's width, on the colors of `levels`."""
+        strings = list(map(escape_character, text))
+        count = fitting_count(strings, self._max_text_width)
+        fitting = strings[:count]
+        shown = "".join(fitting) if levels is None else colorize(fitting, levels)
+        return shown + (ELLIPSIS if count < len(strings) else "")
 
 
 class JsonLinesRenderer:
-    """A line of JSON for a line of text."""
+    """Renders a JSON object per line of text."""
 
-    def __init__(self, score: LineScorer) -> None:
-        self._score = score
-        self.needs_characters = len(score.models) == 1
+    def __init__(self, scorer: LineScorer) -> None:
+        self._scorer = scorer
+        self.needs_characters = len(scorer.models) == 1
 
     def head(self) -> str:
         return ""
@@ -110,23 +115,23 @@ class JsonLinesRenderer:
     foot = head
 
     def line(self, line: ScoredLine) -> Iterator[str]:
-        values = {
+        fields: dict[str, object] = {
             "line": line.number,
-            "text": "".join(self._score.pieces(line)),
+            "text": "".join(self._scorer.pieces(line)),
             "characters": line.characters,
         }
-        values |= self._of_one(line) if self.needs_characters else self._of_several(line)
-        yield json.dumps(values) + "\n"
+        fields |= self._of_one(line) if self.needs_characters else self._of_several(line)
+        yield json.dumps(fields) + "\n"
 
     def _of_one(self, line: ScoredLine) -> dict[str, object]:
-        nats = self._score.characters(line)[1].round(4).tolist()
+        nats = self._scorer.characters(line)[1].round(4).tolist()
         return {
             **_measures(line)[0],
-            "surprises": [None if math.isnan(n) else n for n in nats],
+            "surprisals": [None if math.isnan(n) else n for n in nats],
         }
 
     def _of_several(self, line: ScoredLine) -> dict[str, object]:
-        names, best = self._score.names, line.likeliest()
+        names, best = self._scorer.names, line.likeliest()
         return {
             "models": [
                 {"model": name, **m} for name, m in zip(names, _measures(line), strict=True)
@@ -136,7 +141,7 @@ class JsonLinesRenderer:
 
 
 def _measures(line: ScoredLine) -> list[dict[str, float | None]]:
-    """For each model what JSON says of a line as a whole."""
+    """Return for each model the surprisal of a line as a whole, and per character."""
     return [
         {"nats": float(total), "nats_per_character": float(mean) if line.characters else None}
         for total, mean in zip(line.totals, line.means(), strict=True)
@@ -144,39 +149,41 @@ def _measures(line: ScoredLine) -> list[dict[str, float | None]]:
 
 
 class HtmlRenderer:
-    """A page in which each character is shaded and tells what was expected."""
+    """Renders a page that colors each character and shows what the model expected there."""
 
     needs_characters = True
 
-    def __init__(self, score: LineScorer) -> None:
-        self._score, self._names = score, score.models[0].vocabulary.display_names()
+    def __init__(self, scorer: LineScorer) -> None:
+        self._scorer = scorer
+        self._names = scorer.models[0].vocabulary.display_names()
 
     def head(self) -> str:
         legend = ", ".join(
-            html.shaded(f"{k}{' or more' if k == MOST else ''}", k) for k in range(1, MOST + 1)
+            html.swatch(f"{level}{' or more' if level == MAX_LEVEL else ''}", level)
+            for level in range(1, MAX_LEVEL + 1)
         )
         return html.head(
-            f"{self._score.title}: what surprises {self._score.names[0]}",
-            f"Surprise in nats: {legend}. Rest on a character to see what the model expected. "
-            "Before each line stand its number and its nats per character.",
+            f"{self._scorer.title}: surprisal under {self._scorer.names[0]}",
+            f"Surprisal in nats: {legend}. Point at a character to see what the model expected. "
+            "Each line starts with its number and its nats per character.",
         )
 
     def line(self, line: ScoredLine) -> Iterator[str]:
-        text, nats, found = self._score.characters(line)
+        text, nats, scores = self._scorer.characters(line)
         mean = float(line.means()[0])
         label = f"{line.number:6}  {'-' if math.isnan(mean) else format(mean, '.4f'):>7}"
-        titles = map(self._title, nats.tolist(), found["expected"], found["probability"])
+        titles = map(self._title, nats.tolist(), scores["expected"], scores["probability"])
         yield html.line(label, text, color_levels(nats), titles)
 
     def _title(self, nats: float, expected: np.ndarray, probability: np.ndarray) -> str:
         if math.isnan(nats):
             return "not predicted"
         pairs = zip(expected.tolist(), probability.tolist(), strict=True)
-        likely = ", ".join(f"\u201c{self._names[i]}\u201d {p:.1%}" for i, p in pairs)
-        return f"{nats:.2f} nats ({math.exp(-nats):.1%}); expected: {likely}"
+        likeliest = ", ".join(f"\u201c{self._names[i]}\u201d {p:.1%}" for i, p in pairs)
+        return f"{nats:.2f} nats ({math.exp(-nats):.1%}); expected: {likeliest}"
 
     def foot(self) -> str:
-        total = self._score.total
+        total = self._scorer.total
         mean = float(total.means()[0])
         bits = mean / math.log(2)
         return html.foot(
@@ -184,31 +191,33 @@ class HtmlRenderer:
         )
 
 
-def write(
-    view: TableRenderer | JsonLinesRenderer | HtmlRenderer,
-    score: LineScorer,
-    order: str,
-    out: TextIO,
-) -> None:
-    """Write the lines as they come, or the most surprising first."""
-    out.write(view.head())
-    lines = score.lines(kept=view.needs_characters)
-    rendered = ((float(line.means().min()), view.line(line)) for line in lines)
-    texts = (text for _, text in rendered) if order == "order" else _sorted(rendered)
-    for pieces in texts:
-        out.writelines(pieces)
-    out.write(view.foot())
+def write_scores(renderer: Renderer, scorer: LineScorer, sort: str, out: TextIO) -> None:
+    """Write the lines to `out`, by "position" or by "surprisal", the most surprising first.
+
+    With several models, the surprisal is the lowest of theirs.
+    """
+    out.write(renderer.head())
+    lines = scorer.lines(keep_details=renderer.needs_characters)
+    rendered = ((float(line.means().min()), renderer.line(line)) for line in lines)
+    if sort == "surprisal":
+        out.writelines(_sorted(rendered))
+    else:
+        for _, pieces in rendered:
+            out.writelines(pieces)
+    out.write(renderer.foot())
 
 
-def _sorted(rendered: Iterable[tuple[float, Iterator[str]]]) -> Iterator[list[str]]:
-    """The texts by their keys, the highest first and NaN last, by way of a temporary file."""
+def _sorted(rendered: Iterator[tuple[float, Iterator[str]]]) -> Iterator[str]:
+    """Yield the rendered lines by their keys, the highest first and NaN last.
+
+    A temporary file holds the lines, so that a long text needs little memory.
+    """
     keys, ends = array("d"), array("q", [0])
-    with tempfile.SpooledTemporaryFile(SPOOLED) as file:
+    with tempfile.SpooledTemporaryFile(BUFFER_SIZE) as file:
         for key, pieces in rendered:
-            for piece in pieces:
-                file.write(piece.encode())
+            file.writelines(piece.encode() for piece in pieces)
             keys.append(key)
             ends.append(file.tell())
         for i in np.argsort(-np.array(keys), kind="stable"):
             file.seek(ends[i])
-            yield [file.read(ends[i + 1] - ends[i]).decode()]
+            yield file.read(ends[i + 1] - ends[i]).decode()
