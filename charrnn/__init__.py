@@ -1,4 +1,4 @@
-"""Character-level RNN text generation: train on any text, on a CPU, and write more of it.
+"""Character-level RNN language models on a CPU: train on any text, generate more of it.
 
 >>> import charrnn
 >>> model = charrnn.train(["corpus.txt"], output="model.safetensors", epochs=5)
@@ -25,7 +25,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import api.py when one of its names is first used: Numba takes long to import."""
+    """Import api.py when one of its names is first used: its imports are slow."""
     if name in ("LanguageModel", "load", "train"):
         return getattr(import_module("charrnn.api"), name)
     raise AttributeError(f"module 'charrnn' has no attribute {name!r}")

@@ -17,7 +17,7 @@ from ..errors import CharRNNError, UsageError, escape_unprintable
 from ..text.corpus import Corpus, read_corpus
 from ..text.vocabulary import UnknownCharacters
 from .options import warn_unknown
-from .progress import reading
+from .progress import byte_bar
 
 if TYPE_CHECKING:
     from ..evaluation.loss import StreamingScorer
@@ -177,7 +177,7 @@ def _names(paths: tuple[str, ...]) -> list[str]:
 def _read(texts, models: list[LanguageModel], encoding: str) -> Corpus:
     """The text in a vocabulary of its own."""
     as_bytes = models[0].vocabulary.is_bytes
-    with reading() as progress:
+    with byte_bar() as progress:
         corpus = read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
     if len(corpus.ids) < 2:
         raise CharRNNError("The text is too short to score: it needs two characters or more.")

@@ -1,12 +1,13 @@
-"""One step of learning: loss and gradients of a chunk, clipping, the optimizer."""
+"""One training step: loss and gradients of a chunk, clipping, the optimizer's update."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
-from ..config import ModelConfig, TrainOptions, field_names
+from ..config import ModelConfig, ResolvedOptions, field_names
 from ..errors import UsageError
 from ..network import jit
 from ..network.kernels.matmul import padded
@@ -15,102 +16,105 @@ from ..network.optimizers import OPTIMIZERS, Optimizer, clip_norm_, clip_value_,
 from ..network.stack import Stack
 from .memory import require_memory
 
-# How much faster than the rest Adam lets the output layer learn: worth 0.04 nats at 128 units after
-# two passes over a megabyte, 0.05 at 256 (tests/bench/LOG.md).
+# Factors on the output layer's learning rate. With Adam, 3 lowers the loss by 0.04 nats at 128
+# units after two epochs over a megabyte, by 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
-# Of the weights in memory, at most: themselves, packed twice, gradients, two moments, the best
-# ones, the whole ones while some are dropped, and two for what is copied to be written.
-COPIES = 10
+# Weight-sized arrays alive at once: weights, two packings, gradients, two moments, best weights,
+# undropped weights, two copies while saving.
+WEIGHT_COPIES = 10
+
+Weights = npt.NDArray[np.float32]
 
 
 class Trainer:
-    """A model with all that changes it: a stack of (T, B) chunks, gradients, an optimizer.
+    """A model in training: a stack for chunks of `seq_length` x `batch_size`, and an optimizer.
 
-    `compute` and then `update` are one step of truncated BPTT; between them nothing of the model
-    has changed yet, so that a bad gradient can be refused.
+    `compute` followed by `update` is one step of truncated backpropagation through time. Nothing of
+    the model changes before `update`, so that a bad gradient can be refused.
+
+    Raises UsageError when the processor lacks the precision, CharRNNError when memory is too small.
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        options: TrainOptions,
-        rng: np.random.Generator,
-        threads: int,
-        batch_size: int,
-        seq_length: int,
+        self, config: ModelConfig, options: ResolvedOptions, rng: np.random.Generator, threads: int
     ) -> None:
         require_precision(options.precision)
-        _require_memory(config, batch_size, seq_length)
+        _require_memory(config, options.batch_size, options.seq_length)
         self.options = options
         self.model = Model(config, rng, threads=threads, precision=options.precision)
-        self.stack = Stack(self.model, batch_size, seq_length, training=True)
+        self.stack = Stack(self.model, options.batch_size, options.seq_length, training=True)
         self.optimizer = _optimizer(self.model, options)
         if options.recurrent_dropout:
-            self._whole = np.empty_like(self.model.parameters.flat)
+            self._undropped = np.empty_like(self.model.parameters.flat)
 
     @property
-    def drops(self) -> bool:
-        """Whether there is dropout, for which every step needs a seed."""
+    def needs_dropout_seed(self) -> bool:
+        """Whether `compute` draws dropout masks."""
         return bool(self.model.config.dropout or self.options.recurrent_dropout)
 
-    def compute(self, x: np.ndarray, y: np.ndarray, seed: int | None) -> tuple[float, float]:
-        """The mean loss of a chunk (T, B), in nats, and the length of its whole gradient.
+    def flat_arrays(self) -> dict[str, Weights]:
+        """The weights and the optimizer's arrays, in the layout of the weights, by name."""
+        return {"weights": self.model.parameters.flat} | self.optimizer.arrays
 
-        `seed` is that of dropout of either kind, None where there is none.
-        """
+    def compute(
+        self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], dropout_seed: int = 0
+    ) -> tuple[float, float]:
+        """Compute the mean loss in nats of y (T, B) after x (T, B), and the gradient's norm."""
         rate = self.options.recurrent_dropout
         if rate:
-            self._pack_dropped(seed, rate)
-        loss = self.stack.loss_and_gradients(x, y, seed if self.model.config.dropout else None)
+            self._pack_dropped(dropout_seed, rate)
+        seed = dropout_seed if self.model.config.dropout else None
+        loss = self.stack.loss_and_gradients(x, y, seed)
         if rate:
-            self.model.drop_recurrent(self.stack.gradients, seed, rate)
+            self.model.drop_recurrent(self.stack.gradients, dropout_seed, rate)
         self._steps = len(x)
-        self._norm = norm(self.stack.gradients.flat, self.model.team)
-        return loss, self._norm
+        return loss, norm(self.stack.gradients.flat, self.model.team)
 
     def _pack_dropped(self, seed: int, rate: float) -> None:
-        """Drop weights that lead from step to step, until the next update (Merity et al. 2018).
+        """Drop hidden-to-hidden weights until the next update (Merity et al. 2018).
 
-        They are dropped from what is packed for the kernels; the weights themselves are whole.
+        Only the kernels' packed copies lose weights; the parameters themselves do not change.
         """
         model = self.model
-        self._whole[:] = model.parameters.flat
+        self._undropped[:] = model.parameters.flat
         model.drop_recurrent(model.parameters, seed, rate)
         model.pack()
-        model.parameters.flat[:] = self._whole
+        model.parameters.flat[:] = self._undropped
 
-    def update(self, learning_rate: float) -> None:
-        """Clip the gradients, let the optimizer use them, carry the hidden state over."""
+    def update(self, learning_rate: float, gradient_norm: float) -> None:
+        """Clip the gradients, update the weights, carry the hidden state to the next chunk.
+
+        `gradient_norm` is the norm that `compute` returned.
+        """
         gradients = self.stack.gradients.flat
-        self._clip(gradients)
+        self._clip(gradients, gradient_norm)
         self.optimizer.step(self.model.parameters.flat, gradients, learning_rate)
         self.model.pack()
         self.stack.carry(self._steps)
 
-    def _clip(self, gradients: np.ndarray) -> None:
-        length = self._norm
+    def _clip(self, gradients: Weights, gradient_norm: float) -> None:
         if self.options.clip_value:
             clip_value_(gradients, self.options.clip_value)
-            length = norm(gradients, self.model.team)
+            gradient_norm = norm(gradients, self.model.team)
         if self.options.clip_norm:
-            clip_norm_(gradients, self.options.clip_norm, length=length)
+            clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
 
-    def start_afresh(self, weights: np.ndarray) -> None:
-        """Take these weights (flat); the optimizer and the hidden state remember nothing."""
+    def reset(self, weights: Weights) -> None:
+        """Take these weights (flat); clear the optimizer's arrays and the hidden state."""
         self.model.parameters.flat[:] = weights
         self.model.pack()
         for array in self.optimizer.arrays.values():
             array[:] = 0
         self.optimizer.steps = 0
-        self.forget()
+        self.reset_state()
 
-    def forget(self) -> None:
-        """Begin a text: the hidden state is zero."""
+    def reset_state(self) -> None:
+        """Set the hidden state to zero, as at the start of a text."""
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
 
 
 def require_precision(precision: str) -> None:
-    """Raises UsageError for bfloat16 without the instruction: emulated, it would be slower."""
+    """Raise UsageError for bfloat16 on a processor that would have to emulate it, slowly."""
     if precision == "bfloat16" and not jit.BFLOAT16:
         raise UsageError(
             "precision bfloat16 cannot be used here: this processor has no instruction for it "
@@ -119,9 +123,14 @@ def require_precision(precision: str) -> None:
 
 
 def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> None:
-    """Raises CharRNNError for what this machine cannot train, before any of it is allocated."""
-    sizes = {n: padded(getattr(config, n)) for n in ("hidden_size", "vocab_size", "embedding_size")}
-    weights = 4 * COPIES * replace(config, **sizes).num_parameters()
+    """Raise CharRNNError, before allocating, when training needs more memory than there is."""
+    padded_config = replace(
+        config,
+        hidden_size=padded(config.hidden_size),
+        vocab_size=padded(config.vocab_size),
+        embedding_size=padded(config.embedding_size),
+    )
+    weights = 4 * WEIGHT_COPIES * padded_config.num_parameters()
     require_memory(
         weights + Stack.num_bytes(config, batch_size, seq_length),
         f"training {config.num_layers} x {config.hidden_size} units on {batch_size} x {seq_length} "
@@ -131,10 +140,10 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
     )
 
 
-def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
+def _optimizer(model: Model, options: ResolvedOptions) -> Optimizer:
     cls, flat = OPTIMIZERS[options.optimizer], model.parameters.flat
-    own = cls.defaults().keys() & field_names(TrainOptions)
-    settings = {name: getattr(options, name) for name in own}
+    names = cls.defaults().keys() & field_names(ResolvedOptions)
+    settings = {name: getattr(options, name) for name in names}
     rates = _rates(model, OUTPUT_RATES.get(options.optimizer, 1.0))
     return cls(flat.size, flat.dtype, model.team, rates, **settings)
 

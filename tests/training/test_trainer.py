@@ -1,11 +1,11 @@
-"""One step of learning, in its parts."""
+"""The parts of a training step."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, TrainOptions
+from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, ResolvedOptions
 from charrnn.network.model import Model
 from charrnn.network.stack import forward
 from charrnn.training.trainer import OUTPUT_RATES, Trainer
@@ -13,39 +13,41 @@ from charrnn.training.trainer import OUTPUT_RATES, Trainer
 CONFIG = ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5)
 
 
-def learner_of(optimizer="adam", **options):
-    options = TrainOptions(optimizer=optimizer, **options)
-    return Trainer(CONFIG, options, np.random.default_rng(0), 1, batch_size=4, seq_length=6)
+def make_trainer(config=CONFIG, threads=1, **options):
+    shape = {"batch_size": 4, "seq_length": 6}
+    options = {"optimizer": "adam"} | shape | options
+    options = ResolvedOptions(steps=1, learning_rate=0.01, **options)
+    return Trainer(config, options, np.random.default_rng(0), threads)
 
 
 def chunk():
     return tuple(np.random.default_rng(1).integers(0, 11, (2, 6, 4)).astype(np.int32))
 
 
-def test_to_compute_changes_nothing_but_gradients():
-    learner = learner_of()
-    weights, state = learner.model.parameters.flat.copy(), learner.stack.get_state()
-    loss, length = learner.compute(*chunk(), None)
+def test_compute_changes_only_the_gradients():
+    trainer = make_trainer()
+    weights, state = trainer.model.parameters.flat.copy(), trainer.stack.get_state()
+    loss, length = trainer.compute(*chunk())
     assert loss == pytest.approx(np.log(11), rel=0.2)
-    gradients = learner.stack.gradients.flat
+    gradients = trainer.stack.gradients.flat
     assert length == pytest.approx(np.linalg.norm(gradients.astype(float)))
-    assert np.array_equal(learner.model.parameters.flat, weights)
-    assert np.array_equal(learner.stack.get_state(), state)
-    learner.update(0.01)
-    assert not np.array_equal(learner.model.parameters.flat, weights)
-    assert not np.array_equal(learner.stack.get_state(), state)
+    assert np.array_equal(trainer.model.parameters.flat, weights)
+    assert np.array_equal(trainer.stack.get_state(), state)
+    trainer.update(0.01, length)
+    assert not np.array_equal(trainer.model.parameters.flat, weights)
+    assert not np.array_equal(trainer.stack.get_state(), state)
 
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
 def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
-    """With Adam the first update of every weight is the learning rate, up or down."""
-    learner = learner_of(optimizer, clip_norm=0.0)
-    before = learner.model.state_dict()
-    learner.compute(*chunk(), None)
-    gradients = learner.stack.gradients.state_dict()
-    learner.update(0.01)
+    """Adam's first update of every weight is the learning rate, up or down."""
+    trainer = make_trainer(optimizer=optimizer, clip_norm=0.0)
+    before = trainer.model.state_dict()
+    _, gradient_norm = trainer.compute(*chunk())
+    gradients = trainer.stack.gradients.state_dict()
+    trainer.update(0.01, gradient_norm)
     ratios = {}
-    for name, tensor in learner.model.state_dict().items():
+    for name, tensor in trainer.model.state_dict().items():
         g = gradients[name]
         usual = {
             "cautious-adam": np.sign(g),
@@ -59,7 +61,7 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
     output = OUTPUT_RATES.get(optimizer, 1.0)
     expected = {name: output if name == "output.weight" else 1.0 for name in ratios}
     assert ratios == pytest.approx(expected, rel=2e-2)
-    assert OUTPUT_RATES == {"cautious-adam": 3.0, "adam": 3.0}
+    assert (output > 1) == ("adam" in optimizer)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +69,12 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
     [({"clip_norm": 0.5}, 0.5), ({"clip_norm": 0.0}, None), ({"clip_value": 1e-3}, None)],
 )
 def test_gradients_are_clipped(options, length):
-    learner = learner_of(**options)
-    learner.compute(*chunk(), None)
-    gradients = learner.stack.gradients.flat
+    trainer = make_trainer(**options)
+    _, gradient_norm = trainer.compute(*chunk())
+    gradients = trainer.stack.gradients.flat
     gradients *= 100
-    learner._norm *= 100
     before = gradients.copy()
-    learner.update(0.0)
+    trainer.update(0.0, 100 * gradient_norm)
     if "clip_value" in options:
         before = before.clip(-1e-3, 1e-3)
         length = min(1.0, np.linalg.norm(before))
@@ -83,63 +84,57 @@ def test_gradients_are_clipped(options, length):
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_recurrent_dropout_is_a_network_with_some_weights_from_step_to_step_missing(cell, threads):
-    """Loss and gradients are that network's, but of the weights as they are."""
+def test_recurrent_dropout_trains_a_network_without_some_hidden_to_hidden_weights(cell, threads):
+    """Loss and gradients equal that network's; the parameters themselves do not change."""
     config = replace(CONFIG, cell=cell)
-    shape = {"batch_size": 4, "seq_length": 6}
-    options = TrainOptions(recurrent_dropout=0.25)
-    learner = Trainer(config, options, np.random.default_rng(0), threads, **shape)
-    weights = learner.model.state_dict()
-    loss, _ = learner.compute(*chunk(), 77)
-    assert all(np.array_equal(a, weights[name]) for name, a in learner.model.state_dict().items())
+    trainer = make_trainer(config, threads, recurrent_dropout=0.25)
+    weights = trainer.model.state_dict()
+    loss, _ = trainer.compute(*chunk(), 77)
+    assert all(np.array_equal(a, weights[name]) for name, a in trainer.model.state_dict().items())
 
-    gradients = learner.stack.gradients.state_dict()
-    learner.model.drop_recurrent(learner.model.parameters, 77, 0.25)
-    binned_means = learner.model.state_dict()
-    other = Trainer(config, TrainOptions(), np.random.default_rng(0), 1, **shape)
-    other.model.load_state_dict(binned_means)
-    assert other.compute(*chunk(), None)[0] == loss
+    gradients = trainer.stack.gradients.state_dict()
+    trainer.model.drop_recurrent(trainer.model.parameters, 77, 0.25)
+    dropped = trainer.model.state_dict()
+    other = make_trainer(config)
+    other.model.load_state_dict(dropped)
+    assert other.compute(*chunk())[0] == loss
     for name, g in other.stack.gradients.state_dict().items():
         recurrent = "weight_hh" in name
-        mask = np.where(binned_means[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
-        np.testing.assert_allclose(binned_means[name], weights[name] * mask, rtol=1e-6)
+        mask = np.where(dropped[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
+        np.testing.assert_allclose(dropped[name], weights[name] * mask, rtol=1e-6)
         np.testing.assert_allclose(gradients[name], g * mask, rtol=1e-6)
         if recurrent:
             assert 0.1 < (mask == 0).mean() < 0.4
 
 
-def test_after_recurrent_dropout_the_whole_network_goes_on():
-    learner = learner_of(recurrent_dropout=0.5)
-    learner.compute(*chunk(), 5)
-    learner.update(0.01)
+def test_after_a_step_with_recurrent_dropout_the_model_has_all_weights():
+    trainer = make_trainer(recurrent_dropout=0.5)
+    _, gradient_norm = trainer.compute(*chunk(), 5)
+    trainer.update(0.01, gradient_norm)
     x, y = chunk()
     whole = Model(CONFIG)
-    whole.load_state_dict(learner.model.state_dict())
+    whole.load_state_dict(trainer.model.state_dict())
     state = whole.zero_state(4)
-    assert np.array_equal(forward(learner.model, x, state)[0], forward(whole, x, state)[0])
+    assert np.array_equal(forward(trainer.model, x, state)[0], forward(whole, x, state)[0])
 
 
-def test_both_kinds_of_dropout_go_together():
-    options = TrainOptions(recurrent_dropout=0.25)
+def test_both_kinds_of_dropout_depend_on_the_seed_alone():
     config = replace(CONFIG, dropout=0.3)
     losses = set()
     for seed in 1, 2, 1:
-        learner = Trainer(config, options, np.random.default_rng(0), 1, 4, 6)
-        losses.add(learner.compute(*chunk(), seed)[0])
-    assert learner.drops and len(losses) == 2
+        trainer = make_trainer(config, recurrent_dropout=0.25)
+        losses.add(trainer.compute(*chunk(), seed)[0])
+    assert trainer.needs_dropout_seed and len(losses) == 2
 
 
-def test_afresh_it_is_as_if_new():
-    """But for what is drawn at random."""
-    new, used = learner_of(), learner_of()
+def test_a_reset_trainer_trains_as_a_new_one():
+    new, used = make_trainer(), make_trainer()
     first = used.model.state_dict()
     for _ in range(3):
-        used.compute(*chunk(), None)
-        used.update(0.01)
-    used.start_afresh(new.model.parameters.flat)
+        used.update(0.01, used.compute(*chunk())[1])
+    used.reset(new.model.parameters.flat)
     assert all(np.array_equal(a, first[name]) for name, a in used.model.state_dict().items())
-    for learner in new, used:
-        learner.compute(*chunk(), None)
-        learner.update(0.01)
+    for trainer in new, used:
+        trainer.update(0.01, trainer.compute(*chunk())[1])
     assert np.array_equal(new.model.parameters.flat, used.model.parameters.flat)
     assert np.array_equal(new.stack.get_state(), used.stack.get_state())

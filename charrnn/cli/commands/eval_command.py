@@ -68,13 +68,13 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
     """
     from ...api import load
     from ...text.corpus import read_corpus
-    from ..progress import measuring, reading
+    from ..progress import byte_bar, char_bar
 
     language_model = load(model, threads)
 
     def read(paths: tuple[str, ...]) -> Corpus:
         how = {"encoding": encoding, "vocabulary": language_model.vocabulary, "unknown": unknown}
-        with reading() as progress:
+        with byte_bar() as progress:
             found = read_corpus(paths, progress=progress, **how)
         warn_unknown(found.skipped_characters)
         return found
@@ -83,7 +83,7 @@ def command(texts, model, json, unknown, corpus, window, encoding, threads) -> N
     train = read(corpus) if corpus else None
     from ...evaluation.loss import mean_loss, windowed_loss
 
-    with measuring(len(text.ids)) as measured:
+    with char_bar(len(text.ids)) as measured:
         nats = mean_loss(language_model.model, text.ids, measured)
     more = []  # (name in JSON, name in the table, nats per character)
     if window:

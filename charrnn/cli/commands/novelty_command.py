@@ -46,10 +46,10 @@ def command(texts, corpus, json, encoding) -> None:
     if (*texts, *corpus).count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file.")
     from ...text.corpus import read_corpus
-    from ..progress import reading
+    from ..progress import byte_bar
 
     text = read_corpus(texts, encoding=encoding)
-    with reading() as progress:
+    with byte_bar() as progress:
         known = read_corpus(corpus, encoding=encoding, progress=progress)
     found, longest = compared(text, known)
     if json:

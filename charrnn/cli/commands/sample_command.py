@@ -186,7 +186,7 @@ def command(
     _check_usage(ctx)
     from ...api import load
     from .. import outputs
-    from ..progress import writing
+    from ..progress import text_bar
 
     language_model = load(model, threads)
     vocabulary = language_model.vocabulary
@@ -204,7 +204,7 @@ def command(
         facts = ({"seed": how["seed"] + i} for i in range(num_samples))
     written = outputs.Written(texts, kept=novelty is not None)
     total = None if what["length"] is None or lines or stop else what["length"] * num_samples
-    with writing(output, total) as written.progressed:
+    with text_bar(output, total) as written.progressed:
         if jsonl:
             outputs.write_objects(written, output, prime, facts)
         else:

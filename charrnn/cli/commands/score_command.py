@@ -63,11 +63,11 @@ def command(texts, model, lines, color, html, json, unknown, encoding) -> None:
     """
     _check_usage(texts, model, color, html, json)
     from ..line_scores import LineScorer
-    from ..progress import writing
+    from ..progress import text_bar
     from ..render.scores import HtmlRenderer, JsonLinesRenderer, TableRenderer, write
 
     score = LineScorer(texts, model, encoding, unknown, top=EXPECTED if html else 0)
-    with writing(html or "-", len(score.corpus.ids)) as score.progressed:
+    with text_bar(html or "-", len(score.corpus.ids)) as score.progressed:
         if html:
             with page_file(html) as file:
                 write(HtmlRenderer(score), score, lines, file)
