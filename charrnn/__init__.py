@@ -25,7 +25,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import api.py when one of its names is first used: Numba takes long to import."""
+    """Import api.py when one of its names is first used: its imports are slow."""
     if name in ("LanguageModel", "load", "train"):
         return getattr(import_module("charrnn.api"), name)
     raise AttributeError(f"module 'charrnn' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""charrnn from Python: train a model, load one, write text with it, measure a text.
+"""charrnn from Python: train a model, load one, generate text, evaluate a text.
 
 >>> import charrnn
 >>> model = charrnn.train("corpus.txt", output="model.safetensors", epochs=5, cell="gru")
@@ -11,44 +11,30 @@ from __future__ import annotations
 import codecs
 import math
 import secrets
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .config import (
-    ModelConfig,
-    TrainOptions,
-    check_float,
-    check_int,
-    field_names,
-    fields_of,
-    tensor_shapes,
-)
-from .errors import FilePath, UsageError, list_of_paths
+from .config import ModelConfig, check_float, check_int, tensor_shapes
+from .errors import FilePath, UsageError
 from .generation.stopping import StoppingCriteria
 from .storage.checkpoint import ModelFile, load_model
-from .storage.inputs import require_not_input
-from .storage.run_files import acquire_run, run_files
 from .text.vocabulary import Vocabulary, describe_characters
-from .training.state import read_state
 
-# Numba is slow to import, so the modules that need it are imported where they are used:
-# a missing file or a wrong option is told at once.
+# Numba is slow to import, so the modules that need it are imported where they are used: errors such
+# as a missing file or a wrong option are reported at once.
 if TYPE_CHECKING:
     from .generation.sampler import SamplingOptions
     from .network.model import Model
-    from .text.corpus import Corpus
     from .training.report import Report
-    from .training.run import TrainingRun
 
 
 class LanguageModel:
-    """A trained model with its vocabulary: it writes text and measures text.
+    """A trained model with its vocabulary.
 
-    `config` (ModelConfig) is its shape, `vocabulary` (Vocabulary) the characters it knows,
-    `training` (dict) its history as the file tells it, `model` (Model) the network itself.
+    Attributes: `model` (Model) is the network, `config` (ModelConfig) its shape, `vocabulary`
+    (Vocabulary) the characters it knows, `training` (dict) its training history from the file.
     """
 
     def __init__(self, model: Model, vocabulary: Vocabulary, training: dict[str, Any]):
@@ -61,29 +47,32 @@ class LanguageModel:
         return self.model.config
 
     def sample(self, length: int | None = 500, **how: Any) -> str:
-        """New text of `length` characters (bytes, for a model of bytes), without the prime.
+        """Generate a text of `length` characters (bytes, for a model of bytes), without the prime.
 
-        The options are those of `stream`.
+        Options, and the errors raised, are the same as for `stream`.
         """
         return "".join(self.stream(length, **how))
 
     def stream(self, length: int | None = 500, **how: Any) -> Iterator[str]:
-        """New text, piece by piece as it is written; length None: without end.
+        """Generate a text and yield it piece by piece; `length` None: without end.
 
-        `prime`: the text to go on from (none: as at the beginning of a line).
-        `temperature`: below 1 safer, above 1 bolder text; 0: always the most likely character.
-        `repetition_penalty`: what the log-probability of each of the last 32 characters, those of
-        the prime too, is multiplied by (Keskar et al. 2019).
-        `top_k`, `top_p`, `min_p`: to draw from the k likeliest characters alone (0: all), from the
-        likeliest that together have probability p, from those at least min_p times as likely as
-        the likeliest; cut in this order, after the penalty and the temperature.
-        `allow`, `forbid`: only these, none of these characters are written.
-        `seed`: the same seed gives the same text; None: a different one each time.
-        `stop`: a text, or several, before the first of which to end. `lines`: how many lines to end
-        after. A `length` that is not None ends the text even then.
+        `prime`: text to continue; empty: the text starts as a line does.
+        `temperature`: below 1 makes the text safer, above 1 bolder; 0 takes the most likely
+        character each time.
+        `repetition_penalty`: factor on the log-probability of each of the last 32 characters,
+        including the prime's (Keskar et al. 2019).
+        `top_k`, `top_p`, `min_p`: draw only from the k most likely characters (0: all), from the
+        smallest set of most likely characters with a total probability of p, from the characters
+        at least min_p times as likely as the most likely one. They apply in this order, after the
+        penalty and the temperature.
+        `allow`, `forbid`: generate only these characters, none of these characters.
+        `seed`: the same seed gives the same text; None: a different text each time.
+        `stop`: one or several strings; the text ends before the first that occurs. `lines`: number
+        of lines after which the text ends. It never exceeds `length`.
 
-        Bytes that are not UTF-8 become U+FFFD. Raises UnknownCharacters for a prime that the model
-        cannot read, UsageError for an impossible value, such as nothing that may be written.
+        Bytes that are not UTF-8 become U+FFFD. Raises UnknownCharacters for a prime with
+        characters that the model does not know, UsageError for an impossible value or when no
+        character is allowed.
         """
         decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         return filter(None, map(decode, next(self.texts(1, length, **how))))
@@ -105,10 +94,10 @@ class LanguageModel:
         stop: str | Iterable[str] | None = None,
         lines: int | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """`count` texts, each to be read before the next: pieces of UTF-8, characters never cut.
+        """Generate `count` texts, each an iterator over pieces of UTF-8, to be read in order.
 
-        Text i of seed s is text 0 of seed s + i, however many are written side by side. Else as
-        `stream`, but bytes pass as they are.
+        Pieces never split a character. Text i of seed s equals text 0 of seed s + i. Options are
+        the same as for `stream`, but bytes that are not UTF-8 are passed through.
         """
         check_int("count", count, minimum=1)
         check_int("top_k", top_k, minimum=0)
@@ -151,10 +140,11 @@ class LanguageModel:
         stop: str | Iterable[str] | None = None,
         lines: int | None = None,
     ) -> tuple[bytes, float]:
-        """The likeliest text that a beam search of so many rows finds, and its log-probability.
+        """Return the most likely text that a beam search of `width` finds, and its log-probability.
 
-        That is the model's, in nats, of all new characters, a stop that ends the text included.
-        Width 1 gives the text of temperature 0. Options as of `stream`.
+        The log-probability, in nats, is of all generated characters, including a stop string at
+        the end. Width 1 gives the text of temperature 0. Options are the same as for `stream`.
+        Raises UsageError when neither length, lines nor stop end the text.
         """
         check_int("beam", width, minimum=1)
         allowed = self._allowed(allow, forbid)
@@ -169,12 +159,12 @@ class LanguageModel:
         return b"".join(self.vocabulary.stream_utf8([text])), nats
 
     def _prime_ids(self, prime: str) -> np.ndarray:
-        """The ids to begin after: without a prime, one from which a line begins."""
+        """The ids of the prime; for an empty one, the id after which a line starts."""
         ids = self.vocabulary.encode(prime)
         return ids if len(ids) else np.array([self.vocabulary.line_start])
 
     def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
-        """(V,) bool: which ids may be written."""
+        """Mask of the ids that may be generated, (V,) bool."""
         allowed = np.full(len(self.vocabulary), allow is None)
         if allow is not None:
             if missing := self.vocabulary.unknown(allow):
@@ -190,7 +180,13 @@ class LanguageModel:
             )
         return allowed
 
-    def _ending(self, length, stop, lines, allowed) -> StoppingCriteria:
+    def _ending(
+        self,
+        length: int | None,
+        stop: str | Iterable[str] | None,
+        lines: int | None,
+        allowed: np.ndarray,
+    ) -> StoppingCriteria:
         if length is not None:
             check_int("length", length, minimum=0)
         if lines is not None:
@@ -210,9 +206,10 @@ class LanguageModel:
         return StoppingCriteria(length, lines, tuple(stops))
 
     def loss(self, text: str | bytes) -> float:
-        """Nats per character of `text`, each character predicted from all before it.
+        """Return the cross-entropy of `text` in nats per character.
 
-        Raises UnknownCharacters, and CharRNNError for fewer than two characters.
+        Each character but the first is predicted from all before it. Raises UnknownCharacters for
+        characters that the model does not know, CharRNNError for fewer than two characters.
         """
         from .evaluation.loss import mean_loss
 
@@ -220,7 +217,10 @@ class LanguageModel:
 
 
 def load(path: FilePath = "model.safetensors", threads: int | None = None) -> LanguageModel:
-    """The model in the file `path`. Raises CharRNNError for anything but a whole, sound model."""
+    """Load the model file `path`, to run on `threads` threads; None: all usable cores.
+
+    Raises CharRNNError for anything but a complete and valid model file.
+    """
     file = read_model(path)
     from .network.jit import usable_cores
     from .network.model import Model
@@ -231,7 +231,10 @@ def load(path: FilePath = "model.safetensors", threads: int | None = None) -> La
 
 
 def read_model(path: FilePath) -> ModelFile:
-    """What the model file `path` holds, checked but not made into a network."""
+    """Read and check the model file `path` without building the network.
+
+    Raises CharRNNError for anything but a complete and valid model file.
+    """
     return load_model(path, tensor_shapes)
 
 
@@ -240,88 +243,45 @@ def train(
     output: FilePath = "model.safetensors",
     *,
     on_report: Callable[[Report], object] | None = None,
-    **options: Any,
-) -> LanguageModel:
-    """Train a model on text files and return the best one found, which `output` then holds.
-
-    The options are those of `start`; `on_report` is called after every step. An interrupted run
-    can be continued with `resume=True` from where it was last saved, at most half a minute before.
-    """
-    for report in start(paths, output, **options):
-        if on_report is not None:
-            on_report(report)
-    return load(output, options.get("threads"))
-
-
-def start(
-    paths: FilePath | Iterable[FilePath],
-    output: FilePath = "model.safetensors",
-    *,
     encoding: str | None = None,
     as_bytes: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    on_corpus: Callable[[Corpus, float], object] | None = None,
     **settings: Any,
-) -> TrainingRun:
-    """Read the text files (`-`: stdin) and make ready to train: what `charrnn train` does first.
+) -> LanguageModel:
+    """Train a model on text files; return the best one, which the file `output` then holds.
 
-    The text is UTF-8 unless `encoding` or `as_bytes` say otherwise. `settings` are fields of
-    ModelConfig and TrainOptions. What is not given has its default or, with `resume`, the value
-    the run was started with. `progress(done, total)` follows the reading, in bytes;
-    `on_corpus(corpus, val_fraction)` is called before anything is planned. To iterate over the
-    result is to train; see train.Run.
+    `paths`: one or several text files, which are joined in order; "-": standard input.
+    `on_report`: called with a Report after every update.
+    `encoding`: of the text; None: UTF-8. `as_bytes`: model bytes instead of characters.
+    `resume`: continue the run that `output` holds; it is saved at least every half minute.
+    `overwrite`: replace that run.
+    `threads`: None: all usable cores.
+    `progress(done, total)`: called while the text is read, with numbers of bytes.
+    `settings`: fields of TrainOptions, such as `time` in seconds, `epochs`, `cell` or
+    `hidden_size`. Settings that are not given have their default; with `resume`, settings,
+    encoding and as_bytes have the run's and must not differ from it.
 
-    Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
-    used, before anything is written.
+    Raises UsageError for impossible settings and for an output that exists, CharRNNError for a text
+    or an output that cannot be used, both before anything is written; Diverged, a CharRNNError,
+    when training keeps diverging.
     """
-    from .text.corpus import read_corpus, require_varied
+    from .training.start import prepare_run
 
-    _check_settings(settings)
-    paths = list_of_paths(paths)
-    require_not_input(run_files(output), paths, what="the run", kind="the text", option="-o")
-    acquire_run(
-        output, resume=resume, overwrite=overwrite
-    ).release()  # start_run claims it for good
-    files = run_files(output)
-    options = TrainOptions()
-    if resume:
-        state = read_state(files.state)
-        options = state.options
-        if encoding is None and as_bytes is None:
-            encoding, as_bytes = state.encoding, state.encoding == "bytes"
-        del state  # it is thrice as large as the model, and start_run reads it anew
-    corpus = read_corpus(
+    prepared = prepare_run(
         paths,
-        encoding=encoding or "utf-8",
-        as_bytes=bool(as_bytes),
-        folder=files.model.parent,
+        output,
+        settings,
+        encoding=encoding,
+        as_bytes=as_bytes,
+        resume=resume,
+        overwrite=overwrite,
+        threads=threads,
         progress=progress,
     )
-    began = time.monotonic()
-    require_varied(corpus)
-    if on_corpus is not None:
-        on_corpus(corpus, settings.get("val_fraction", options.val_fraction))
-    from .training.start import start_run
-
-    return start_run(
-        corpus, settings, output, resume=resume, overwrite=overwrite, threads=threads, began=began
-    )
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings that are unknown or impossible before a long text is read."""
-    unknown = settings.keys() - set(field_names(ModelConfig)) - set(field_names(TrainOptions))
-    if unknown or "vocab_size" in settings:
-        names = ", ".join(sorted(unknown)) or "vocab_size"
-        raise UsageError(f"there is no such setting: {names}.")
-    if sum(settings.get(name) is not None for name in ("time", "epochs", "steps")) > 1:
-        raise UsageError("give one of --time, --epochs and --steps.")
-    ModelConfig(1, **fields_of(ModelConfig, settings))
-    options = TrainOptions(**fields_of(TrainOptions, settings))
-    if options.precision != TrainOptions.precision:
-        from .training.trainer import require_precision
-
-        require_precision(options.precision)
+    for report in prepared.start():
+        if on_report is not None:
+            on_report(report)
+    return load(output, threads)

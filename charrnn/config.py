@@ -1,13 +1,18 @@
-"""What can be chosen: the shape of a model and how it is trained (no Numba: it loads slowly)."""
+"""Options of models and of training, and their limits. Does not import Numba: it loads slowly."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class CellShape(NamedTuple):
@@ -29,7 +34,7 @@ CELL_SHAPES = {
     "gru-original": CellShape(3, 1),
 }
 CELL_NAMES = tuple(CELL_SHAPES)
-LEARNING_RATES = {  # to begin with
+LEARNING_RATES = {  # initial, by optimizer
     "cautious-adam": 0.01,
     "adam": 0.01,
     "rmsprop": 0.002,
@@ -37,9 +42,106 @@ LEARNING_RATES = {  # to begin with
     "sgd": 0.5,
 }
 OPTIMIZER_NAMES = tuple(LEARNING_RATES)
-MAX_TIME = 1e9  # seconds; what can be made in it can still be counted
+MAX_TIME = 1e9  # seconds; the number of updates made in this time still fits an integer
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
+DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
+DEFAULT_BATCH_SIZE = 16
+
+
+def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    """Raise UsageError unless `value` is one of `known`."""
+    if value not in known:
+        raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")
+
+
+def check_int(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> None:
+    """Raise UsageError unless `value` is an integer and minimum <= value <= maximum.
+
+    The default maximum is the largest integer that a file can hold.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        limit = f" and at most {maximum:,}" if isinstance(value, int) and value > maximum else ""
+        raise UsageError(
+            f"{_words(name)} must be a whole number of at least {minimum}{limit}, not {value!r}."
+        )
+
+
+def check_float(
+    name: str,
+    value: object,
+    minimum: float,
+    maximum: float,
+    exclusive_min: bool = False,
+    exclusive_max: bool = False,
+) -> None:
+    """Raise UsageError unless `value` is a finite number and minimum <= value <= maximum.
+
+    `exclusive_min` and `exclusive_max` exclude the limit itself.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        above = minimum < value if exclusive_min else minimum <= value
+        below = value < maximum if exclusive_max else value <= maximum
+        if above and below:
+            return
+    at_least = f"{'above' if exclusive_min else 'at least'} {minimum:g}"
+    at_most = f" and {'below' if exclusive_max else 'at most'} {maximum:g}"
+    limits = at_least + (at_most if math.isfinite(maximum) else "")
+    raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+class _Check(Protocol):
+    """Raises UsageError when the named option must not have this value."""
+
+    def __call__(self, name: str, value: object, /) -> None: ...
+
+
+_positive_int = partial(check_int, minimum=1)
+_nonnegative_int = partial(check_int, minimum=0)
+_positive = partial(check_float, minimum=0, maximum=math.inf, exclusive_min=True)
+_nonnegative = partial(check_float, minimum=0, maximum=math.inf)
+_fraction = partial(check_float, minimum=0, maximum=1, exclusive_max=True)
+
+_CHECKS: dict[str, _Check] = {
+    "vocab_size": partial(check_int, minimum=1, maximum=0x110000),
+    "cell": partial(check_choice, known=CELL_NAMES),
+    "hidden_size": partial(check_int, minimum=1, maximum=2**16),
+    "num_layers": partial(check_int, minimum=1, maximum=1000),
+    "embedding_size": partial(check_int, minimum=0, maximum=2**16),
+    "dropout": _fraction,
+    "recurrent_dropout": _fraction,
+    "seq_length": _positive_int,
+    "batch_size": _positive_int,
+    "time": partial(check_float, minimum=0, maximum=MAX_TIME, exclusive_min=True),
+    "epochs": _positive,
+    "steps": _positive_int,
+    "optimizer": partial(check_choice, known=OPTIMIZER_NAMES),
+    "learning_rate": _positive,
+    "schedule": partial(check_choice, known=SCHEDULE_NAMES),
+    "momentum": _fraction,
+    "weight_decay": _nonnegative,
+    "lr_decay": partial(check_float, minimum=0, maximum=1, exclusive_min=True),
+    "lr_decay_after": _nonnegative,
+    "clip_value": _nonnegative,
+    "clip_norm": _nonnegative,
+    "val_fraction": _fraction,
+    "val_chars": _positive_int,
+    "patience": _nonnegative_int,
+    "precision": partial(check_choice, known=PRECISIONS),
+    "seed": _nonnegative_int,
+}
+
+
+def _check_fields(options: DataclassInstance) -> None:
+    """Raise UsageError for a value outside its limits. None is valid where it is the default."""
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value is not None or field.default is not None:
+            _CHECKS[field.name](field.name, value)
 
 
 class TensorRole(Enum):
@@ -72,26 +174,21 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a model; stored in every model file."""
+    """Shape of a model; stored in every model file. Raises UsageError for impossible values."""
 
     vocab_size: int  # V
     cell: str = "lstm"
-    hidden_size: int = 128  # H, units a layer
+    hidden_size: int = 128  # H, units per layer
     num_layers: int = 2  # L
     embedding_size: int = 0  # E; 0: one-hot input
-    dropout: float = 0.0  # between layers and before the output
+    dropout: float = 0.0  # between layers and before the output layer
 
     def __post_init__(self) -> None:
-        check_choice("cell", self.cell, CELL_NAMES)
-        check_int("vocab_size", self.vocab_size, 1, 0x110000)
-        check_int("hidden_size", self.hidden_size, 1, 2**16)
-        check_int("num_layers", self.num_layers, 1, 1000)
-        check_int("embedding_size", self.embedding_size, 0, 2**16)
-        check_float("dropout", self.dropout, 0, 1, exclusive_max=True)
+        _check_fields(self)
 
     @property
     def input_size(self) -> int:
-        """D, what the first layer is given: the embedding's size or, one-hot, the vocabulary's."""
+        """D, the input size of the first layer: E, or V when the input is one-hot."""
         return self.embedding_size or self.vocab_size
 
     @property
@@ -136,113 +233,92 @@ class ModelConfig:
 
 
 def tensor_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The tensors of a model whose configuration is `config`, as read from a file, not yet trusted.
+    """Tensor shapes of a model whose configuration `config` was read from an untrusted file.
 
-    Raises UsageError for anything that is not one.
+    Raises UsageError when `config` is not a valid ModelConfig.
     """
     odd = config.keys() ^ field_names(ModelConfig)
     if odd:
-        raise UsageError(f"The configuration has {', '.join(sorted(odd))} missing or too many.")
+        raise UsageError(f"the configuration has {', '.join(sorted(odd))} missing or too many.")
     return ModelConfig(**config).tensor_shapes()
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """How a model is trained. The defaults are the command line's."""
+@dataclass(frozen=True, kw_only=True)
+class _FixedOptions:
+    """Options of training that never depend on the text or the machine."""
 
-    seq_length: int = 64  # T, steps of truncated backpropagation
-    batch_size: int = 16  # B, parallel streams
-    time: float | None = None  # seconds that the size, dropout and steps are fitted to, ...
-    epochs: float | None = None  # or passes over the training text, ...
-    steps: int | None = None  # or updates
     optimizer: str = "cautious-adam"
-    learning_rate: float | None = None  # at first; None: LEARNING_RATES has it
-    schedule: str = "linear"
-    momentum: float = 0.9  # sgd alone
-    weight_decay: float = 0.0  # decoupled; adam and cautious-adam alone
-    lr_decay: float = 0.97  # exponential: factor an epoch ...
-    lr_decay_after: float = 10  # ... after this many
-    recurrent_dropout: float = 0.0  # of the weights from one step to the next
-    clip_value: float = 0.0  # each gradient element to [-N, N]; 0: off
-    clip_norm: float = 1.0  # the gradient's length; 0: off
-    val_fraction: float = 0.1  # the end of the text, held out
-    val_chars: int = 500_000  # of the held-out text, read at each validation at most
-    patience: int = 10  # validations, all worse, after which learning by heart ends; 0: never
-    precision: str = "float32"  # what products are made of; sums and weights are float32
+    schedule: str = "linear"  # of the learning rate
+    momentum: float = 0.9  # sgd only
+    lr_decay: float = 0.97  # exponential schedule: factor per epoch ...
+    lr_decay_after: float = 10  # ... after this epoch
+    clip_value: float = 0.0  # limit of each gradient element; 0: off
+    clip_norm: float = 1.0  # limit of the gradient's norm; 0: off
+    val_fraction: float = 0.1  # of the text, from its end: the validation text
+    patience: int = 10  # early stopping: consecutive worse validations; 0: off
+    precision: str = "float32"  # of matrix products; weights and sums stay float32
     seed: int = 0
 
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(_FixedOptions):
+    """Options of training as the user asks for them; defaults are the command line's.
+
+    None means: choose for me. At most one of `time`, `epochs` and `steps` may be given. Raises
+    UsageError for impossible values.
+    """
+
+    cell: str = ModelConfig.cell
+    hidden_size: int | None = None
+    num_layers: int = ModelConfig.num_layers
+    embedding_size: int = ModelConfig.embedding_size
+    dropout: float | None = None
+    recurrent_dropout: float | None = None  # of the hidden-to-hidden weights
+    seq_length: int = 64  # T, steps of truncated backpropagation
+    batch_size: int | None = None  # B, parallel streams
+    time: float | None = None  # seconds of training, planning included
+    epochs: float | None = None
+    steps: int | None = None  # updates
+    learning_rate: float | None = None  # initial
+    weight_decay: float | None = None  # decoupled; adam and cautious-adam only
+    val_chars: int = 500_000  # maximum validation characters per evaluation
+
     def __post_init__(self) -> None:
-        check_choice("optimizer", self.optimizer, OPTIMIZER_NAMES)
-        check_choice("schedule", self.schedule, SCHEDULE_NAMES)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_int("seq_length", self.seq_length, minimum=1)
-        check_int("batch_size", self.batch_size, minimum=1)
-        check_int("patience", self.patience, minimum=0)
-        check_int("val_chars", self.val_chars, minimum=1)
-        check_int("seed", self.seed, minimum=0)
-        if self.steps is not None:
-            check_int("steps", self.steps, minimum=1)
-        for name, most in ("time", MAX_TIME), ("epochs", math.inf), ("learning_rate", math.inf):
-            if getattr(self, name) is not None:
-                check_float(name, getattr(self, name), 0, most, exclusive_min=True)
-        check_float("momentum", self.momentum, 0, 1, exclusive_max=True)
-        check_float("recurrent_dropout", self.recurrent_dropout, 0, 1, exclusive_max=True)
-        check_float("lr_decay", self.lr_decay, 0, 1, exclusive_min=True)
-        check_float("val_fraction", self.val_fraction, 0, 1, exclusive_max=True)
-        for name in ("weight_decay", "lr_decay_after", "clip_value", "clip_norm"):
-            check_float(name, getattr(self, name), 0, math.inf)
+        _check_fields(self)
+        if len(self.limit) > 1:
+            raise UsageError("give one of --time, --epochs and --steps.")
+
+    @property
+    def limit(self) -> dict[str, float]:
+        """The limit that was given, by name: `time`, `epochs` or `steps`; empty without one."""
+        limits = {"time": self.time, "epochs": self.epochs, "steps": self.steps}
+        return {name: value for name, value in limits.items() if value is not None}
 
 
-def field_names(cls: type) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class ResolvedOptions(_FixedOptions):
+    """Options of a run with every choice made; the batch shape fits the training text."""
+
+    steps: int  # updates, as planned when the run was started
+    learning_rate: float  # initial
+    seq_length: int = TrainOptions.seq_length  # T
+    batch_size: int = DEFAULT_BATCH_SIZE  # B
+    recurrent_dropout: float = 0.0
+    weight_decay: float = 0.0
+    val_chars: int = TrainOptions.val_chars
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+
+
+def train_options(settings: Mapping[str, Any]) -> TrainOptions:
+    """Make TrainOptions of keyword arguments. Raises UsageError for unknown names, bad values."""
+    unknown = settings.keys() - set(field_names(TrainOptions))
+    if unknown:
+        raise UsageError(f"there is no such setting: {', '.join(sorted(unknown))}.")
+    return TrainOptions(**settings)
+
+
+def field_names(cls: type[DataclassInstance]) -> tuple[str, ...]:
+    """Names of a dataclass's fields."""
     return tuple(f.name for f in fields(cls))
-
-
-def fields_of(cls: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings that are fields of this class."""
-    return {name: value for name, value in settings.items() if name in field_names(cls)}
-
-
-def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
-    """Raises UsageError unless `value` is one of `known`."""
-    if value not in known:
-        raise UsageError(f"{_words(name)} must be one of {', '.join(known)}, not {value!r}.")
-
-
-def check_int(name: str, value: object, minimum: int, maximum: int = 2**63 - 1) -> None:
-    """Raises UsageError unless `value` is an integer and minimum <= value <= maximum.
-
-    The default maximum is the largest integer that a file can hold.
-    """
-    is_int = isinstance(value, int) and not isinstance(value, bool)
-    if not is_int or not minimum <= value <= maximum:
-        limit = f" and at most {maximum:,}" if isinstance(value, int) and value > maximum else ""
-        raise UsageError(
-            f"{_words(name)} must be a whole number of at least {minimum}{limit}, not {value!r}."
-        )
-
-
-def check_float(
-    name: str,
-    value: object,
-    minimum: float,
-    maximum: float,
-    exclusive_min: bool = False,
-    exclusive_max: bool = False,
-) -> None:
-    """Raises UsageError unless `value` is a finite number and minimum <= value <= maximum.
-
-    With `exclusive_min` or `exclusive_max` the limit itself is refused, too.
-    """
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    good = is_number and math.isfinite(value)
-    good = good and (minimum < value if exclusive_min else minimum <= value)
-    good = good and (value < maximum if exclusive_max else value <= maximum)
-    if not good:
-        at_least = f"{'above' if exclusive_min else 'at least'} {minimum:g}"
-        at_most = f" and {'below' if exclusive_max else 'at most'} {maximum:g}"
-        limits = at_least + (at_most if math.isfinite(maximum) else "")
-        raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,4 +1,4 @@
-"""charrnn from Python: the same texts and losses as from the command line, and its errors."""
+"""charrnn from Python: texts, losses, training, and the errors of each."""
 
 import itertools
 import sys
@@ -9,12 +9,13 @@ import pytest
 
 import charrnn
 from charrnn import api
+from charrnn.config import ModelConfig
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.evaluation import loss as evaluate
 from charrnn.generation import batch as writing
 from charrnn.generation.sampler import SamplingOptions, generate
 from charrnn.text.vocabulary import UnknownCharacters
-from charrnn.training.start import start_run
+from charrnn.training.start import prepare_run
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +23,16 @@ def model(model_file):
     return charrnn.load(model_file)
 
 
-def test_the_functions_are_there_whatever_has_been_imported():
-    # Importing a module of the package must not hide the function.
+def test_importing_modules_does_not_hide_the_functions_of_the_package():
     assert charrnn.train is api.train and charrnn.load is api.load
     assert charrnn.LanguageModel is api.LanguageModel
-    assert callable(start_run)
+    assert callable(prepare_run)
     assert set(charrnn.__all__) <= set(dir(charrnn))
     with pytest.raises(AttributeError, match="nonsense"):
         charrnn.nonsense  # noqa: B018
 
 
-def test_a_model_says_what_it_is(model, text):
+def test_a_loaded_model_has_its_config_vocabulary_and_training(model, text):
     assert model.config.hidden_size == 16
     assert model.vocabulary.characters == "".join(sorted(set(text)))
     assert model.training["total_steps"] == 30
@@ -51,17 +51,17 @@ def test_sample_draws_what_the_model_draws(model, how):
     assert model.sample(40, prime="TOM: ", seed=4, **how) == expected
 
 
-def test_without_a_prime_a_text_starts_as_a_line_does(model):
+def test_without_a_prime_a_text_starts_like_a_line(model):
     assert model.sample(40, seed=1) == naive_text(model, 40, "\n", 1)
 
 
-def test_a_stream_is_the_sample_in_pieces(model):
+def test_stream_yields_the_text_of_sample_in_pieces(model):
     pieces = list(model.stream(200, seed=2))
     assert "".join(pieces) == model.sample(200, seed=2)
     assert len(pieces) > 1
 
 
-def test_a_stream_writes_no_more_than_is_read(model):
+def test_stream_generates_only_what_is_read(model):
     for length in 10**9, None:
         stream = model.stream(length, seed=2)
         begun = "".join(itertools.islice(stream, 5))
@@ -79,7 +79,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize("ending", ENDINGS, ids=str)
 @pytest.mark.parametrize("count, rows", [(1, 8), (3, 8), (40, 8), (9, 1)])
-def test_texts_written_side_by_side_are_those_written_alone(
+def test_texts_generated_in_a_batch_equal_texts_generated_alone(
     model, monkeypatch, count, rows, ending
 ):
     monkeypatch.setattr(writing, "ROWS", rows)
@@ -88,7 +88,7 @@ def test_texts_written_side_by_side_are_those_written_alone(
     assert together == [model.sample(seed=7 + i, **how) for i in range(count)]
 
 
-def test_texts_do_not_depend_on_threads(model_file):
+def test_texts_do_not_depend_on_the_number_of_threads(model_file):
     one, two = (charrnn.load(model_file, threads) for threads in (1, 2))
     how = {"count": writing.ROWS + 30, "length": 50, "seed": 3}
     texts = [[b"".join(pieces) for pieces in m.texts(**how)] for m in (one, two)]
@@ -118,7 +118,7 @@ def test_an_unending_text_needs_no_memory_beside_other_texts(model, monkeypatch)
         tracemalloc.stop()
 
 
-def test_the_likeliest_text(model):
+def test_beam_search_finds_a_likelier_text_than_greedy_sampling(model):
     greedy = model.sample(30, temperature=0, prime="TOM", forbid="e")
     text, nats = model.beam(1, 30, prime="TOM", forbid="e")
     assert text.decode() == greedy
@@ -138,19 +138,19 @@ def test_the_likeliest_text(model):
         ({"length": None, "lines": 2, "forbid": "\n"}, "newline"),
     ],
 )
-def test_what_cannot_be_written(model, options, message):
+def test_options_that_allow_no_text_are_refused(model, options, message):
     for call in model.sample, lambda **how: model.beam(2, **how):
         with pytest.raises(UsageError, match=message):
             call(**options)
 
 
-def test_allowed_and_forbidden_characters(model, bytes_model_file):
+def test_allow_and_forbid_restrict_the_characters(model, bytes_model_file):
     assert set(model.sample(300, allow="TOM:", forbid="Oé", seed=1)) == set("TM:")
     of_bytes = charrnn.load(bytes_model_file)
     assert set(of_bytes.sample(300, allow="üa", seed=1)) <= set("üa\ufffd")
 
 
-def test_a_model_of_bytes_replaces_what_is_no_text(bytes_model_file):
+def test_sample_of_a_bytes_model_replaces_invalid_utf_8(bytes_model_file):
     model = charrnn.load(bytes_model_file)
     [pieces] = model.texts(1, 500, seed=3)
     assert model.sample(500, seed=3) == b"".join(pieces).decode("utf-8", "replace")
@@ -176,18 +176,18 @@ def test_a_model_of_bytes_replaces_what_is_no_text(bytes_model_file):
     ],
     ids=str,
 )
-def test_impossible_values_are_refused_at_once(model, options):
+def test_stream_refuses_impossible_values_when_called(model, options):
     with pytest.raises(UsageError, match=next(iter(options)).replace("_", " ")):
         model.stream(**options)
 
 
-def test_a_prime_that_the_model_cannot_read(model):
+def test_a_prime_with_unknown_characters_is_refused(model):
     with pytest.raises(UnknownCharacters, match="ü") as caught:
         model.sample(prime="Tür")
     assert caught.value.characters == "ü"
 
 
-def test_loss(model, text):
+def test_loss_is_the_mean_loss_of_the_text(model, text):
     ids = model.vocabulary.encode(text[:500])
     assert model.loss(text[:500]) == evaluate.mean_loss(model.model, ids)
     assert 0 < model.loss(text[:500]) < model.loss(text[500:0:-1])
@@ -196,7 +196,7 @@ def test_loss(model, text):
             model.loss(too_short)
 
 
-def test_train_gives_the_best_model_and_tells_each_step(corpus_file, tmp_path):
+def test_train_returns_the_best_model_and_reports_each_step(corpus_file, tmp_path):
     reports = []
     model = charrnn.train(
         str(corpus_file), tmp_path / "m", on_report=reports.append, steps=5, hidden_size=8
@@ -217,13 +217,13 @@ def test_train_gives_the_best_model_and_tells_each_step(corpus_file, tmp_path):
         ({"time": 60, "epochs": 0.5, "steps": None}, "give one of"),
     ],
 )
-def test_train_refuses_wrong_settings_before_it_reads(tmp_path, settings, message):
+def test_train_refuses_wrong_settings_before_reading_the_text(tmp_path, settings, message):
     with pytest.raises(UsageError, match=message):
         charrnn.train(tmp_path / "missing", tmp_path / "m", **settings)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_training_can_be_resumed(corpus_file, tmp_path):
+def test_train_resumes_an_interrupted_run(corpus_file, tmp_path):
     def interrupt(report):
         if report.step == 3:
             raise KeyboardInterrupt
@@ -234,3 +234,37 @@ def test_an_interrupted_training_can_be_resumed(corpus_file, tmp_path):
     resumed = charrnn.train(corpus_file, tmp_path / "m", resume=True)
     whole = charrnn.train(corpus_file, tmp_path / "whole", **options)
     assert resumed.sample(50, seed=1) == whole.sample(50, seed=1)
+
+
+def test_settings_of_none_are_chosen_by_train(corpus_file, tmp_path):
+    how = {"steps": 2, "hidden_size": None, "batch_size": None, "time": None}
+    model = charrnn.train(corpus_file, tmp_path / "m", **how)
+    assert model.config.hidden_size == ModelConfig.hidden_size
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 64},  # as asked: the text is too short for it
+        {"batch_size": 14},  # as chosen
+        {"steps": 2},
+        {"val_chars": 500_000, "learning_rate": 0.01, "cell": "lstm", "dropout": 0.0},
+    ],
+    ids=str,
+)
+def test_resume_accepts_settings_as_asked_and_as_chosen(corpus_file, tmp_path, settings):
+    how = {"batch_size": 64, "seq_length": 64, "hidden_size": 8, "steps": 2}
+    model = charrnn.train(corpus_file, tmp_path / "m", **how)
+    assert model.training["options"]["batch_size"] == 14
+    charrnn.train(corpus_file, tmp_path / "m", resume=True, **settings)
+
+
+@pytest.mark.parametrize("limit", [{"epochs": 0.5}, {"time": 0.5}])
+def test_resume_accepts_the_limit_that_the_run_was_started_with(corpus_file, tmp_path, limit):
+    model = charrnn.train(corpus_file, tmp_path / "m", hidden_size=8, batch_size=4, **limit)
+    steps = model.training["options"]["steps"]
+    for same in limit, {"steps": steps}:
+        charrnn.train(corpus_file, tmp_path / "m", resume=True, **same)
+    for other in {"epochs": 7.0}, {"time": 7.0}, {"steps": steps + 1}:
+        with pytest.raises(UsageError, match="started with"):
+            charrnn.train(corpus_file, tmp_path / "m", resume=True, **other)

@@ -1,4 +1,4 @@
-"""How a training run is shown on stderr: a bar on a terminal, lines elsewhere."""
+"""Progress on stderr: bars on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from ..evaluation.baselines import Baselines
     from ..training.report import Report, Summary
 
-LONG = 1  # seconds that reading, measuring or writing must take to be shown
+BAR_DELAY = 1  # seconds before a bar of other work than training appears
 
 
 def describe(summary: Summary) -> None:
-    """Say what there is to learn from, what will be trained and which files it writes."""
+    """Print the text's sizes, the model, the length of the run and the files it writes."""
     s = summary
-    go_on = f", going on after step {s.resumed_step:,}" if s.resumed_step else ""
+    resumed = f", resumed after step {s.resumed_step:,}" if s.resumed_step else ""
     echo_err(f"text    {s.characters:,} characters ({s.bytes:,} bytes), {s.vocab_size:,} different")
-    echo_err(f"split   {s.train_characters:,} to learn from, {s.val_characters:,} held out")
+    echo_err(f"split   {s.train_characters:,} for training, {s.val_characters:,} for validation")
     c, o = s.config, s.options
     echo_err(
         f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters"
     )
     echo_err(
         f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} characters, "
-        f"{_rounded(s.epochs)} epochs; {o.optimizer}, learning rate {o.learning_rate:g}{go_on}"
+        f"{_rounded(s.epochs)} epochs; {o.optimizer}, learning rate {o.learning_rate:g}{resumed}"
     )
     echo_err(f"files   {', '.join(escape_unprintable(str(file)) for file in s.files)}")
     for note in s.notes:
@@ -43,13 +43,11 @@ def describe(summary: Summary) -> None:
 
 
 def show_baselines(b: Baselines | None) -> None:
-    """Say what there is to beat; nothing, where too little is held out to tell."""
+    """Print the baselines' losses; None: the validation text is too short for them."""
     if b is None:
         return
-    echo_err("beat    on the text held out, what learns from the rest without a network:")
-    back = f"what follows {b.order} characters" if b.order > 1 else "what follows each character"
-    echo_err(f"n-gram  {loss_in_words(b.ngram)}, by counting {back if b.order else 'characters'}")
-    echo_err(f"xz      {loss_in_words(b.xz)}, by compression")
+    echo_err("note    baselines on the validation text:")
+    show_baseline_losses(b)
     if b.truncated:
         echo_err(
             f"note    both learn from the last {b.train_chars:,} characters before it "
@@ -58,9 +56,16 @@ def show_baselines(b: Baselines | None) -> None:
         echo_err(f"note    both are measured on the first {b.eval_chars:,} characters of it")
 
 
+def show_baseline_losses(b: Baselines) -> None:
+    """Print a line for each baseline."""
+    characters = "character" if b.order == 1 else "characters"
+    echo_err(f"n-gram  {loss_in_words(b.ngram)}, with {b.order} {characters} of context")
+    echo_err(f"xz      {loss_in_words(b.xz)}")
+
+
 @contextlib.contextmanager
-def following(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None]]:
-    """Gives what is to be called with every report of the run."""
+def training_bar(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None]]:
+    """Show a run: yields a function to call with each report."""
     if quiet:
         yield lambda report: None
     elif _on_terminal():
@@ -68,17 +73,17 @@ def following(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], None
             total=summary.steps,
             initial=summary.resumed_step,
             bar_format="{percentage:3.0f}%|{bar}| {desc}{remaining} left",
-            **_size(),
+            **_bar_size(),
             file=sys.stderr,
         ) as bar:
-            yield lambda report: _advance(bar, report)
+            yield lambda report: _update_bar(bar, report)
     else:
-        yield _Lines()
+        yield _ReportLines()
 
 
 @contextlib.contextmanager
-def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
-    """Gives what is to be called with (bytes read, bytes in all), or None; large texts show."""
+def byte_bar(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
+    """Show the reading of a text: yields a function of (bytes read, total bytes), or None."""
     if quiet or not _on_terminal():
         yield None
         return
@@ -87,8 +92,8 @@ def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
         unit="B",
         unit_scale=True,
         leave=False,
-        delay=LONG,
-        **_size(),
+        delay=BAR_DELAY,
+        **_bar_size(),
         file=sys.stderr,
     )
 
@@ -101,46 +106,51 @@ def reading(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]:
 
 
 @contextlib.contextmanager
-def writing(output: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
-    """Gives what is to be called with every number of characters written to a file, or None.
+def text_bar(output: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
+    """Show the writing of text: yields a function of numbers of characters, or None.
 
-    A bar is shown after a while, if text goes to a file: a pipe's reader may use the terminal.
+    No bar is shown unless the text goes to a file: a pipe's reader may use the terminal.
     """
-    if output == "-" and not _is_file(sys.stdout):
+    if output == "-" and (sys.stdout is None or not _is_file(sys.stdout)):
         yield None
         return
-    with measuring(total) as measured:
-        yield measured
+    with char_bar(total) as advance:
+        yield advance
 
 
 @contextlib.contextmanager
-def measuring(total: int | None) -> Iterator[Callable[[int], object] | None]:
-    """Gives what is to be called with every number of characters done, or None; long work shows."""
+def char_bar(total: int | None) -> Iterator[Callable[[int], object] | None]:
+    """Show work on a text: yields a function of numbers of characters, or None."""
     if not _on_terminal():
         yield None
         return
     with tqdm(
-        total=total, unit=" characters", unit_scale=True, leave=False, delay=LONG, **_size(),
+        total=total,
+        unit=" characters",
+        unit_scale=True,
+        leave=False,
+        delay=BAR_DELAY,
+        **_bar_size(),
         file=sys.stderr,
-    ) as bar:  # fmt: skip
+    ) as bar:
         yield bar.update
 
 
-def _is_file(stream: TextIO | None) -> bool:
-    """Whether the stream has been redirected to a regular file."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+def _is_file(stream: TextIO) -> bool:
+    """Whether the stream is redirected to a regular file."""
+    with contextlib.suppress(OSError, ValueError):
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
     return False
 
 
 def show_notice(notice: str) -> None:
-    """Show a sentence above the bar."""
+    """Print a sentence above the bar."""
     with contextlib.suppress(OSError, ValueError):
         tqdm.write(notice, file=sys.stderr)
 
 
 def show_text(text: str) -> None:
-    """Show a piece of text above the bar, without the control characters it may hold."""
+    """Print a text above the bar, with control characters escaped."""
     show_notice("\n".join(["---", *map(escape_unprintable, text.split("\n")), "---"]))
 
 
@@ -148,29 +158,31 @@ def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def _size() -> dict[str, Any]:
-    """Let tqdm follow the size of the terminal, or assume one: some say that it is 0."""
+def _bar_size() -> dict[str, Any]:
+    """Let tqdm follow the terminal's size; assume one if the terminal reports 0 columns."""
     with contextlib.suppress(OSError, ValueError):
         if os.get_terminal_size(sys.stderr.fileno()).columns > 0:
             return {"dynamic_ncols": True}
     return {"ncols": 80, "nrows": 24}
 
 
-def _advance(bar: tqdm, report: Report) -> None:
+def _update_bar(bar: tqdm, report: Report) -> None:
     bar.set_description_str(f"{_numbers(report)}, ", refresh=False)
     bar.total = report.total_steps
     bar.update(report.step - bar.n)
 
 
-class _Lines:
-    """Writes a line for the first report and for some of those that go into the log.
+class _ReportLines:
+    """Prints a line for the first report and for some of the logged ones.
 
-    For each twentieth of the run there is one and, in a long run, for each minute.
+    A line follows each twentieth of the run and, in a long run, each minute.
     """
 
-    def __init__(self):
-        self._first = None  # (step, time) of the first report: before it, code was compiled
-        self._next = (math.inf, math.inf)  # step or time from which to write again
+    def __init__(self) -> None:
+        # (step, time) of the first report; code was compiled before it
+        self._first: tuple[int, float] | None = None
+        # step or time from which to print the next line
+        self._next: tuple[float, float] = (math.inf, math.inf)
 
     def __call__(self, report: Report) -> None:
         now = time.monotonic()

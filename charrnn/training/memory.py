@@ -1,4 +1,4 @@
-"""How much memory there is, so that what cannot fit is refused, not left to fail half-way."""
+"""Memory limits: training that cannot fit is refused before it allocates."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from pathlib import Path
 
 from ..errors import CharRNNError
 
-try:
-    import resource
-except ImportError:  # a system without such limits
-    resource = None
-
-# Of control groups, version 2 and then 1: the bound, what is used, and what of that are copies of
-# files, which the system lets go of when memory is asked for.
+# Control groups, version 2 and then 1: the limit, the usage, and the part of the usage that is
+# cached files, which the system frees when memory is needed.
 CGROUPS = (
     ("memory.max", "memory.current", ("active_file", "inactive_file")),
     (
@@ -26,24 +21,24 @@ CGROUPS = (
 )
 
 
-def require_memory(num_bytes: int, what: str, advice: str) -> None:
-    """Raises CharRNNError when `num_bytes` are more than this process may still take."""
-    free = min(_limits(), default=num_bytes)
-    if num_bytes > free:
+def require_memory(num_bytes: int, purpose: str, advice: str) -> None:
+    """Raise CharRNNError when this process cannot allocate `num_bytes` more."""
+    available = min(limits(), default=num_bytes)
+    if num_bytes > available:
         raise CharRNNError(
-            f"there is not enough memory: {what} needs about {_size(num_bytes)}, and "
-            f"{_size(max(free, 0))} can be had; {advice}."
+            f"there is not enough memory: {purpose} needs about {_format_bytes(num_bytes)}, and "
+            f"{_format_bytes(max(available, 0))} can be had; {advice}."
         )
 
 
-def _limits() -> Iterator[int]:
-    """Bytes that each of the bounds leaves free: the machine's, the container's, the process's."""
-    for bound in _free_on_the_machine, _free_in_the_container, _free_to_the_process:
+def limits() -> Iterator[int]:
+    """Bytes available under each limit that is known: the machine's, container's, process's."""
+    for limit in available_on_machine, available_in_container, available_to_process:
         with contextlib.suppress(OSError, ValueError, LookupError):
-            yield from bound()
+            yield from limit()
 
 
-def _free_on_the_machine() -> Iterator[int]:
+def available_on_machine() -> Iterator[int]:
     lines = Path("/proc/meminfo").read_text().splitlines()
     kilobytes = {
         name: int(value.split()[0]) for name, _, value in (x.partition(":") for x in lines)
@@ -51,22 +46,26 @@ def _free_on_the_machine() -> Iterator[int]:
     yield 1024 * (kilobytes["MemAvailable"] + kilobytes["SwapFree"])
 
 
-def _free_in_the_container(root: str = "/sys/fs/cgroup") -> Iterator[int]:
-    """Control groups as containers see their own, at the root."""
-    for bound, used, files in CGROUPS:
-        with contextlib.suppress(OSError, ValueError):  # "max": no bound
-            bound, used = (Path(root, name) for name in (bound, used))
-            free = int(bound.read_text()) - int(used.read_text())
-            lines = map(str.split, used.with_name("memory.stat").read_text().splitlines())
-            yield free + sum(int(size) for name, size in lines if name in files)
+def available_in_container(root: str = "/sys/fs/cgroup") -> Iterator[int]:
+    """A container sees its own control group at the root."""
+    for limit_name, usage_name, cached in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            limit, usage = Path(root, limit_name), Path(root, usage_name)
+            available = int(limit.read_text()) - int(usage.read_text())
+            lines = map(str.split, usage.with_name("memory.stat").read_text().splitlines())
+            yield available + sum(int(size) for name, size in lines if name in cached)
 
 
-def _free_to_the_process() -> Iterator[int]:
-    most = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
-    if most != getattr(resource, "RLIM_INFINITY", -1):
+def available_to_process() -> Iterator[int]:
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        yield most - pages * os.sysconf("SC_PAGE_SIZE")
+        yield limit - pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _size(num_bytes: int) -> str:
+def _format_bytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.0f} MB"

@@ -1,53 +1,63 @@
-"""What fits a text and a time: size of the model, dropout, number of steps.
+"""Planning: fits the model's size, its regularisation and the number of updates to text and time.
 
 `--time 10m` measures this machine for a moment and chooses what ten minutes allow, so that the
-schedule ends when the time does. The rules were chosen by measurement (tests/bench/LOG.md).
+learning-rate schedule ends when the time does. The rules were chosen by measurement
+(tests/bench/LOG.md).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..arithmetic import ceil_div
-from ..config import ModelConfig, TrainOptions
+from ..config import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_TIME,
+    LEARNING_RATES,
+    ModelConfig,
+    ResolvedOptions,
+    TrainOptions,
+    field_names,
+)
 from ..network.optimizers import OPTIMIZERS
 from ..text.disk_ids import Ids
 from ..text.streams import BatchStreams, clamp_batch_shape
 from .trainer import Trainer
 
-SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)
+SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)  # of the hidden state
 TRIAL_SECONDS = 1.2
-SAVING = 0.02  # share of the time that goes into files
-VALIDATION_RATE = 2.3  # times as fast as training
-# Ten validations may take this share of the time; if need be they read a part of what is held out.
-VALIDATING = 0.06
-LEAST_VAL_CHARS = 10_000  # of that part
-# 256 units must be able to make so many passes over a text of 10^6 characters, or a smaller size is
-# taken; of a larger text they must read as many characters, of a smaller one somewhat fewer.
-# More units must make more, as the square root of their number.
-PASSES_WANTED = 2.7
-WEIGHTS_A_CHARACTER = 8.0  # of the text: more are only learned by heart
-MOST_PASSES = 200  # over a text; however long the time, from more nothing is learned but the text
-LEAST_CHUNKS = 16  # updates in a pass, for which there may be fewer streams
+CHECKPOINT_TIME_SHARE = 0.02  # of the time, spent on saving
+VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read a part of the text
+VALIDATION_SPEEDUP = 2.3  # speed of validation relative to training
+MIN_VAL_CHARS = 10_000  # of such a part
+# A 256-unit model must manage this many epochs on 1M characters; otherwise a smaller one is chosen.
+# On larger texts the same number of characters suffices, on smaller ones slightly fewer. Larger
+# models must manage more, as the square root of their size.
+MIN_EPOCHS_PER_MB = 2.7
+MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
+MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
+MIN_UPDATES_PER_EPOCH = 16  # a short text gets fewer streams to have these
+MAX_STEPS = 2**53  # of an endless run; `epochs` may ask for infinitely many
 
-Settings = TypeVar("Settings", ModelConfig, TrainOptions)
+Value = TypeVar("Value", int, float)
+MeasureRate = Callable[[ModelConfig, ResolvedOptions], float]  # returns characters per second
 
 
 class Regularisation(NamedTuple):
-    """What keeps a model from learning by heart."""
+    """Rates that keep a model from overfitting."""
 
     dropout: float
     recurrent_dropout: float
-    shrinking: float  # weights that nothing pulls shrink to e^-shrinking over the run
+    total_decay: float  # a weight with zero gradient ends at exp(-total_decay) of its first value
 
 
-# For a product of passes and weights a character below (what is looked up is not counted):
+# By the overfitting ratio (see `choose_regularisation`) below which each holds.
 REGULARISATIONS = (
     (0.5, Regularisation(0.0, 0.0, 0.0)),
     (1.4, Regularisation(0.0, 0.0, 0.5)),
@@ -61,140 +71,253 @@ REGULARISATIONS = (
 )
 
 
+class TextSizes(NamedTuple):
+    """The numbers of a text that planning depends on."""
+
+    vocab_size: int
+    num_train: int  # characters of the training text
+    num_val: int  # characters of the validation text
+
+
 class Plan(NamedTuple):
+    """What a run trains, and how."""
+
     config: ModelConfig
-    options: TrainOptions
-    seconds: float | None = None  # of training after which to end
-    why: str = ""  # what was chosen, in a sentence
+    options: ResolvedOptions
+    deadline: float | None = None  # seconds of training after which to end; None: no time was given
+    summary: str = ""  # the choices, in a sentence
+
+
+def with_defaults(options: TrainOptions) -> TrainOptions:
+    """Set every option that does not depend on the text; without any limit, the default time.
+
+    What is None afterwards is chosen by `fit_to_time`.
+    """
+    defaults: dict[str, Any] = {"learning_rate": LEARNING_RATES[options.optimizer]}
+    if not options.limit:
+        defaults["time"] = DEFAULT_TIME
+    elif options.time is None:
+        defaults |= {
+            "batch_size": DEFAULT_BATCH_SIZE,
+            "hidden_size": ModelConfig.hidden_size,
+            "dropout": ModelConfig.dropout,
+            "recurrent_dropout": ResolvedOptions.recurrent_dropout,
+            "weight_decay": ResolvedOptions.weight_decay,
+        }
+    unset = {name: value for name, value in defaults.items() if getattr(options, name) is None}
+    return replace(options, **unset)
+
+
+def make_streams(train_ids: Ids, options: TrainOptions) -> BatchStreams:
+    """Cut the training text into streams for the batch shape that is given or fits it.
+
+    Raises CharRNNError for a text too short to train on.
+    """
+    batch_size = options.batch_size
+    if batch_size is None:
+        batch_size = choose_batch_size(len(train_ids), options.seq_length)
+    return BatchStreams(
+        train_ids, *clamp_batch_shape(len(train_ids), batch_size, options.seq_length)
+    )
+
+
+def make_plan(
+    streams: BatchStreams,
+    text: TextSizes,
+    options: TrainOptions,
+    measure_rate: MeasureRate,
+    seconds_used: Callable[[], float],
+) -> Plan:
+    """Choose what `options`, returned by `with_defaults`, leave open.
+
+    With `options.time`, `measure_rate` measures the speed of training, and `seconds_used` returns
+    how much of the time has passed.
+    """
+    if options.time is not None:
+        return fit_to_time(options.time, streams, text, options, measure_rate, seconds_used)
+    epochs = math.inf if options.epochs is None else options.epochs
+    steps = options.steps or max(1, round(min(epochs * streams.num_chunks, MAX_STEPS)))
+    return Plan(_config(text.vocab_size, options), _resolved(options, streams, steps))
 
 
 def fit_to_time(
-    train_ids: Ids,
-    num_val: int,
-    config: ModelConfig,
+    seconds: float,
+    streams: BatchStreams,
+    text: TextSizes,
     options: TrainOptions,
-    threads: int,
-    given: Collection[str],
-    began: float,
+    measure_rate: MeasureRate,
+    seconds_used: Callable[[], float],
 ) -> Plan:
-    """Fit the steps, and what is not `given` of sizes and regularisation, to `options.time`.
+    """Fit the steps, and the sizes and rates that are not given, to `seconds`.
 
-    `num_val` characters are held out; where to read them all ten times would take too much of the
-    time, validations read a part. `began` is when the time started to run, as
-    time.monotonic() tells it.
+    Other arguments as of `make_plan`.
     """
-    options = _unless(given, options, batch_size=_batch_size(len(train_ids), options))
-    base = _unless(given, config, hidden_size=128)
-    power = _characters_a_second(train_ids, base, options, threads) * _weights(base)
-    passes = options.time * power / len(train_ids)  # of a model of one weight
-    config = _unless(given, config, hidden_size=_size(len(train_ids), passes, config))
-    against = _regularisation(len(train_ids), passes, config)
-    config = _unless(given, config, dropout=against.dropout)
-    options = _unless(given, options, recurrent_dropout=against.recurrent_dropout)
-    rate = _characters_a_second(train_ids, config, options, threads)
-    seconds = (options.time - (time.monotonic() - began)) * (1 - SAVING)
-    num_val = min(num_val, options.val_chars)
-    seconds -= num_val / (rate * VALIDATION_RATE)  # the best weights are measured on all of it
-    looks = max(LEAST_VAL_CHARS, VALIDATING / 10 * seconds * rate * VALIDATION_RATE)
-    val_chars = min(num_val, int(looks))
-    streams = BatchStreams(
-        train_ids, *clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
+    base, draft = _config(text.vocab_size, options), _resolved(options, streams, steps=1)
+    weights_per_second = measure_rate(base, draft) * num_multiplied_weights(base)
+    one_weight_epochs = seconds * weights_per_second / text.num_train
+    size = _given_or(options.hidden_size, choose_size(text.num_train, one_weight_epochs, base))
+    config = replace(base, hidden_size=size)
+    chosen = choose_regularisation(text.num_train, one_weight_epochs, config)
+    config = replace(config, dropout=_given_or(options.dropout, chosen.dropout))
+    recurrent_dropout = _given_or(options.recurrent_dropout, chosen.recurrent_dropout)
+    rate = measure_rate(config, replace(draft, recurrent_dropout=recurrent_dropout))
+    num_val = min(text.num_val, options.val_chars)
+    budget = choose_budget(seconds - seconds_used(), rate, num_val, streams.chars_per_epoch)
+    steps = max(1, int(min(budget.epochs, MAX_EPOCHS) * streams.num_chunks))
+    weight_decay = choose_weight_decay(chosen.total_decay, steps, draft)
+    resolved = replace(
+        draft,
+        steps=steps,
+        val_chars=max(budget.val_chars, 1),
+        recurrent_dropout=recurrent_dropout,
+        weight_decay=_given_or(options.weight_decay, weight_decay),
     )
-    epochs = _epochs(seconds * rate, streams.chars_per_epoch, val_chars)
-    steps = max(1, int(min(epochs, MOST_PASSES) * streams.num_chunks))
-    options = replace(options, steps=steps, val_chars=max(val_chars, 1))
-    options = _unless(given, options, weight_decay=_weight_decay(against.shrinking, options))
-    return Plan(config, options, seconds, _why(config, options, rate, epochs))
+    summary = _describe(config, resolved, seconds, rate, budget.epochs)
+    return Plan(config, resolved, budget.deadline, summary)
 
 
-def _unless(given: Collection[str], settings: Settings, **chosen: Any) -> Settings:
-    """The settings with what is chosen for them, but for what was given."""
-    return replace(settings, **{k: value for k, value in chosen.items() if k not in given})
+def _given_or(given: Value | None, chosen: Value) -> Value:
+    return chosen if given is None else given
 
 
-def _why(config: ModelConfig, options: TrainOptions, rate: float, epochs: float) -> str:
-    asked = format_duration(options.time)
-    enough = f"{MOST_PASSES} epochs, not {asked}, as the text is short,"
-    return (
-        f"planned for {asked if epochs < MOST_PASSES else enough} "
-        f"at {_rounded(rate):,} characters a second: {config.num_layers} x {config.hidden_size} "
-        f"units, batch size {options.batch_size}, dropout {config.dropout:g}, "
-        f"recurrent dropout {options.recurrent_dropout:g}, weight decay {options.weight_decay:g}"
-    )
+def _config(vocab_size: int, options: TrainOptions) -> ModelConfig:
+    """The model as far as it is given; the rest has its default."""
+    names = field_names(ModelConfig)[1:]
+    given = {name: getattr(options, name) for name in names}
+    return ModelConfig(vocab_size, **{k: v for k, v in given.items() if v is not None})
 
 
-def _batch_size(characters: int, options: TrainOptions) -> int:
-    """Fewer streams for a short text: its few passes must make updates enough."""
-    streams = ceil_div(characters, LEAST_CHUNKS * options.seq_length)
-    return min(max(1, streams), options.batch_size)
+def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> ResolvedOptions:
+    """The options as far as they are given; the rest has its default."""
+    given = {name: getattr(options, name) for name in field_names(ResolvedOptions)}
+    chosen = {
+        "batch_size": streams.batch_size,
+        "seq_length": streams.seq_length,
+        "steps": steps,
+    }
+    return ResolvedOptions(**{k: v for k, v in given.items() if v is not None} | chosen)
 
 
-def _size(characters: int, passes: float, config: ModelConfig) -> int:
-    """The largest size that can make the passes it needs and has not too many weights."""
-    wanted = PASSES_WANTED * (1e6 / characters) ** (0.75 if characters < 1e6 else 1.0)
+def choose_batch_size(num_chars: int, seq_length: int) -> int:
+    """Choose fewer streams for a short text: its few epochs must have enough updates."""
+    streams = ceil_div(num_chars, MIN_UPDATES_PER_EPOCH * seq_length)
+    return min(max(1, streams), DEFAULT_BATCH_SIZE)
+
+
+def choose_size(num_chars: int, one_weight_epochs: float, config: ModelConfig) -> int:
+    """Choose the largest hidden size that manages the epochs it needs without too many weights.
+
+    `one_weight_epochs` is the number of epochs that a model of one weight could make.
+    """
+    min_epochs = MIN_EPOCHS_PER_MB * (1e6 / num_chars) ** (0.75 if num_chars < 1e6 else 1.0)
     chosen = SIZES[0]
     for size in SIZES:
-        tried = replace(config, hidden_size=size)
-        too_many = _weights(tried) > WEIGHTS_A_CHARACTER * characters
-        if too_many or passes / _weights(tried) < wanted * math.sqrt(size / 256):
+        weights = num_multiplied_weights(replace(config, hidden_size=size))
+        too_many = weights > MAX_WEIGHTS_PER_CHAR * num_chars
+        if too_many or one_weight_epochs / weights < min_epochs * math.sqrt(size / 256):
             break
         chosen = size
     return chosen
 
 
-def _epochs(characters: float, per_epoch: int, num_val: int) -> float:
-    """Passes that leave time for the validations: one a pass, but ten at the least.
+def choose_regularisation(
+    num_chars: int, one_weight_epochs: float, config: ModelConfig
+) -> Regularisation:
+    """Choose regularisation from the overfitting ratio, epochs x weights / characters.
 
-    To read a character there, and to write the model, takes half the time of learning from one.
+    `one_weight_epochs` is the number of epochs that a model of one weight could make, and so
+    equals epochs x weights for a model of any size.
     """
-    cost = num_val / 2
-    epochs = characters / (per_epoch + cost)
-    if epochs < 10:
-        epochs = max(0.0, characters - 10 * cost) / per_epoch
-    return epochs
+    most = MAX_EPOCHS * num_multiplied_weights(config)
+    overfitting_ratio = min(one_weight_epochs, most) / num_chars
+    return next(chosen for limit, chosen in REGULARISATIONS if overfitting_ratio < limit)
 
 
-def _weights(config: ModelConfig) -> int:
-    """Multiplications a character: all weights but what is looked up."""
+class Budget(NamedTuple):
+    """How the time is spent."""
+
+    deadline: float  # seconds of training
+    epochs: float
+    val_chars: int  # characters per validation
+
+
+def choose_budget(seconds: float, rate: float, num_val: int, chars_per_epoch: int) -> Budget:
+    """Divide `seconds` among training at `rate` characters per second, validation and saving.
+
+    `num_val` is the most characters that a validation may read.
+    """
+    deadline = seconds * (1 - CHECKPOINT_TIME_SHARE)
+    deadline -= num_val / (rate * VALIDATION_SPEEDUP)  # the last validation reads all of them
+    val_chars_affordable = max(
+        MIN_VAL_CHARS, VALIDATION_TIME_SHARE / 10 * deadline * rate * VALIDATION_SPEEDUP
+    )
+    val_chars = min(num_val, int(val_chars_affordable))
+    return Budget(deadline, _num_epochs(deadline * rate, chars_per_epoch, val_chars), val_chars)
+
+
+def _num_epochs(num_chars: float, chars_per_epoch: int, val_chars: int) -> float:
+    """Epochs that leave time for validations: one per epoch, but ten at least.
+
+    Validating on a character, and writing the model, cost half the time of training on one.
+    """
+    cost = val_chars / 2
+    epochs = num_chars / (chars_per_epoch + cost)
+    return epochs if epochs >= 10 else max(0.0, num_chars - 10 * cost) / chars_per_epoch
+
+
+def choose_weight_decay(total_decay: float, steps: int, options: ResolvedOptions) -> float:
+    """Choose the decay per step that adds up to `total_decay` over a run of `steps`.
+
+    The mean learning rate is taken as half the initial one. Zero for an optimizer without decay.
+    """
+    if "weight_decay" not in OPTIMIZERS[options.optimizer].defaults():
+        return 0.0
+    steps = max(steps, 100)  # in a short run no single step may shrink the weights much
+    sum_of_rates = max(options.learning_rate * steps / 2, 1e-9)  # less would overflow the decay
+    return float(f"{total_decay / sum_of_rates:.1g}")
+
+
+def num_multiplied_weights(config: ModelConfig) -> int:
+    """Multiplications per character: all weights but the lookup table."""
     shapes = config.tensor_shapes()
     return sum(
         math.prod(shape) for name, shape in shapes.items() if name != config.lookup_table_name
     )
 
 
-def _regularisation(characters: int, passes: float, config: ModelConfig) -> Regularisation:
-    """The more weights there are to learn a text by heart, and passes to do it in, the more.
+def measure_chars_per_second(
+    streams: BatchStreams, threads: int, config: ModelConfig, options: ResolvedOptions
+) -> float:
+    """Measure the speed of training over TRIAL_SECONDS, after a first step that compiles.
 
-    A model of one weight makes so many passes; the product is the same for any.
+    At least three steps are measured.
     """
-    chances = min(passes, MOST_PASSES * _weights(config)) / characters
-    return next(against for most, against in REGULARISATIONS if chances < most)
-
-
-def _weight_decay(shrinking: float, options: TrainOptions) -> float:
-    """What shrinks weights so far in all steps, whose mean learning rate is half the first."""
-    if "weight_decay" not in OPTIMIZERS[options.optimizer].defaults():
-        return options.weight_decay
-    steps = max(options.steps, 100)  # no single one may shrink them much
-    rates = max(options.learning_rate * steps / 2, 1e-9)  # of less nothing comes
-    return float(f"{shrinking / rates:.1g}")
-
-
-def _characters_a_second(train_ids, config, options, threads) -> float:
-    """The speed of training, measured: at least three steps after one that does not count."""
-    shape = clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
-    learner = Trainer(config, options, np.random.default_rng(0), threads, *shape)
-    x, y = BatchStreams(train_ids, *shape).chunk(0)
-    times = []
+    trainer = Trainer(config, options, np.random.default_rng(0), threads)
+    x, y = streams.chunk(0)
+    times: list[float] = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        learner.compute(x, y, 0 if learner.needs_dropout_seed else None)
-        learner.update(0.0)
+        _, gradient_norm = trainer.compute(x, y)
+        trainer.update(0.0, gradient_norm)
         times.append(time.perf_counter() - start)
-    return x.size / float(np.quantile(times[1:], 0.25))  # a busy moment must not decide
+    return x.size / float(np.quantile(times[1:], 0.25))  # not the mean: the machine may be busy
 
 
-def _rounded(rate: float) -> int:
+def _describe(
+    config: ModelConfig, options: ResolvedOptions, seconds: float, rate: float, epochs: float
+) -> str:
+    asked = format_duration(seconds)
+    capped = f"{MAX_EPOCHS} epochs, not {asked}, as the text is short,"
+    return (
+        f"planned for {asked if epochs < MAX_EPOCHS else capped} "
+        f"at {_two_digits(rate):,} characters per second: {config.num_layers} x "
+        f"{config.hidden_size} units, batch size {options.batch_size}, "
+        f"dropout {config.dropout:g}, recurrent dropout {options.recurrent_dropout:g}, "
+        f"weight decay {options.weight_decay:g}"
+    )
+
+
+def _two_digits(rate: float) -> int:
     digits = max(0, len(str(int(rate))) - 2)
     return int(round(rate, -digits))
 

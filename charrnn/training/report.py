@@ -1,16 +1,21 @@
-"""What a run tells: before it starts, and after each step."""
+"""What a run reports: a summary before it starts, a report after each step, lines of the log."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..config import ModelConfig, TrainOptions
+from ..config import ModelConfig, ResolvedOptions
+from ..storage.run_files import RunFiles
+from ..text.corpus import Corpus
+from ..text.streams import BatchStreams
+from .progress import Progress
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run has before it starts."""
+    """Description of a run before it starts."""
 
     characters: int
     bytes: int
@@ -23,26 +28,95 @@ class Summary:
     batch_size: int
     seq_length: int
     files: tuple[Path, ...]  # that will be written
-    notes: tuple[str, ...]  # what was fitted to the text
+    notes: tuple[str, ...]  # sentences on what was planned and fitted to the text
     resumed_step: int  # 0: a new run
     config: ModelConfig
-    options: TrainOptions
+    options: ResolvedOptions
 
 
 @dataclass(frozen=True)
 class Report:
-    """How training goes, after one step. Losses in nats per character."""
+    """Numbers of a run after one step. Losses in nats per character."""
 
     step: int
-    total_steps: int  # as planned now: with a time to keep to, it moves
-    epoch: float  # passes over the training text so far
+    total_steps: int  # as planned now: it changes in a run with a time limit
+    epoch: float  # epochs so far
     total_epochs: float
     chars: int  # characters read so far
     train_loss: float  # mean since the last logged report
-    val_loss: float | None  # the latest
+    val_loss: float | None  # of the latest validation
     best_val_loss: float | None
     learning_rate: float
     chars_per_second: float  # of this process
     seconds: float  # of training, all processes together
-    logged: bool  # whether it is a line of the log
-    notice: str | None = None  # sentences to show: what has gone wrong, or is well again
+    logged: bool  # whether the log has a line for it
+    notice: str | None = None  # sentences to show: a problem, or its end
+
+
+def summarize(
+    corpus: Corpus,
+    streams: BatchStreams,
+    num_val: int,
+    config: ModelConfig,
+    options: ResolvedOptions,
+    progress: Progress,
+    files: RunFiles,
+    notes: tuple[str, ...],
+) -> Summary:
+    """Describe a run; `num_val` is the length of the validation text."""
+    return Summary(
+        characters=len(corpus.ids),
+        bytes=corpus.num_bytes,
+        vocab_size=config.vocab_size,
+        train_characters=len(corpus.ids) - num_val,
+        val_characters=num_val,
+        parameters=config.num_parameters(),
+        steps=progress.total_steps,
+        epochs=progress.total_steps / streams.num_chunks,
+        batch_size=streams.batch_size,
+        seq_length=streams.seq_length,
+        files=tuple(files),
+        notes=notes,
+        resumed_step=progress.step,
+        config=config,
+        options=options,
+    )
+
+
+def make_report(
+    progress: Progress,
+    streams: BatchStreams,
+    learning_rate: float,
+    seconds: float,
+    chars_per_second: float,
+    logged: bool,
+) -> Report:
+    """Report on the step that `progress` has just counted."""
+    return Report(
+        step=progress.step,
+        total_steps=progress.total_steps,
+        epoch=progress.step / streams.num_chunks,
+        total_epochs=progress.total_steps / streams.num_chunks,
+        chars=streams.chars_in_chunks(progress.step),
+        train_loss=progress.mean_loss,
+        val_loss=progress.val_loss,
+        best_val_loss=progress.best_val_loss,
+        learning_rate=learning_rate,
+        chars_per_second=chars_per_second,
+        seconds=seconds,
+        logged=logged,
+    )
+
+
+def log_record(report: Report, validated: bool) -> dict[str, Any]:
+    """The log's line for a report; its validation loss is null unless this step `validated`."""
+    return {
+        "step": report.step,
+        "epoch": report.epoch,
+        "chars": report.chars,
+        "train_loss": report.train_loss,
+        "val_loss": report.val_loss if validated else None,
+        "learning_rate": report.learning_rate,
+        "chars_per_second": round(report.chars_per_second, 1),
+        "seconds": round(report.seconds, 3),
+    }

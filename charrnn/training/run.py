@@ -1,454 +1,280 @@
-"""Training: stateful truncated backpropagation through time, as a run that can stop and go on.
+"""Training: stateful truncated backpropagation through time, in a run that can be resumed.
 
-A run is an iterator of reports. It never prints. All it would need to go on after a crash is in its
-state file, so that interrupted and resumed is bit for bit the same as never interrupted.
+A run is an iterator of reports and never prints. Its state file holds everything needed after a
+crash: a run that was interrupted and resumed equals, bit for bit, one that never was.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from ..arithmetic import ceil_div
-from ..config import ModelConfig, TrainOptions, tensor_shapes
+from ..config import ModelConfig, TrainOptions
 from ..errors import CharRNNError
-from ..evaluation.loss import Validator
 from ..generation.sampler import generate
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
 from ..network.parameters import Parameters
-from ..storage.checkpoint import Arrays, corrupt_file, load_model
+from ..storage.checkpoint import Arrays, corrupt_file
 from ..storage.run_files import RunFiles, RunLock
 from ..text.corpus import Corpus
-from ..text.streams import BatchStreams, clamp_batch_shape, split
-from .planner import MOST_PASSES, Plan
-from .report import Report, Summary
+from ..text.disk_ids import Ids
+from ..text.streams import BatchStreams
+from .pacing import Pacer, log_interval, validation_interval
+from .planner import Plan
+from .progress import Progress
+from .recovery import Diverged, Recovery
+from .report import Report, log_record, make_report, summarize
 from .run_writer import BestWeights, RunWriter
-from .state import Progress, State, corrupt_if_invalid
+from .state import State, corrupt_if_invalid
 from .trainer import Trainer
-
-MAX_STEPS = 2**53  # a run without end; `epochs` may ask for infinitely many
-DIVERGED = 3.0  # times the first loss, beyond which a run has blown up (char-rnn's measure)
-MAX_RECOVERIES = 5  # from blowing up, each with half the learning rate of the one before
-OFF_PLAN = 0.01  # share of its steps by which a plan may be wrong about the time
-TIMED_AGAIN = 0.04  # share of the time after which the plan is looked at again
-OVERTIME = 1.02  # times the time, after which a run ends wherever its plan is
-VALIDATION_ROWS = 50  # streams the held-out text is cut into
-
-
-class Diverged(CharRNNError):
-    """The loss or the gradients have become infinite or far too large: how, and what to do."""
-
-    def __init__(self, how: str, advice: str) -> None:
-        super().__init__(f"{how}; {advice}")
-        self.how = how
+from .validation import Validation
 
 
 class TrainingRun:
-    """A model in training. Iterate, once, to train; each step gives a Report.
+    """A model in training. Iterate over it, once, to train; each step yields a Report.
 
-    `stop()` ends the iteration after the step in hand, saved; `finished` tells whether all steps
-    were made. After either, `model` holds the last weights, the model file the best. When training
-    blows up it goes on from the best weights with half the learning rate. The iteration raises
-    Diverged when that has not helped a few times, and CharRNNError when the run cannot be saved:
-    at its start at once, later only if the last attempt fails, too.
+    `stop()` ends the iteration after the current step and saves; `finished` says whether all steps
+    were made. Afterwards `model` has the last weights, the model file the best ones, and
+    `full_val_loss` is their loss on the whole validation text if validations read a part of it.
+
+    Iterating raises Diverged when training keeps diverging, and CharRNNError when the run cannot be
+    saved: at once when it starts, later only if the last attempt fails, too. The run lock is
+    released at the end, also after an error.
+
+    `requested` are the options that the user asked for, `state` is the saved state of a run that
+    is resumed, `clock` returns seconds.
     """
 
     def __init__(
         self,
+        *,
         corpus: Corpus,
+        streams: BatchStreams,
+        val_ids: Ids,
+        requested: TrainOptions,
         plan: Plan,
+        notes: tuple[str, ...],
         files: RunFiles,
-        hold: RunLock,
+        lock: RunLock,
         threads: int,
         save_every: float,
+        clock: Callable[[], float],
+        state: State | None = None,
     ) -> None:
-        self.corpus, self.files, self.finished, self._stopping = corpus, files, False, False
-        self.config, self.options = config, options = plan.config, plan.options
-        self._hold, self._save_every = hold, save_every
-        train_ids, val_ids = split(corpus.ids, options.val_fraction)
-        shape = clamp_batch_shape(len(train_ids), options.batch_size, options.seq_length)
-        self.streams = BatchStreams(train_ids, *shape)
-        self.rng = np.random.default_rng(options.seed)
-        self.learner = Trainer(config, options, self.rng, threads, *shape)
-        self._held_out = val_ids[: TrainOptions.val_chars + 1]
-        self._validation = self._validation_of(options.val_chars)
-        self.progress = Progress(total_steps=self._all_steps(), deadline=plan.seconds)
-        if plan.seconds is not None:
-            self._end_with_a_pass()
-        self._saves = RunWriter(files, config, corpus.vocabulary)
-        self.held_out_loss: float | None = None  # of the best weights, once the run has finished
-        self._has_best = False  # in memory or, a run resumed, in the model file
-        self._seconds_before = 0.0  # of training, in processes before this one
+        self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
+        self.config, self.options = plan.config, plan.options
+        self.finished = False
+        self.full_val_loss: float | None = None
+        self._lock, self._save_every, self._stopping = lock, save_every, False
         self._notices: list[str] = []
-        notes = (*filter(None, [plan.why]), *self._notes(len(val_ids)))
-        self.summary = self._summarize(len(train_ids), len(val_ids), notes)
+        self.rng = np.random.default_rng(self.options.seed)
+        self.trainer = Trainer(self.config, self.options, self.rng, threads)
+        self.writer = RunWriter(files, self.config, corpus.vocabulary, clock)
+        self.progress = Progress(self.options.steps, plan.deadline)
+        seconds_before = self._restore(state) if state is not None else 0.0
+        self.pacer = Pacer(self.progress, streams, clock, seconds_before)
+        if state is None and plan.deadline is not None:
+            self.pacer.align_last_epoch()
+        self.recovery = Recovery(self.progress, self.options, self.trainer, self.writer)
+        self.validation = Validation(
+            self.model, val_ids, self.options.val_chars, self.trainer.workspace
+        )
+        self.summary = summarize(
+            corpus, streams, len(val_ids), plan.config, plan.options, self.progress, files, notes
+        )
 
     @property
     def model(self) -> Model:
-        return self.learner.model
-
-    def _validation_of(self, most: int) -> Validator | None:
-        """What measures the loss on `most` of what is held out; None if that is too little."""
-        ids = self._held_out
-        if len(ids) < 2:
-            return None
-        rows = max(1, min(VALIDATION_ROWS, len(ids) // 200, most // 200))
-        return Validator(self.model, ids, rows, most, self.learner.workspace)
-
-    def _all_steps(self) -> int:
-        """Updates of the whole run, as far as is known now."""
-        if self.options.steps is not None:
-            return self.options.steps
-        steps = self.options.epochs * self.streams.num_chunks
-        return max(1, round(min(steps, MAX_STEPS)))
-
-    @property
-    def _log_every(self) -> int:
-        return max(1, self.progress.total_steps // 200)
-
-    @property
-    def _validate_every(self) -> int:
-        """Steps between validations: an epoch, but 10 to 100 of them a run."""
-        total = self.progress.total_steps
-        least, most = ceil_div(total, 100), ceil_div(total, 10)
-        return min(max(self.streams.num_chunks, least), most)
-
-    def _summarize(self, train_characters: int, val_characters: int, notes) -> Summary:
-        steps = self.progress.total_steps
-        return Summary(
-            characters=len(self.corpus.ids),
-            bytes=self.corpus.num_bytes,
-            vocab_size=self.config.vocab_size,
-            train_characters=train_characters,
-            val_characters=val_characters,
-            parameters=self.config.num_parameters(),
-            steps=steps,
-            epochs=steps / self.streams.num_chunks,
-            batch_size=self.streams.batch_size,
-            seq_length=self.streams.seq_length,
-            files=tuple(self.files),
-            notes=notes,
-            resumed_step=0,
-            config=self.config,
-            options=self.options,
-        )
-
-    def _notes(self, val_characters: int) -> Iterator[str]:
-        for name in "batch size", "seq length":
-            asked, used = (getattr(o, name.replace(" ", "_")) for o in (self.options, self.streams))
-            if used != asked:
-                yield f"the text is short: {name} {asked} became {used}"
-        if not val_characters:
-            yield "nothing is held out: the last weights are kept, not the best"
-        elif val_characters > self.options.val_chars + 1:
-            most = f"{self.options.val_chars:,}"
-            yield f"validation reads {most} characters of what is held out, here and there"
+        """The model in training."""
+        return self.trainer.model
 
     def stop(self) -> None:
-        """Ask the run to save and end after the step in hand; safe from a signal handler."""
+        """Save and end the run after the current step; safe to call from a signal handler."""
         self._stopping = True
 
     def __iter__(self) -> Iterator[Report]:
-        if not self._hold.release.alive:
-            raise CharRNNError("the run has ended: start it again with resume to go on.")
+        if not self._lock.release.alive:
+            raise CharRNNError("the run has ended: start it again with resume to continue it.")
         try:
-            self._begin()
+            self.pacer.start()
+            self.writer.begin(self._state())
             while self.progress.step < self.progress.total_steps and not self._stopping:
                 try:
-                    report = self._advance()
+                    report = self._step()
                 except Diverged as error:
-                    self._recover(error)
+                    self._notices.append(self.recovery.recover(error))
                 else:
                     yield report
             self._end()
         finally:
-            self._hold.release()
+            self._lock.release()
 
-    def _begin(self) -> None:
-        self._began = time.monotonic()
-        self._speed_since = self._timed_since = (self.progress.step, self._seconds_before)
-        self._first_step = self.progress.step + 1
-        self._saves.begin(self._state())
-
-    def _end(self) -> None:
-        self.finished = self.progress.step >= self.progress.total_steps
-        self._require_finite()
-        if self._validation is None or not self._has_best:
-            self._keep()
-        if self.finished and len(self._held_out) > self.options.val_chars + 1:
-            self._measure_best()
-        self._saves.all(self._state())
-        self._saves.require_all()
-
-    def _measure_best(self) -> None:
-        """Let the model file tell the loss on all that is held out: validation read a part."""
-        best, last = self._best(), self.model.state_dict()
-        self.model.load_state_dict(best.tensors)
-        try:
-            self.held_out_loss = self._validation_of(len(self._held_out)).loss()
-        finally:
-            self.model.load_state_dict(last)
-        self._saves.keep(
-            BestWeights(best.tensors, best.training | {"val_loss": self.held_out_loss})
-        )
-
-    def _advance(self) -> Report:
-        """One update of the weights, with what comes after some of them."""
-        learning_rate = self._update()
-        at = self.progress
-        if at.deadline is not None and self._seconds() > OVERTIME * at.deadline:
-            at.plan(at.step)  # the machine has become slow since the plan was looked at
-        validate = at.step % self._validate_every == 0 or at.step == at.total_steps
-        if validate:
-            self._validate()
-            self._keep_to_time()
-        logged = validate or at.step % self._log_every == 0
-        report = self._report(learning_rate, logged)
-        if logged:
-            self._saves.log(_log_line(report, validate))
-            at.loss_sum, at.loss_count = 0.0, 0
-        if self._saves.age >= self._save_every:
-            self._require_finite()
-            self._saves.all(self._state())
-        return replace(report, notice=self.news())
-
-    def _update(self) -> float:
-        """One step of truncated BPTT and of the optimizer; returns its learning rate."""
-        at = self.progress
-        k = (at.step + at.shift) % self.streams.num_chunks
-        if k == 0:
-            self.learner.reset_state()
-        x, y = self.streams.chunk(k)
-        seed = int(self.rng.integers(2**32)) if self.learner.needs_dropout_seed else None
-        loss, gradient_norm = self.learner.compute(x, y, seed)
-        self._check(loss, gradient_norm)
-        learning_rate = self._learning_rate(at.step // self.streams.num_chunks)
-        self.learner.update(learning_rate)
-        at.count(loss, x.size)
-        return learning_rate
-
-    def _learning_rate(self, epoch: int) -> float:
-        o, at = self.options, self.progress
-        factor = SCHEDULES[o.schedule](
-            at.done, epoch=epoch, decay=o.lr_decay, decay_after=o.lr_decay_after
-        )
-        return o.learning_rate * factor * 0.5**at.recoveries
-
-    def _check(self, loss: float, gradient_norm: float) -> None:
-        """Raise Diverged before a bad gradient reaches the weights."""
-        at = self.progress
-        first_loss = loss if at.first_loss is None else at.first_loss
-        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
-        if not (finite and loss <= DIVERGED * first_loss + 1):
-            how = f"loss {loss:.4g}, gradient norm {gradient_norm:.4g}"
-            raise self._diverged(at.step + 1, how)
-
-    def _diverged(self, step: int, how: str) -> Diverged:
-        kept = self._has_best and self._saves.has_model
-        rate = self.options.learning_rate * 0.5**self.progress.recoveries
-        return Diverged(
-            f"training has blown up at step {step:,} ({how})",
-            f"{'the best model so far is kept' if kept else 'none is kept'}: try a smaller "
-            f"--learning-rate than {rate:g}.",
-        )
-
-    def _recover(self, error: Diverged) -> None:
-        """Go back to the best weights, halve the learning rate; after a few times, give up."""
-        at = self.progress
-        if at.recoveries >= MAX_RECOVERIES:
-            raise error
-        at.recoveries += 1
-        at.restarted = at.step
-        self.learner.reset(_flat(self._last_good(), self.config))
-        since = "the best weights so far" if self._has_best else "the first weights"
-        self._notices.append(f"{error.how}: it goes on from {since} with half the learning rate.")
-
-    def _last_good(self) -> Arrays:
-        """The best weights; before there are any, the first."""
-        if self._has_best:
-            return self._best().tensors
-        return Model(self.config, np.random.default_rng(self.options.seed)).state_dict()
-
-    def _best(self) -> BestWeights:
-        """The best weights, from memory or the model file."""
-        if self._saves.best:
-            return self._saves.best
-        file = load_model(self.files.model, tensor_shapes)
-        return BestWeights(file.tensors, file.training)
-
-    def _require_finite(self) -> None:
-        """Raise Diverged before bad weights are saved: good gradients can make them."""
-        arrays = self.model.parameters.flat, *self.learner.optimizer.arrays.values()
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise self._diverged(self.progress.step, "a weight is infinite or not a number")
-
-    def _validate(self) -> None:
-        """Measure the held-out text; keep the weights if they are the best so far."""
-        self._require_finite()
-        at = self.progress
-        loss = self._validation.loss() if self._validation is not None else None
-        if loss is not None and not math.isfinite(loss):
-            raise self._diverged(at.step, f"validation loss {loss:.4g}")
-        at.val_loss = loss
-        at.history.append([at.step, at.loss_sum / at.loss_count, loss])
-        best = at.best_val_loss
-        if best is None or not self._has_best or loss < best:
-            at.best_val_loss = loss
-            self._keep()
-            self._saves.model()
-        elif at.step < at.total_steps and at.should_stop_early(self.options.patience):
-            at.plan(at.step)
-            self._notices.append(
-                "stopped early: what is held out is predicted no better, while the rest is "
-                "learned by heart."
-            )
-
-    def _keep_to_time(self) -> None:
-        """Fit the steps that are left to the time that is left, at the speed of the last ones."""
-        at, seconds = self.progress, self._seconds()
-        step_then, then = self._timed_since
-        over = at.step == at.total_steps  # stopped early, or all of the schedule is behind
-        if at.deadline is None or over or seconds - then < TIMED_AGAIN * at.deadline:
-            return
-        steps, took = at.step - step_then, seconds - then
-        self._timed_since = at.step, seconds
-        total = at.step + max(0, int((at.deadline - seconds) * steps / took))
-        total = max(at.step, min(total, MOST_PASSES * self.streams.num_chunks))
-        if abs(total - at.total_steps) > OFF_PLAN * at.total_steps:
-            at.plan(total)
-        self._end_with_a_pass()
-
-    def _end_with_a_pass(self) -> None:
-        """Once no more than a pass over the text is left, go on reading where it ends with it.
-
-        What is held out comes next in the text and tells of the same: on plays, runs that end
-        elsewhere in it are worse by 0.02 to 0.05 nats (tests/bench/LOG.md). Not sooner: as the
-        plan follows the clock, parts of the text would be passed over again and again.
-        """
-        at, chunks = self.progress, self.streams.num_chunks
-        shift = -at.total_steps % chunks
-        if at.total_steps - at.step <= chunks and shift != at.shift:
-            at.shift = shift
-            self.learner.reset_state()
-
-    def _seconds(self) -> float:
-        """Of training, all processes together."""
-        return self._seconds_before + time.monotonic() - self._began
-
-    def _report(self, learning_rate: float, logged: bool) -> Report:
-        at, seconds = self.progress, self._seconds()
-        chars = self.streams.chars_in_chunks(at.step)
-        step_then, then = self._speed_since
-        speed = (chars - self.streams.chars_in_chunks(step_then)) / max(seconds - then, 1e-9)
-        if at.step == self._first_step:  # which may have waited for code to be compiled
-            self._speed_since = at.step, seconds
-        return Report(
-            step=at.step,
-            total_steps=at.total_steps,
-            epoch=at.step / self.streams.num_chunks,
-            total_epochs=at.total_steps / self.streams.num_chunks,
-            chars=chars,
-            train_loss=at.loss_sum / at.loss_count,
-            val_loss=at.val_loss,
-            best_val_loss=at.best_val_loss,
-            learning_rate=learning_rate,
-            chars_per_second=speed,
-            seconds=seconds,
-            logged=logged,
-        )
-
-    def _keep(self) -> None:
-        """Let the weights of now, which are finite, be the best."""
-        at = self.progress
-        training = {
-            "steps": at.step,
-            "total_steps": at.total_steps,
-            "epochs": at.step / self.streams.num_chunks,
-            "characters": self.streams.chars_in_chunks(at.step),
-            "train_loss": at.history[-1][1] if at.history else None,
-            "val_loss": at.val_loss,
-            "history": list(at.history),
-            "options": asdict(self.options),
-        }
-        # In the place of those before, which no file needs any more.
-        tensors = self.model.state_dict(into=self._saves.best and self._saves.best.tensors)
-        self._saves.keep(BestWeights(tensors, training))
-        self._has_best = True
-
-    def news(self) -> str | None:
-        """What is to be told and was not yet, in sentences, if anything."""
-        news = [*self._notices, *filter(None, [self._saves.news()])]
+    def pop_notices(self) -> str | None:
+        """Return the notices that no report has had yet, as sentences; None: there are none."""
+        notices = [*self._notices, *filter(None, [self.writer.pop_notice()])]
         self._notices.clear()
-        return " ".join(sentence[0].upper() + sentence[1:] for sentence in news) or None
-
-    def _state(self) -> State:
-        flat = {"weights": self.model.parameters.flat} | self.learner.optimizer.arrays
-        return State(
-            config=self.config,
-            options=self.options,
-            fingerprint=self.corpus.fingerprint,
-            encoding=self.corpus.encoding,
-            progress=self.progress,
-            rng=self.rng,
-            hidden=self.learner.stack.get_state(),
-            groups={name: _tensors(array, self.config) for name, array in flat.items()},
-        )
-
-    def restore(self, state: State) -> None:
-        """Go back to where a saved state was. Raises CharRNNError for one of another run."""
-        flat = {"weights": self.model.parameters.flat} | self.learner.optimizer.arrays
-        longer = state.progress.total_steps > self._all_steps() and not state.progress.deadline
-        if state.groups.keys() != flat.keys() or longer:
-            with corrupt_if_invalid(self.files.state):
-                raise corrupt_file("it is not of its options")
-        for name, array in flat.items():
-            array[:] = _flat(state.groups[name], self.config)
-        self.model.pack()
-        self.learner.stack.set_state(state.hidden)
-        self.rng, self.progress = state.rng, state.progress
-        at = self.progress
-        self.learner.optimizer.steps = at.step - at.restarted
-        self._has_best = bool(at.history) and self.files.model.exists()
-        self._seconds_before = self._saves.go_on(at.step)
-        epochs = at.total_steps / self.streams.num_chunks
-        self.summary = replace(
-            self.summary, resumed_step=at.step, steps=at.total_steps, epochs=epochs
-        )
+        return " ".join(sentence[0].upper() + sentence[1:] for sentence in notices) or None
 
     def sample(self, length: int) -> str:
-        """A text of so many characters from the weights of now; the run is not affected."""
+        """Generate a text of `length` characters from the current weights.
+
+        The run is not affected.
+        """
         vocabulary = self.corpus.vocabulary
         prime = np.array([vocabulary.line_start])
         ids = generate(self.model, prime, np.random.default_rng(self.options.seed))
         return vocabulary.decode([next(ids) for _ in range(length)])
 
+    # --- one step
 
-def _log_line(report: Report, validated: bool) -> dict[str, Any]:
-    return {
-        "step": report.step,
-        "epoch": report.epoch,
-        "chars": report.chars,
-        "train_loss": report.train_loss,
-        "val_loss": report.val_loss if validated else None,
-        "learning_rate": report.learning_rate,
-        "chars_per_second": round(report.chars_per_second, 1),
-        "seconds": round(report.seconds, 3),
-    }
+    def _step(self) -> Report:
+        """Make one update; validate, log and save when it is time to."""
+        learning_rate = self._update()
+        progress = self.progress
+        self.pacer.end_if_overdue()
+        interval = validation_interval(progress.total_steps, self.streams.num_chunks)
+        validate = progress.step % interval == 0 or progress.step == progress.total_steps
+        if validate:
+            self._validate()
+            if self.pacer.replan():
+                self.trainer.reset_state()
+        logged = validate or progress.step % log_interval(progress.total_steps) == 0
+        report = make_report(
+            progress, self.streams, learning_rate, *self.pacer.measure_rate(), logged
+        )
+        if logged:
+            self.writer.log(log_record(report, validate))
+            progress.loss_sum, progress.loss_count = 0.0, 0
+        if self.writer.seconds_since_save >= self._save_every:
+            self.recovery.check_weights()
+            self.writer.save_all(self._state())
+        return replace(report, notice=self.pop_notices())
+
+    def _update(self) -> float:
+        """Train on the next chunk; returns the learning rate."""
+        progress, num_chunks = self.progress, self.streams.num_chunks
+        k = (progress.step + progress.chunk_offset) % num_chunks
+        if k == 0:
+            self.trainer.reset_state()
+        x, y = self.streams.chunk(k)
+        dropout_seed = int(self.rng.integers(2**32)) if self.trainer.needs_dropout_seed else 0
+        loss, gradient_norm = self.trainer.compute(x, y, dropout_seed)
+        self.recovery.check_update(loss, gradient_norm)
+        learning_rate = self._learning_rate()
+        self.trainer.update(learning_rate, gradient_norm)
+        progress.record_step(loss, x.size)
+        return learning_rate
+
+    def _learning_rate(self) -> float:
+        o, progress = self.options, self.progress
+        factor = SCHEDULES[o.schedule](
+            progress.schedule_fraction,
+            epoch=progress.step // self.streams.num_chunks,
+            decay=o.lr_decay,
+            decay_after=o.lr_decay_after,
+        )
+        return o.learning_rate * factor * 0.5**progress.recoveries
+
+    # --- validation and the best weights
+
+    def _validate(self) -> None:
+        """Measure the validation loss; record the weights if they are the best; stop early."""
+        self.recovery.check_weights()
+        progress = self.progress
+        loss = self.validation.loss()
+        self.recovery.check_val_loss(loss)
+        progress.record_validation(loss)
+        if self._is_best(loss):
+            progress.best_val_loss = loss
+            self._record_best()
+            self.writer.save_model()
+        elif progress.step < progress.total_steps and progress.should_stop_early(
+            self.options.patience
+        ):
+            progress.set_total_steps(progress.step)
+            self._notices.append("stopped early: validation loss stopped improving (overfitting).")
+
+    def _is_best(self, loss: float | None) -> bool:
+        """Without a validation text, the latest weights are the best."""
+        best = self.progress.best_val_loss
+        return loss is None or best is None or not self.writer.has_best or loss < best
+
+    def _record_best(self) -> None:
+        """Record the current weights, which are finite, as the best."""
+        progress = self.progress
+        training = {
+            "steps": progress.step,
+            "total_steps": progress.total_steps,
+            "epochs": progress.step / self.streams.num_chunks,
+            "characters": self.streams.chars_in_chunks(progress.step),
+            "train_loss": progress.history[-1][1] if progress.history else None,
+            "val_loss": progress.val_loss,
+            "history": list(progress.history),
+            "options": asdict(self.options) | self.requested.limit,
+        }
+        tensors = self.model.state_dict(into=self.writer.best_buffers())
+        self.writer.set_best(BestWeights(tensors, training))
+
+    # --- end, state
+
+    def _end(self) -> None:
+        self.finished = self.progress.step >= self.progress.total_steps
+        self.recovery.check_weights()
+        if self.validation.is_empty or not self.writer.has_best:
+            self._record_best()
+        if self.finished and self.validation.is_partial:
+            self._validate_best_on_full_split()
+        self.writer.save_all(self._state())
+        self.writer.require_all()
+
+    def _validate_best_on_full_split(self) -> None:
+        """Record the best weights' loss on the whole validation text in the model file."""
+        best = self.writer.load_best()
+        self.full_val_loss = self.validation.full_loss(best.tensors)
+        training = best.training | {"val_loss": self.full_val_loss}
+        self.writer.set_best(BestWeights(best.tensors, training))
+
+    def _state(self) -> State:
+        flat_arrays = self.trainer.flat_arrays()
+        return State(
+            config=self.config,
+            options=self.options,
+            requested=self.requested,
+            fingerprint=self.corpus.fingerprint,
+            encoding=self.corpus.encoding,
+            progress=self.progress,
+            rng=self.rng,
+            hidden=self.trainer.stack.get_state(),
+            flat_arrays={name: _tensors(a, self.config) for name, a in flat_arrays.items()},
+        )
+
+    def _restore(self, state: State) -> float:
+        """Continue from a saved state; returns its seconds of training.
+
+        Raises CharRNNError when the state does not fit its options.
+        """
+        flat_arrays, progress = self.trainer.flat_arrays(), state.progress
+        too_long = progress.total_steps > self.options.steps and progress.deadline is None
+        if state.flat_arrays.keys() != flat_arrays.keys() or too_long:
+            with corrupt_if_invalid(self.files.state):
+                raise corrupt_file("it does not fit its options")
+        for name, array in flat_arrays.items():
+            parameters = Parameters(self.config)
+            parameters.load_state_dict(state.flat_arrays[name])
+            array[:] = parameters.flat
+        self.model.pack()
+        self.trainer.stack.set_state(state.hidden)
+        self.trainer.optimizer.steps = progress.step - progress.last_recovery_step
+        self.rng, self.progress = state.rng, progress
+        self.writer.has_best = bool(progress.history) and self.files.model.exists()
+        return self.writer.resume_log(progress.step)
 
 
-def _tensors(flat: np.ndarray, config: ModelConfig) -> Arrays:
-    """What lies in an array of the layout of the weights, by tensor name, seldom copied."""
+def _tensors(flat: npt.NDArray[Any], config: ModelConfig) -> Arrays:
+    """View a flat array in the weights' layout as tensors by name; copies only padded ones."""
     return Parameters(config, flat.dtype, flat).tensors()
-
-
-def _flat(tensors: Arrays, config: ModelConfig) -> np.ndarray:
-    """The reverse of `_tensors`."""
-    parameters = Parameters(config)
-    parameters.load_state_dict(tensors)
-    return parameters.flat

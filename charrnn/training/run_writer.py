@@ -1,130 +1,149 @@
-"""The files of a run, kept up to date while it trains, whatever the disk does meanwhile."""
+"""Saving: keeps the files of a run up to date while it trains, and retries after disk errors."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import ModelConfig
+from ..config import ModelConfig, tensor_shapes
 from ..errors import CharRNNError, display_path, os_errors_as
-from ..storage.checkpoint import Arrays, save_model
+from ..storage.checkpoint import Arrays, load_model, save_model
 from ..storage.run_files import RunFiles, RunLog
 from ..text.vocabulary import Vocabulary
 from .state import State
 
 
 class BestWeights(NamedTuple):
-    """The best weights so far, and what the model file tells of them."""
+    """The best weights so far, with the training history that the model file records."""
 
     tensors: Arrays
     training: dict[str, Any]
 
 
 class RunWriter:
-    """Writes a run's model, state and log. What cannot be written now is tried again later.
+    """Writes a run's model, state and log.
 
-    `best` are the weights to be written; None: the file has the best there are, or there are none.
+    A write that fails is retried at the next save; `require_all` raises the error that remains.
     """
 
-    def __init__(self, files: RunFiles, config: ModelConfig, vocabulary: Vocabulary) -> None:
-        self.files, self._config, self._vocabulary = files, config, vocabulary
-        self.best: BestWeights | None = None
+    def __init__(
+        self,
+        files: RunFiles,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        clock: Callable[[], float],
+    ) -> None:
+        self.files, self._config, self._vocabulary, self._clock = files, config, vocabulary, clock
+        self._best: BestWeights | None = None  # None: only the model file has them
+        self.has_best = False
         self._best_is_saved = False
         self._log = RunLog(files.log)
-        self._saved, self._saved_step = time.monotonic(), 0
-        self._failures: dict[str, CharRNNError] = {}  # what could not be written, and why
-        self._failures_are_told = False
-
-    @property
-    def age(self) -> float:
-        """Seconds since the last attempt to save all."""
-        return time.monotonic() - self._saved
+        self._saved_at, self._saved_step = clock(), 0
+        self._failures: dict[str, CharRNNError] = {}  # by the file that could not be written
+        self._failures_reported = False
 
     def begin(self, state: State) -> None:
-        """Write the first files; the state first: what it belongs to may replace another run.
+        """Write the first files. Raises CharRNNError when they cannot be written.
 
-        Raises CharRNNError, here at once.
+        The state goes first: the model and the log of a run that is replaced become invalid by it.
         """
         self._write_state(state)
         self._log.flush()
 
-    def go_on(self, step: int) -> float:
-        """Take the log up to a step, as a resumed run does; returns its seconds of training."""
+    def resume_log(self, step: int) -> float:
+        """Truncate the log after `step`; returns the seconds of training until then."""
         content, seconds = _log_until(step, self.files.log)
         self._log = RunLog(self.files.log, content)
         return seconds
 
-    def keep(self, best: BestWeights) -> None:
-        self.best, self._best_is_saved = best, False
+    def set_best(self, best: BestWeights) -> None:
+        """Replace the best weights; the next save writes them."""
+        self._best, self.has_best, self._best_is_saved = best, True, False
 
-    def all(self, state: State) -> None:
-        """Bring all files up to date: those that the state tells of first, it last."""
-        self._saved = time.monotonic()
+    def best_buffers(self) -> Arrays | None:
+        """The arrays of the best weights, to be overwritten by better ones, if there are any."""
+        return self._best.tensors if self._best else None
+
+    def load_best(self) -> BestWeights:
+        """Return the best weights, from memory or from the model file."""
+        if self._best:
+            return self._best
+        file = load_model(self.files.model, tensor_shapes)
+        return BestWeights(file.tensors, file.training)
+
+    @property
+    def seconds_since_save(self) -> float:
+        """Seconds since the last attempt to save all files."""
+        return self._clock() - self._saved_at
+
+    def save_all(self, state: State) -> None:
+        """Bring all files up to date, the state last: it refers to the others."""
+        self._saved_at = self._clock()
         self._attempt("log", self._log.flush)
-        if self.model():
+        if self.save_model():
             self._attempt("state", lambda: self._write_state(state))
 
-    def model(self) -> bool:
-        """Have the best model in its file; whether it is."""
+    def save_model(self) -> bool:
+        """Write the best weights to the model file; returns whether the file is up to date."""
         return self._attempt("model", self._write_model)
 
-    def log(self, line: dict[str, Any]) -> None:
-        self._log.append(json.dumps(line))
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to the log."""
+        self._log.append(json.dumps(record))
         self._attempt("log", self._log.write)
 
     @property
-    def has_model(self) -> bool:
-        """Whether no attempt to write the model is still to be made good."""
+    def model_is_saved(self) -> bool:
+        """Whether the last attempt to write the model file succeeded."""
         return "model" not in self._failures
 
-    def news(self) -> str | None:
-        """What to tell when saving begins to fail, and when it succeeds again."""
-        if bool(self._failures) == self._failures_are_told:
+    def pop_notice(self) -> str | None:
+        """Return a sentence when saving has begun to fail, or succeeds again; otherwise None."""
+        if bool(self._failures) == self._failures_reported:
             return None
-        self._failures_are_told = bool(self._failures)
+        self._failures_reported = bool(self._failures)
         for error in self._failures.values():
-            return f"Saving has failed, {error} Training goes on, and will try to save again."
-        return "The run is saved again."
+            return f"saving failed: {error} Training continues and will try to save again."
+        return "the run is saved again."
 
     def require_all(self) -> None:
-        """Raise CharRNNError if the last attempt at something failed."""
+        """Raise CharRNNError if the last attempt to write any file failed."""
         for error in self._failures.values():
             raise CharRNNError(
                 f"{str(error).rstrip('.')}; what has been saved is the run as it was after step "
-                f"{self._saved_step:,}, and --resume goes on from there."
+                f"{self._saved_step:,}, and --resume continues from there."
             ) from error
 
-    def _attempt(self, what: str, write: Callable[[], None]) -> bool:
-        """Whether `write` succeeds; a failure is kept, and the next save is another chance."""
+    def _attempt(self, name: str, write: Callable[[], None]) -> bool:
+        """Return whether `write` succeeds; record its failure under `name`."""
         try:
             write()
         except CharRNNError as error:
-            self._failures[what] = error
+            self._failures[name] = error
             return False
-        self._failures.pop(what, None)
+        self._failures.pop(name, None)
         return True
 
     def _write_model(self) -> None:
-        if self.best and not (self._best_is_saved and self.files.model.exists()):
-            tensors, training = self.best
+        if self._best and not (self._best_is_saved and self.files.model.exists()):
+            tensors, training = self._best
             save_model(self.files.model, tensors, asdict(self._config), self._vocabulary, training)
             self._best_is_saved = True
 
     def _write_state(self, state: State) -> None:
         state.save(self.files.state)
-        self._saved, self._saved_step = time.monotonic(), state.progress.step
+        self._saved_at, self._saved_step = self._clock(), state.progress.step
 
 
 def _log_until(step: int, path: Path) -> tuple[bytes, float]:
-    """The lines of a log up to that of `step`, and the seconds of training then.
+    """Return the log's lines up to `step`, and the seconds of training at the last of them.
 
-    Those after it will be made, and written, again; a crash may have cut the last one short.
+    Later lines are dropped, since a resumed run writes them again; so is a line cut by a crash.
     """
     content, seconds = b"", 0.0
     with os_errors_as(f"cannot read {display_path(path)}"), contextlib.suppress(FileNotFoundError):
@@ -132,10 +151,10 @@ def _log_until(step: int, path: Path) -> tuple[bytes, float]:
             try:
                 values = json.loads(line)
                 time_then = float(values["seconds"])
-                sound = values["step"] <= step and math.isfinite(time_then)
+                valid = values["step"] <= step and math.isfinite(time_then)
             except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 break
-            if not sound or not line.endswith(b"\n"):
+            if not valid or not line.endswith(b"\n"):
                 break
             seconds = time_then
             content += line

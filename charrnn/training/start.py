@@ -1,96 +1,230 @@
-"""A run made ready: a new one planned, or an earlier one taken up."""
+"""Starting a run: its options, lock, saved state and text, each taken once.
+
+`prepare_run` does everything that can fail quickly, without importing Numba; the caller may use the
+corpus before `PreparedRun.start` plans the run.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ..config import LEARNING_RATES, ModelConfig, TrainOptions, fields_of
-from ..errors import FilePath, UsageError, display_path
-from ..network.jit import usable_cores
+from ..config import TrainOptions, train_options
+from ..errors import FilePath, UsageError, display_path, list_of_paths
 from ..storage.checkpoint import corrupt_file
-from ..storage.run_files import RunFiles, acquire_run, run_files
-from ..text.corpus import Corpus
-from ..text.streams import clamp_batch_shape, split
-from .planner import Plan, fit_to_time
-from .run import TrainingRun
+from ..storage.inputs import require_not_input
+from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
+from ..text.corpus import Corpus, read_corpus, require_varied
+from ..text.disk_ids import Ids
+from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
 
-DEFAULT_TIME = 180.0  # seconds
+if TYPE_CHECKING:  # these import Numba, which loads slowly
+    from .planner import Plan
+    from .run import TrainingRun
+
+SAVE_EVERY = 30.0  # seconds
 
 
-def start_run(
-    corpus: Corpus,
-    settings: dict[str, Any],
+def prepare_run(
+    paths: FilePath | Iterable[FilePath],
     output: FilePath,
+    settings: Mapping[str, Any],
     *,
+    encoding: str | None = None,
+    as_bytes: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
-    save_every: float = 30.0,
-    began: float | None = None,
-) -> TrainingRun:
-    """A run on `corpus`, new or resumed. `settings` are fields of ModelConfig and TrainOptions.
+    save_every: float = SAVE_EVERY,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> PreparedRun:
+    """Lock the run `output`, read its state with `resume`, and read its text.
 
-    With `resume` the settings must agree with those the run was started with; others are taken
-    from it. `save_every` is the least time between two saves of the state, in seconds; `began` is
-    when the time the run may take started to run, by time.monotonic().
+    `paths` are text files, "-" is standard input, `settings` are fields of TrainOptions. With
+    `resume`, settings, encoding and as_bytes default to those of the run and must agree with them.
+    `threads` None: all usable cores. `save_every` is the least time between two saves, in seconds.
+    `progress(done, total)` is called while the text is read, with numbers of bytes. `clock` returns
+    seconds; the time limit of the run starts when the text has been read.
 
-    Raises UsageError or CharRNNError, before anything is written.
+    Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
+    used. Nothing is written then, and the lock is released.
     """
-    hold = acquire_run(output, resume=resume, overwrite=overwrite)
+    paths = list_of_paths(paths)
+    requested = train_options(settings)
+    _check_precision(requested)
+    files = run_files(output)
+    require_not_input(files, paths, what="the run", kind="the text", option="-o")
+    lock = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
-        files = run_files(output)
-        threads = threads or usable_cores()
         state = read_state(files.state) if resume else None
         if state is not None:
-            _require_same_run(corpus, settings, state, files)
+            _check_settings(settings, state)
+            if encoding is None and as_bytes is None:
+                encoding, as_bytes = state.encoding, state.encoding == "bytes"
+        corpus = read_corpus(
+            paths,
+            encoding=encoding or "utf-8",
+            as_bytes=bool(as_bytes),
+            folder=files.model.parent,
+            progress=progress,
+        )
+        started_at = clock()
+        _check_text(corpus, state, files)
+        val_fraction = (requested if state is None else state.options).val_fraction
+        train_ids, val_ids = split(corpus.ids, val_fraction)
+    except BaseException:
+        lock.release()
+        raise
+    return PreparedRun(
+        corpus=corpus,
+        train_ids=train_ids,
+        val_ids=val_ids,
+        requested=requested,
+        state=state,
+        files=files,
+        lock=lock,
+        threads=threads,
+        save_every=save_every,
+        clock=clock,
+        started_at=started_at,
+    )
+
+
+@dataclass(eq=False)
+class PreparedRun:
+    """A run that is locked and whose text is read and split. Call `start` once.
+
+    The lock is released when the run ends, or with this object. Fields as of `prepare_run`.
+    """
+
+    corpus: Corpus
+    train_ids: Ids
+    val_ids: Ids
+    requested: TrainOptions
+    state: State | None  # of a run that is resumed
+    files: RunFiles
+    lock: RunLock
+    threads: int | None
+    save_every: float
+    clock: Callable[[], float]
+    started_at: float  # when the time limit started, by the clock
+
+    def start(self) -> TrainingRun:
+        """Plan a new run, or take up the saved one; iterate over the result to train.
+
+        Raises CharRNNError for a text or a machine too small for the run and for a damaged state.
+        Nothing is written then, and the lock is released.
+        """
+        try:
+            return self._start()
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _start(self) -> TrainingRun:
+        from ..network.jit import usable_cores
+        from .planner import Plan, with_defaults
+        from .run import TrainingRun
+
+        threads = self.threads or usable_cores()
+        state, self.state = self.state, None  # three times as large as the model
+        if state is not None:
+            requested, streams = state.requested, self._saved_streams(state)
             plan = Plan(state.config, state.options)
         else:
-            plan = _planned(corpus, settings, threads, began or time.monotonic())
-        run = TrainingRun(corpus, plan, files, hold, threads, save_every)
-        if state is not None:
-            run.restore(state)
-        return run
-    except BaseException:
-        hold.release()
-        raise
+            requested = with_defaults(self.requested)
+            streams, plan = self._plan(requested, threads)
+        notes = (*filter(None, [plan.summary]), *_notes(requested, plan, len(self.val_ids)))
+        return TrainingRun(
+            corpus=self.corpus,
+            streams=streams,
+            val_ids=self.val_ids,
+            requested=requested,
+            plan=plan,
+            notes=notes,
+            files=self.files,
+            lock=self.lock,
+            threads=threads,
+            save_every=self.save_every,
+            clock=self.clock,
+            state=state,
+        )
+
+    def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, Plan]:
+        from .planner import TextSizes, make_plan, make_streams, measure_chars_per_second
+
+        streams = make_streams(self.train_ids, requested)
+        plan = make_plan(
+            streams,
+            TextSizes(len(self.corpus.vocabulary), len(self.train_ids), len(self.val_ids)),
+            requested,
+            partial(measure_chars_per_second, streams, threads),
+            lambda: self.clock() - self.started_at,
+        )
+        return streams, plan
+
+    def _saved_streams(self, state: State) -> BatchStreams:
+        """Cut the text into the streams of a saved run. Raises CharRNNError if it cannot be."""
+        shape = state.options.batch_size, state.options.seq_length
+        with corrupt_if_invalid(self.files.state):
+            fits = (
+                state.config.vocab_size == len(self.corpus.vocabulary)
+                and state.hidden.shape[2] == state.options.batch_size
+                and clamp_batch_shape(len(self.train_ids), *shape) == shape
+            )
+            if not fits:
+                raise corrupt_file("it does not fit its text")
+        return BatchStreams(self.train_ids, *shape)
 
 
-def _planned(corpus: Corpus, settings: dict[str, Any], threads: int, began: float) -> Plan:
-    """The settings of a new run; what they leave open is fitted to the time it may take."""
-    config = ModelConfig(len(corpus.vocabulary), **fields_of(ModelConfig, settings))
-    options = TrainOptions(**fields_of(TrainOptions, settings))
-    if options.learning_rate is None:
-        options = replace(options, learning_rate=LEARNING_RATES[options.optimizer])
-    if options.epochs or options.steps:
-        return Plan(config, options)
-    options = replace(options, time=options.time or DEFAULT_TIME)
-    train_ids, val_ids = split(corpus.ids, options.val_fraction)
-    return fit_to_time(train_ids, len(val_ids), config, options, threads, settings.keys(), began)
+def _check_precision(options: TrainOptions) -> None:
+    """Raise UsageError for a precision that this processor lacks, before a long text is read."""
+    if options.precision != TrainOptions.precision:
+        from .trainer import require_precision
+
+        require_precision(options.precision)
 
 
-def _require_same_run(
-    corpus: Corpus, settings: dict[str, Any], state: State, files: RunFiles
-) -> None:
-    """Refuse a text or settings other than those of the run, and a state of no possible run."""
-    if state.fingerprint != corpus.fingerprint:
+def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
+    """Raise CharRNNError for a text that holds nothing to learn, or is not the saved run's."""
+    require_varied(corpus)
+    if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "
             "give the same files in the same order, with the same encoding."
         )
+
+
+def _check_settings(settings: Mapping[str, Any], state: State) -> None:
+    """Raise UsageError for a setting that differs from that of the saved run.
+
+    A setting may be given as it was asked for, or as it was chosen.
+    """
+    requested = asdict(state.requested)
+    chosen = requested | asdict(state.config) | asdict(state.options)
     for name, value in settings.items():
-        before = (asdict(state.config) | asdict(state.options))[name]
-        if value != before:
+        if value is not None and value not in (requested[name], chosen[name]):
+            option, before = name.replace("_", " "), chosen[name]
+            started = f"without {option}" if before is None else f"with {option} {before}"
             raise UsageError(
-                f"the run was started with {name.replace('_', ' ')} {before}, not {value}: leave "
-                "the option out to resume it, or start another run with -o."
+                f"the run was started {started}, not {'with ' * (before is None)}{value}: "
+                "leave the option out to resume it, or start another run with -o."
             )
-    with corrupt_if_invalid(files.state):
-        train_ids, _ = split(corpus.ids, state.options.val_fraction)
-        rows, _ = clamp_batch_shape(
-            len(train_ids), state.options.batch_size, state.options.seq_length
-        )
-        if (state.config.vocab_size, state.hidden.shape[2]) != (len(corpus.vocabulary), rows):
-            raise corrupt_file("its model is not of its text")
+
+
+def _notes(requested: TrainOptions, plan: Plan, num_val: int) -> Iterator[str]:
+    """Sentences on what was fitted to the text."""
+    for name in "batch_size", "seq_length":
+        asked, used = getattr(requested, name), getattr(plan.options, name)
+        if asked not in (None, used):
+            yield f"the text is short: {name.replace('_', ' ')} {asked} became {used}"
+    max_chars = plan.options.val_chars
+    if not num_val:
+        yield "there is no validation text: the last weights are saved, not the best"
+    elif num_val > max_chars + 1:
+        yield f"each validation reads {max_chars:,} characters of the validation text"

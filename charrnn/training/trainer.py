@@ -1,4 +1,4 @@
-"""One training step: loss and gradients of a chunk, clipping, the optimizer."""
+"""One training step: loss and gradients of a chunk, clipping, the optimizer's update."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from ..config import ModelConfig, TensorRole, TrainOptions, field_names
+from ..config import ModelConfig, ResolvedOptions, TensorRole, field_names
 from ..errors import UsageError
 from ..network import jit
-from ..network.arrays import Array, Workspace
+from ..network.arrays import Workspace
 from ..network.kernels.matmul import padded
 from ..network.model import Model
 from ..network.optimizers import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
@@ -19,76 +19,68 @@ from ..network.parameters import Parameters
 from ..network.stack import Stack
 from .memory import require_memory
 
-# The factor of the output weights' learning rate with Adam. It is worth 0.04 nats at 128 units
-# after two epochs of a megabyte, 0.05 at 256 (tests/bench/LOG.md).
+# Factors on the output layer's learning rate. With Adam, 3 lowers the loss by 0.04 nats at 128
+# units after two epochs over a megabyte, by 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
-# Weight-sized arrays alive at once, at most: weights, two packings, gradients, two moments, best
-# weights, undropped weights, two copies while saving.
+# Weight-sized arrays alive at once: weights, two packings, gradients, two moments, best weights,
+# undropped weights, two copies while saving.
 WEIGHT_COPIES = 10
 
-Ids = npt.NDArray[np.int32]
+Weights = npt.NDArray[np.float32]
 
 
 class Trainer:
-    """A model, a stack of (T, B) chunks with gradients, and an optimizer.
+    """A model in training: a stack for chunks of `seq_length` x `batch_size`, and an optimizer.
 
-    A step of truncated backpropagation through time is `compute`, then `update`. Until `update`
-    the model is unchanged, so that a bad gradient can be refused.
+    `compute` followed by `update` is one step of truncated backpropagation through time. Nothing of
+    the model changes before `update`, so that a bad gradient can be refused.
 
-    config, options: of the model and of its training.
-    rng: draws the initial weights.
-    threads: of the model.
-    batch_size, seq_length: B and T.
+    `workspace` may be shared with stacks that run between two steps, such as the validator's.
 
-    `workspace` may be shared with stacks that run between two steps, such as a validator's.
+    Raises UsageError when the processor lacks the precision, CharRNNError when memory is too small.
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        options: TrainOptions,
-        rng: np.random.Generator,
-        threads: int,
-        batch_size: int,
-        seq_length: int,
+        self, config: ModelConfig, options: ResolvedOptions, rng: np.random.Generator, threads: int
     ) -> None:
         require_precision(options.precision)
-        _require_memory(config, batch_size, seq_length)
+        _require_memory(config, options.batch_size, options.seq_length)
         self.options = options
         self.model = Model(config, rng, threads=threads, precision=options.precision)
         self.workspace = Workspace(self.model.dtype)
-        self.stack = Stack(self.model, batch_size, seq_length, True, self.workspace)
+        shape = options.batch_size, options.seq_length
+        self.stack = Stack(self.model, *shape, training=True, workspace=self.workspace)
         self.optimizer = _optimizer(self.model, options)
         if options.recurrent_dropout:
             self._undropped = np.empty_like(self.model.parameters.flat)
 
     @property
     def needs_dropout_seed(self) -> bool:
-        """Whether there is dropout of either kind, so that each `compute` needs a seed."""
+        """Whether `compute` draws dropout masks."""
         return bool(self.model.config.dropout or self.options.recurrent_dropout)
 
-    def compute(self, x: Ids, y: Ids, seed: int | None) -> tuple[float, float]:
-        """Compute the gradients of a chunk.
+    def flat_arrays(self) -> dict[str, Weights]:
+        """The weights and the optimizer's arrays, in the layout of the weights, by name."""
+        return {"weights": self.model.parameters.flat} | self.optimizer.arrays
 
-        x, y: ids (T, B) and the ids that follow them.
-        seed: of the dropout masks; None without dropout.
-
-        Returns the mean loss in nats and the norm of the gradient.
-        """
+    def compute(
+        self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], dropout_seed: int = 0
+    ) -> tuple[float, float]:
+        """Compute the mean loss in nats of y (T, B) after x (T, B), and the gradient's norm."""
         rate = self.options.recurrent_dropout
-        if rate and seed is not None:
-            self._pack_dropped(seed, rate)
-        loss = self.stack.loss_and_gradients(x, y, seed if self.model.config.dropout else None)
-        if rate and seed is not None:
-            self.model.drop_recurrent(self.stack.gradients, seed, rate)
+        if rate:
+            self._pack_dropped(dropout_seed, rate)
+        seed = dropout_seed if self.model.config.dropout else None
+        loss = self.stack.loss_and_gradients(x, y, seed)
+        if rate:
+            self.model.drop_recurrent(self.stack.gradients, dropout_seed, rate)
         self._steps = len(x)
-        self._norm = norm(self.stack.gradients.flat, self.model.team)
-        return loss, self._norm
+        return loss, norm(self.stack.gradients.flat, self.model.team)
 
     def _pack_dropped(self, seed: int, rate: float) -> None:
-        """Apply dropout to the packed recurrent weights, until the next update.
+        """Drop hidden-to-hidden weights until the next update (Merity et al. 2018).
 
-        (Merity et al. 2018.) The weights themselves stay as they are.
+        Only the kernels' packed copies lose weights; the parameters themselves do not change.
         """
         model = self.model
         self._undropped[:] = model.parameters.flat
@@ -96,24 +88,26 @@ class Trainer:
         model.pack()
         model.parameters.flat[:] = self._undropped
 
-    def update(self, learning_rate: float) -> None:
-        """Clip the gradients, update the weights, advance the hidden state."""
+    def update(self, learning_rate: float, gradient_norm: float) -> None:
+        """Clip the gradients, update the weights, carry the hidden state to the next chunk.
+
+        `gradient_norm` is the norm that `compute` returned.
+        """
         gradients = self.stack.gradients.flat
-        self._clip(gradients)
+        self._clip(gradients, gradient_norm)
         self.optimizer.step(self.model.parameters.flat, gradients, learning_rate)
         self.model.pack()
         self.stack.advance_state(self._steps)
 
-    def _clip(self, gradients: Array) -> None:
-        length = self._norm
+    def _clip(self, gradients: Weights, gradient_norm: float) -> None:
         if self.options.clip_value:
             clip_value_(gradients, self.options.clip_value)
-            length = norm(gradients, self.model.team)
+            gradient_norm = norm(gradients, self.model.team)
         if self.options.clip_norm:
-            clip_norm_(gradients, self.options.clip_norm, length=length)
+            clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
 
-    def reset(self, weights: Array) -> None:
-        """Load these weights (flat); clear the optimizer and the hidden state."""
+    def reset(self, weights: Weights) -> None:
+        """Take these weights (flat); clear the optimizer's arrays and the hidden state."""
         self.model.parameters.flat[:] = weights
         self.model.pack()
         for array in self.optimizer.arrays.values():
@@ -122,12 +116,12 @@ class Trainer:
         self.reset_state()
 
     def reset_state(self) -> None:
-        """Zero the hidden state, as at the start of a text."""
+        """Set the hidden state to zero, as at the start of a text."""
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
 
 
 def require_precision(precision: str) -> None:
-    """Raises UsageError for bfloat16 without the instruction: emulated, it would be slower."""
+    """Raise UsageError for bfloat16 on a processor that would have to emulate it, slowly."""
     if precision == "bfloat16" and not jit.BFLOAT16:
         raise UsageError(
             "precision bfloat16 cannot be used here: this processor has no instruction for it "
@@ -136,16 +130,16 @@ def require_precision(precision: str) -> None:
 
 
 def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> None:
-    """Raises CharRNNError for a model too large for this machine, before it is allocated."""
+    """Raise CharRNNError, before allocating, when training needs more memory than there is."""
     padded_config = replace(
         config,
-        vocab_size=padded(config.vocab_size),
         hidden_size=padded(config.hidden_size),
+        vocab_size=padded(config.vocab_size),
         embedding_size=padded(config.embedding_size),
     )
-    weights = WEIGHT_COPIES * padded_config.num_parameters()
+    weights = 4 * WEIGHT_COPIES * padded_config.num_parameters()
     require_memory(
-        4 * weights + Stack.num_bytes(config, batch_size, seq_length),
+        weights + Stack.num_bytes(config, batch_size, seq_length),
         f"training {config.num_layers} x {config.hidden_size} units on {batch_size} x {seq_length} "
         "characters",
         "choose a smaller --hidden-size, --num-layers, --embedding-size, --batch-size or "
@@ -153,11 +147,10 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
     )
 
 
-def _optimizer(model: Model, options: TrainOptions) -> Optimizer:
-    """The optimizer that the options choose, with the settings that they hold."""
+def _optimizer(model: Model, options: ResolvedOptions) -> Optimizer:
     cls, flat = OPTIMIZERS[options.optimizer], model.parameters.flat
-    own = cls.defaults().keys() & field_names(TrainOptions)
-    settings = {name: getattr(options, name) for name in own}
+    names = cls.defaults().keys() & field_names(ResolvedOptions)
+    settings = {name: getattr(options, name) for name in names}
     rates = _learning_rates(model.parameters, OUTPUT_RATES.get(options.optimizer, 1.0))
     return cls(flat.size, flat.dtype, model.team, rates, **settings)
 

@@ -19,7 +19,7 @@ import numpy as np
 import processes
 
 from charrnn.api import LanguageModel
-from charrnn.config import ModelConfig, TrainOptions
+from charrnn.config import ModelConfig, ResolvedOptions
 from charrnn.generation.sampler import generate
 from charrnn.network.arrays import zeros
 from charrnn.network.jit import BFLOAT16, usable_cores
@@ -70,13 +70,21 @@ def charrnn_step(
     """A whole training step: forward, loss, backward, clipping, optimizer, packing, state."""
     cell, layers, hidden, batch, steps, vocabulary = shape
     config = ModelConfig(vocabulary, cell, hidden, layers)
-    options = TrainOptions(optimizer="adam", clip_norm=CLIP, precision=precision)
-    learner = Trainer(config, options, np.random.default_rng(0), threads, batch, steps)
+    options = ResolvedOptions(
+        steps=1,
+        learning_rate=LEARNING_RATE,
+        batch_size=batch,
+        seq_length=steps,
+        optimizer="adam",
+        clip_norm=CLIP,
+        precision=precision,
+    )
+    trainer = Trainer(config, options, np.random.default_rng(0), threads)
     x, y = make_batch(shape)
 
     def step() -> float:
-        loss, _ = learner.compute(x, y, None)
-        learner.update(LEARNING_RATE)
+        loss, gradient_norm = trainer.compute(x, y)
+        trainer.update(LEARNING_RATE, gradient_norm)
         return loss
 
     return step

@@ -115,7 +115,7 @@ def brief(monkeypatch):
 
     Every processor passes for one with bfloat16.
     """
-    advance = TrainingRun._advance
+    advance = TrainingRun._step
 
     def advance_or_stop(run):
         report = advance(run)
@@ -123,7 +123,7 @@ def brief(monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return report
 
-    monkeypatch.setattr(TrainingRun, "_advance", advance_or_stop)
+    monkeypatch.setattr(TrainingRun, "_step", advance_or_stop)
     monkeypatch.setattr(plan, "TRIAL_SECONDS", 0)
     monkeypatch.setattr(jit, "BFLOAT16", True)
 

@@ -1,12 +1,12 @@
-"""A process that starts a run again and again, in children that die, and says what was wrong.
+"""Start a run again and again in child processes that die; report what was wrong.
 
     python crashes.py CORPUS FOLDER KIND NUMBERS SETTINGS
 
-NUMBERS and SETTINGS are JSON. KIND is `calls`: the child kills itself at call NUMBER of those
-that change the disk, for each of NUMBERS; or `moments`: it is killed after a random time, as
-often as it takes to end all the same, for each of NUMBERS, a seed. What remains is then resumed,
-and must become what the run is without any crash. Prints a JSON object; the children are forked,
-because to import Numba takes a hundred times as long as a run.
+NUMBERS and SETTINGS are JSON. With KIND `calls`, for each of NUMBERS the child kills itself at the
+call with this number among those that change the disk. With `moments`, each of NUMBERS is a seed:
+the child is killed after a random time and the run resumed, until it ends by itself. What remains
+is then resumed, and its result must equal that of a run without a crash. Prints a JSON object.
+Children are forked, because importing Numba takes a hundred times as long as a run.
 """
 
 import json
@@ -22,12 +22,12 @@ from pathlib import Path
 from faults import At, Calls
 from runs import files_in, result_of, started, trained
 
-SAVE_EVERY = 0  # with each step
+SAVE_EVERY = 0  # seconds: save after each step
 FILES = ["m", "m.log.jsonl", "m.state.safetensors"]
 
 
 def main(corpus_file, folder, kind, numbers, settings):
-    os.fsync = lambda descriptor: None  # what a process has written outlives it unflushed
+    os.fsync = lambda descriptor: None  # data outlive a killed process without it
     folder = Path(folder)
     models = models_of(corpus_file, folder / "whole", settings)
     expected = result_of(folder / "whole" / "m")
@@ -38,7 +38,7 @@ def main(corpus_file, folder, kind, numbers, settings):
         deaths = {"calls": die_at_a_call, "moments": die_at_moments}[kind](
             corpus_file, crashed, number, settings, models
         )
-        in_a_child(lambda crashed=crashed: go_on(corpus_file, crashed, settings))
+        in_a_child(lambda crashed=crashed: resume_or_start(corpus_file, crashed, settings))
         assert result_of(crashed / "m") == expected, f"{kind} {number}: another result"
         assert files_in(crashed) == FILES, f"{kind} {number}: {files_in(crashed)}"
         shutil.rmtree(crashed)
@@ -48,7 +48,7 @@ def main(corpus_file, folder, kind, numbers, settings):
 
 
 def models_of(corpus_file, folder, settings):
-    """Every model that the run writes, as bytes, and all files at the end."""
+    """All model files that the run writes, as bytes."""
     folder.mkdir()
     models = set()
     for _ in started(corpus_file, folder / "m", save_every=SAVE_EVERY, **settings):
@@ -75,31 +75,31 @@ def die_at_a_call(corpus_file, folder, number, settings, models):
 
 
 def die_at_moments(corpus_file, folder, seed, settings, models):
-    """Kill and resume until a run ends by itself: how often it was killed."""
-    began = time.monotonic()
+    """Kill and resume a run until it ends by itself; returns how often it was killed."""
+    started_at = time.monotonic()
     in_a_child(lambda: trained(corpus_file, folder / "timed", save_every=SAVE_EVERY, **settings))
-    longest = time.monotonic() - began
+    longest = time.monotonic() - started_at
     for path in folder.iterdir():
         path.unlink()
     choose, deaths = random.Random(seed), 0
     while True:
         delay = choose.uniform(0, longest)
-        if not in_a_child(lambda: go_on(corpus_file, folder, settings), delay):
+        if not in_a_child(lambda: resume_or_start(corpus_file, folder, settings), delay):
             return deaths
         require_whole(folder, models)
         deaths += 1
         longest *= 1.05  # a machine may be slow
 
 
-def go_on(corpus_file, folder, settings):
-    """Resume what a crash has left or, when that is nothing, start."""
+def resume_or_start(corpus_file, folder, settings):
+    """Resume the run, or start it if the crash left no state."""
     resume = (folder / "m.state.safetensors").exists()
     settings = {} if resume else settings
     trained(corpus_file, folder / "m", resume=resume, save_every=SAVE_EVERY, **settings)
 
 
 def in_a_child(action, delay=None):
-    """Whether a child that does `action` was killed, by itself or after `delay` seconds."""
+    """Run `action` in a child; returns whether the child was killed (after `delay` seconds)."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -119,7 +119,7 @@ def in_a_child(action, delay=None):
 
 
 def require_whole(folder, models):
-    """What a reader finds after a crash: one of the models, whole, or none yet."""
+    """Check that the model file is complete, or does not exist yet."""
     if (folder / "m").exists():
         assert (folder / "m").read_bytes() in models, "the model is not one of the run's"
 

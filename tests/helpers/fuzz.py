@@ -24,11 +24,12 @@ import numpy as np
 
 from charrnn.api import read_model
 from charrnn.cli.commands import info_command as info
-from charrnn.config import ModelConfig, TrainOptions, tensor_shapes
+from charrnn.config import ModelConfig, ResolvedOptions, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.text.vocabulary import vocabulary_of
-from charrnn.training.state import Progress, State, read_state
+from charrnn.training.progress import Progress
+from charrnn.training.state import State, read_state
 
 SECONDS, MEGABYTES = 1.0, 200
 
@@ -53,7 +54,8 @@ def models(rng):
     ]:
         training = {
             "steps": 9, "total_steps": 10, "epochs": 1.5, "characters": 900, "train_loss": 2.5,
-            "val_loss": None, "history": [[9, 2.5, None]], "options": vars(TrainOptions(steps=10)),
+            "val_loss": None, "history": [[9, 2.5, None]],
+            "options": vars(ResolvedOptions(steps=10, learning_rate=0.1)),
         }  # fmt: skip
         yield tensors_of(config, rng), vars(config), vocabulary_of(characters), training
 
@@ -67,7 +69,8 @@ def states(rng):
         layers, rows = config.num_layers, 3
         yield State(
             config=config,
-            options=TrainOptions(steps=10, learning_rate=0.1),
+            options=ResolvedOptions(steps=10, learning_rate=0.1),
+            requested=TrainOptions(steps=10),
             fingerprint="0" * 64,
             encoding="utf-8",
             progress=Progress(
@@ -83,7 +86,7 @@ def states(rng):
             rng=np.random.default_rng(1),
             hidden=np.zeros((layers, 2 if config.cell == "lstm" else 1, rows, config.hidden_size))
             .astype(np.float32),
-            groups={name: tensors_of(config, rng) for name in ("weights", *groups)},
+            flat_arrays={name: tensors_of(config, rng) for name in ("weights", *groups)},
         )  # fmt: skip
 
 
@@ -215,7 +218,7 @@ def spoil_content(draft, choose, other):
 
 def spoil_config(draft, choose, other):
     holder = draft.content.get("info", draft.content)
-    name = choose.choice(["config", "training", "options", "progress", "rng"])
+    name = choose.choice(["config", "training", "options", "requested", "progress", "rng"])
     if name in holder:
         holder[name] = spoil(holder[name], choose)
 
@@ -400,7 +403,7 @@ def fault_of_refusal(error, path):
 def fault_of_content(result, path):
     """A file that is read must be valid, and `info` must describe it in printable characters."""
     if isinstance(result, State):
-        config, groups = result.config, result.groups.values()
+        config, groups = result.config, result.flat_arrays.values()
     else:
         config, groups = ModelConfig(**result.config), [result.tensors]
         assert len(result.vocabulary) == config.vocab_size

@@ -1,26 +1,39 @@
-"""Short runs of training, and all that they leave behind, to be compared."""
+"""Short training runs, and the files that they leave, to be compared."""
 
 import json
 
 from charrnn.storage.run_files import run_files
-from charrnn.text.corpus import read_corpus
-from charrnn.training.start import start_run
+from charrnn.training.start import prepare_run
 
-# Some 30 chunks an epoch of conftest's text; a step takes a fraction of a millisecond.
+# Some 30 chunks per epoch of conftest's text; a step takes a fraction of a millisecond.
 SMALL = {"hidden_size": 8, "num_layers": 1, "batch_size": 8, "seq_length": 12}
+HOW = ("as_bytes", "encoding", "overwrite", "save_every")
 
 
-def started(corpus_file, output, *, resume=False, threads=1, **more):
-    """A small run; `more` are settings, options of start_run and of read_corpus."""
-    text = {name: more.pop(name) for name in ("as_bytes", "encoding") if name in more}
-    how = {name: more.pop(name) for name in ("overwrite", "save_every") if name in more}
+class StepClock:
+    """A clock that shows `seconds_at(step)` of the run that it is attached to."""
+
+    def __init__(self, seconds_at):
+        self.run, self._seconds_at = None, seconds_at
+
+    def __call__(self):
+        return self._seconds_at(self.run.progress.step) if self.run else 0.0
+
+
+def started(corpus_file, output, *, resume=False, threads=1, clock=None, **more):
+    """Start a small run; `more` are settings and arguments of prepare_run."""
+    how = {name: more.pop(name) for name in HOW if name in more}
+    how |= {"clock": clock} if clock else {}
     settings = more if resume else SMALL | more
-    corpus = read_corpus(corpus_file, **text)
-    return start_run(corpus, settings, output, resume=resume, threads=threads, **how)
+    prepared = prepare_run(corpus_file, output, settings, resume=resume, threads=threads, **how)
+    run = prepared.start()
+    if isinstance(clock, StepClock):
+        clock.run = run
+    return run
 
 
 def trained(corpus_file, output, **more):
-    """A run that has made all its steps."""
+    """Start a run and make all its steps."""
     run = started(corpus_file, output, **more)
     for _ in run:
         pass
@@ -28,14 +41,14 @@ def trained(corpus_file, output, **more):
 
 
 def stopped_after(run, steps):
-    """Make so many steps, then stop."""
+    """Make `steps` steps, then stop."""
     for count, _ in enumerate(run, 1):
         if count == steps:
             run.stop()
 
 
 def log_of(output):
-    """The lines of the log, without what is measured in seconds."""
+    """The lines of the log, without the measured times."""
     lines = [json.loads(line) for line in run_files(output).log.read_text().splitlines()]
     return [
         {k: v for k, v in line.items() if k not in ("seconds", "chars_per_second")}
@@ -44,7 +57,7 @@ def log_of(output):
 
 
 def result_of(output):
-    """All that a run leaves and that must be the same, bit for bit, however it came about."""
+    """Everything that a run leaves and that must be the same, bit for bit, for equal runs."""
     files = run_files(output)
     return {
         "model": files.model.read_bytes(),

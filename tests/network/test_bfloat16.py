@@ -16,7 +16,7 @@ from helpers.panels import packed, random
 from helpers.runs import result_of, started, stopped_after, trained
 from llvmlite import ir
 
-from charrnn.api import read_model, start
+from charrnn.api import read_model
 from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
 from charrnn.network import jit
@@ -37,6 +37,7 @@ from charrnn.network.kernels.matmul import (
 from charrnn.network.kernels.microkernel import NR
 from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
+from charrnn.training.start import prepare_run
 from charrnn.training.state import read_state
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
@@ -301,7 +302,12 @@ def test_training_is_refused_before_the_text_is_read(corpus_file, tmp_path, monk
     monkeypatch.setattr(jit, "BFLOAT16", False)
     read = []
     with pytest.raises(UsageError, match="no instruction"):
-        start(corpus_file, tmp_path / "m", precision="bfloat16", progress=lambda *_: read.append(1))
+        prepare_run(
+            corpus_file,
+            tmp_path / "m",
+            {"precision": "bfloat16"},
+            progress=lambda *_: read.append(1),
+        )
     assert not read
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, cut off from power or from their disk: nothing is lost, nothing is torn."""
+"""Kills, power cuts and disk errors: a run loses nothing and leaves no partial file."""
 
 import errno
 import itertools
@@ -17,19 +17,19 @@ from helpers.namespaces import NAMESPACE, can_mount
 from helpers.powercut import Disk
 from helpers.runs import files_in, result_of, started, trained
 
-from charrnn.api import start
 from charrnn.errors import CharRNNError
 from charrnn.storage.checkpoint import load_state
+from charrnn.training.start import prepare_run
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 FILES = ["m", "m.log.jsonl", "m.state.safetensors"]
-# Seven steps of half a millisecond; each is validated, logged and saved.
+# Seven steps of half a millisecond; each validates, logs and saves.
 SHORT = {"steps": 7, "dropout": 0.2, "seed": 5}
 
 
 @pytest.fixture(scope="module")
 def expected(corpus_file, tmp_path_factory):
-    """What the short run leaves when nothing happens to it."""
+    """The result of the short run without any fault."""
     output = tmp_path_factory.mktemp("expected") / "m"
     trained(corpus_file, output, save_every=0, **SHORT)
     return result_of(output)
@@ -37,14 +37,14 @@ def expected(corpus_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(corpus_file, tmp_path_factory):
-    """Every model that the short run writes."""
+    """All model files that the short run writes, as bytes."""
     output = tmp_path_factory.mktemp("models") / "m"
     run = started(corpus_file, output, save_every=0, **SHORT)
     return {output.read_bytes() for _ in run if output.exists()}
 
 
 def resumed(corpus_file, output):
-    """Resume the run or, when nothing of it is there, start it."""
+    """Resume the run, or start it if it has left no state."""
     resume = output.with_name("m.state.safetensors").exists()
     return trained(corpus_file, output, resume=resume, **({} if resume else SHORT))
 
@@ -53,7 +53,7 @@ def resumed(corpus_file, output):
 
 
 def crashes(corpus_file, folder, kind, numbers, settings, timeout=60):
-    """What tests/crashes.py reports; it fails when a run does not survive its crashes."""
+    """Return the report of tests/helpers/crashes.py, which fails when a run does not survive."""
     arguments = [corpus_file, folder, kind, json.dumps(list(numbers)), json.dumps(settings)]
     command = [sys.executable, HELPERS / "crashes.py", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
@@ -61,13 +61,13 @@ def crashes(corpus_file, folder, kind, numbers, settings, timeout=60):
     return json.loads(done.stdout)
 
 
-def test_killed_at_random_moments(corpus_file, tmp_path):
+def test_a_run_killed_at_random_moments_resumes_exactly(corpus_file, tmp_path):
     report = crashes(corpus_file, tmp_path, "moments", range(10), SHORT)
     assert report["runs"] == 10 and report["deaths"] >= 5
 
 
-def test_killed_around_calls_that_write(corpus_file, tmp_path):
-    """Before, in the middle of and after a write, between flushing and renaming, ..."""
+def test_a_run_killed_around_calls_that_write_resumes_exactly(corpus_file, tmp_path):
+    """Kills before, during and after writes, between flushing and renaming, and so on."""
     (tmp_path / "count").mkdir()
     calls = crashes(corpus_file, tmp_path / "count", "calls", [], SHORT)["calls"]
     numbers = random.Random(0).sample(range(1, calls + 1), 40)
@@ -87,13 +87,13 @@ def test_killed_around_calls_that_write(corpus_file, tmp_path):
     ],
     ids=str,
 )
-def test_killed_at_many_random_moments(corpus_file, tmp_path, settings, runs):
+def test_runs_killed_at_many_random_moments_resume_exactly(corpus_file, tmp_path, settings, runs):
     report = crashes(corpus_file, tmp_path, "moments", range(runs), settings, timeout=300)
     assert report["runs"] == runs and report["deaths"] >= runs
 
 
 @pytest.mark.slow
-def test_killed_around_every_call_that_writes(corpus_file, tmp_path):
+def test_a_run_killed_around_every_call_that_writes_resumes_exactly(corpus_file, tmp_path):
     (tmp_path / "count").mkdir()
     calls = crashes(corpus_file, tmp_path / "count", "calls", [], SHORT)["calls"]
     (tmp_path / "crash").mkdir()
@@ -106,7 +106,7 @@ def test_killed_around_every_call_that_writes(corpus_file, tmp_path):
 
 
 def states_after_power_cuts(corpus_file, folder, **disk):
-    """{what the disk may hold: the step that must not be lost} for all moments of the short run."""
+    """Map what the disk may hold, at all moments of the short run, to the step it must not lose."""
     disk = Disk(**disk)
     with Calls(disk.at).installed():
         run = started(corpus_file, folder / "m", save_every=0, **SHORT)
@@ -116,7 +116,7 @@ def states_after_power_cuts(corpus_file, folder, **disk):
 
 
 def require_sound(corpus_file, folder, remains, promised, expected, models):
-    """What a power cut has left holds a whole model or none, and can be resumed to the same end."""
+    """Check that what a power cut left has a complete model or none, and resumes exactly."""
     for name, content in remains:
         (folder / name).write_bytes(content)
     assert not (folder / "m").exists() or (folder / "m").read_bytes() in models
@@ -142,10 +142,10 @@ def test_power_cuts_lose_nothing(corpus_file, tmp_path, expected, models, no_flu
 
 
 @pytest.mark.parametrize("deaf_to", ["files", "folders"])
-def test_power_cuts_would_lose_what_is_not_flushed(
+def test_power_cuts_lose_what_is_not_flushed(
     corpus_file, tmp_path, expected, models, no_flushing, deaf_to
 ):
-    """The test before this one is able to fail."""
+    """This shows that test_power_cuts_lose_nothing can fail."""
     failures = 0
     states = states_after_power_cuts(corpus_file, tmp_path, deaf_to=deaf_to)
     for i, (remains, promised) in enumerate(itertools.islice(states.items(), 0, None, 9)):
@@ -162,9 +162,9 @@ def test_power_cuts_would_lose_what_is_not_flushed(
 
 
 def fails_at(numbers, error):
-    """An `at` that counts calls and makes those of the numbers fail, at any point of them.
+    """Return an `at` that counts calls and lets those with these numbers fail at any point.
 
-    But removing always succeeds, and opening does not fail once it has made a file.
+    Removing always succeeds, and opening does not fail after it has created a file.
     """
 
     def fail():
@@ -174,7 +174,7 @@ def fails_at(numbers, error):
 
 
 def trained_through_errors(corpus_file, folder, at, expected, models):
-    """Run with the errors that `at` raises; whether it ended well. What is left is always sound."""
+    """Run with the errors that `at` raises; check the files; return whether the run succeeded."""
     notices = []
     try:
         with Calls(at).installed():
@@ -188,7 +188,7 @@ def trained_through_errors(corpus_file, folder, at, expected, models):
         assert "cannot write" in str(error) and str(error).isprintable()
         ended_well = False
     assert set(files_in(folder)) <= set(FILES), files_in(folder)
-    # First something fails, then all is saved again, then it may fail again.
+    # Notices alternate: something fails, all is saved again, it may fail again.
     for i, notice in enumerate(notices):
         assert ("saved again" if i % 2 else "cannot write") in notice
     if not ended_well:
@@ -205,7 +205,7 @@ def count_of_calls(corpus_file, folder):
 
 
 def errors_at_every(stride, corpus_file, tmp_path, expected, models, error, lasting):
-    """Let every stride-th call fail, each in a run of its own; or all calls from it on."""
+    """Let every stride-th call fail, each in its own run; `lasting`: and all calls after it."""
     calls = count_of_calls(corpus_file, tmp_path)
     survived = 0
     for number in range(1, calls + 1, stride):
@@ -219,7 +219,9 @@ def errors_at_every(stride, corpus_file, tmp_path, expected, models, error, last
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE])
-def test_errors_of_the_disk(corpus_file, tmp_path, expected, models, no_flushing, error, lasting):
+def test_a_run_survives_disk_errors(
+    corpus_file, tmp_path, expected, models, no_flushing, error, lasting
+):
     survived = errors_at_every(23, corpus_file, tmp_path, expected, models, error, lasting)
     assert survived == 0 if lasting else survived > 0.6
 
@@ -228,12 +230,14 @@ def test_errors_of_the_disk(corpus_file, tmp_path, expected, models, no_flushing
 @pytest.mark.parametrize(
     ("error", "lasting"), [(errno.EIO, False), (errno.EROFS, True)], ids=["once", "from then on"]
 )
-def test_errors_at_every_call(corpus_file, tmp_path, expected, models, no_flushing, error, lasting):
+def test_a_run_survives_a_disk_error_at_every_call(
+    corpus_file, tmp_path, expected, models, no_flushing, error, lasting
+):
     errors_at_every(1, corpus_file, tmp_path, expected, models, error, lasting)
 
 
-def test_a_quota(corpus_file, tmp_path, expected):
-    """No file may grow beyond a limit for some steps: the system's own error, found in writing."""
+def test_a_run_survives_a_limit_of_file_size(corpus_file, tmp_path, expected):
+    """For some steps, the system itself refuses writes beyond the limit."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     notices = {}
     try:
@@ -251,11 +255,11 @@ def test_a_quota(corpus_file, tmp_path, expected):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(notices) == [3, 5]
-    assert "File too large. Training goes on" in notices[3] and "saved again" in notices[5]
+    assert "File too large. Training continues" in notices[3] and "saved again" in notices[5]
     assert result_of(tmp_path / "m") == expected
 
 
-def test_no_descriptors_left(corpus_file, tmp_path, expected):
+def test_a_run_survives_a_lack_of_file_descriptors(corpus_file, tmp_path, expected):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     notices = {}
     try:
@@ -271,8 +275,8 @@ def test_no_descriptors_left(corpus_file, tmp_path, expected):
     assert result_of(tmp_path / "m") == expected
 
 
-def test_a_disk_that_stays_full(corpus_file, tmp_path):
-    """The end is an error that says what is saved; what is saved is whole and goes on."""
+def test_a_run_on_a_full_disk_ends_with_an_error_and_can_be_resumed(corpus_file, tmp_path):
+    """The error says which step is saved."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     run = started(corpus_file, tmp_path / "m", save_every=0, **SHORT)
     try:
@@ -295,8 +299,8 @@ mount -t tmpfs -o size=200k none "$1" && shift && exec "$@"
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
-def test_a_small_disk(corpus_file, tmp_path):
-    """A tmpfs that another file fills for a while."""
+def test_a_run_survives_a_disk_that_is_full_for_a_while(corpus_file, tmp_path):
+    """Another file fills a tmpfs."""
     command = [*NAMESPACE, "sh", "-c", FULL_DISK, "sh", tmp_path]
     command += [sys.executable, HELPERS / "smalldisk.py", corpus_file, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -304,11 +308,11 @@ def test_a_small_disk(corpus_file, tmp_path):
     assert json.loads(done.stdout) == {"4": "No space left on device", "7": "saved again"}
 
 
-# --- files and folders that go
+# --- files and folders that are removed or moved
 
 
 def through(corpus_file, output, events, **settings):
-    """Train, calling events[step]() after that step; gives the notices by step."""
+    """Train, call events[step]() after that step; return the notices by step."""
     notices = {}
     for report in started(corpus_file, output, save_every=0, **(SHORT | settings)):
         if report.notice:
@@ -325,8 +329,9 @@ def test_a_file_removed_is_written_again(corpus_file, tmp_path, expected, name, 
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_replaced_by_a_folder(corpus_file, tmp_path, expected, name):
-    """It cannot be written, and what can be is."""
+def test_a_file_replaced_by_a_folder_does_not_stop_other_files(
+    corpus_file, tmp_path, expected, name
+):
     path = tmp_path / name
 
     def replace():
@@ -335,7 +340,7 @@ def test_a_file_replaced_by_a_folder(corpus_file, tmp_path, expected, name):
 
     def mend():
         path.rmdir()
-        # A state must not tell of a best model that is not on the disk.
+        # A state must not refer to a best model that is not on disk.
         saved = load_state(tmp_path / FILES[2])[1] if name != FILES[2] else None
         steps.append(saved and saved["progress"]["step"])
 
@@ -346,14 +351,14 @@ def test_a_file_replaced_by_a_folder(corpus_file, tmp_path, expected, name):
     assert result_of(tmp_path / "m") == expected
 
 
-def test_a_log_cut_short_or_changed_is_mended(corpus_file, tmp_path, expected):
+def test_a_truncated_or_changed_log_is_repaired(corpus_file, tmp_path, expected):
     path = tmp_path / "m.log.jsonl"
     cut = {3: lambda: os.truncate(path, 30), 5: lambda: path.write_bytes(b"\0" * 70)}
     through(corpus_file, tmp_path / "m", cut)
     assert result_of(tmp_path / "m") == expected
 
 
-def test_the_folder_is_moved_and_comes_back(corpus_file, tmp_path, expected):
+def test_a_run_survives_a_folder_that_is_moved_and_moved_back(corpus_file, tmp_path, expected):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     events = {2: lambda: here.rename(there), 4: lambda: there.rename(here)}
@@ -363,7 +368,7 @@ def test_the_folder_is_moved_and_comes_back(corpus_file, tmp_path, expected):
     assert files_in(here) == FILES
 
 
-def test_the_folder_is_removed_and_made_anew(corpus_file, tmp_path, expected):
+def test_a_run_survives_a_folder_that_is_removed_and_created_again(corpus_file, tmp_path, expected):
     folder = tmp_path / "folder"
     folder.mkdir()
     events = {2: lambda: shutil.rmtree(folder), 5: folder.mkdir}
@@ -372,7 +377,7 @@ def test_the_folder_is_removed_and_made_anew(corpus_file, tmp_path, expected):
     assert files_in(folder) == FILES
 
 
-def test_the_folder_is_gone_for_good(corpus_file, tmp_path):
+def test_a_run_whose_folder_is_removed_ends_with_an_error(corpus_file, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(CharRNNError, match="there is no folder .* after step 2"):
@@ -380,7 +385,7 @@ def test_the_folder_is_gone_for_good(corpus_file, tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_a_folder_moved_between_two_runs(corpus_file, tmp_path, expected):
+def test_a_run_resumes_in_a_folder_that_was_moved(corpus_file, tmp_path, expected):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     run = started(corpus_file, here / "m", **SHORT)
@@ -392,7 +397,7 @@ def test_a_folder_moved_between_two_runs(corpus_file, tmp_path, expected):
     assert result_of(there / "m") == expected
 
 
-def test_a_run_resumed_without_its_model_makes_another(corpus_file, tmp_path, models):
+def test_a_run_resumed_without_its_model_writes_another(corpus_file, tmp_path, models):
     run = started(corpus_file, tmp_path / "m", **SHORT)
     for report in run:
         if report.step == 3:
@@ -403,7 +408,7 @@ def test_a_run_resumed_without_its_model_makes_another(corpus_file, tmp_path, mo
     assert result_of(tmp_path / "m")["model"] in models
 
 
-# --- logs that a crash has left
+# --- logs after a crash
 
 
 @pytest.mark.parametrize(
@@ -421,7 +426,7 @@ def test_a_run_resumed_without_its_model_makes_another(corpus_file, tmp_path, mo
         lambda log: log.replace(b'"seconds": ', b'"seconds": "x'),
     ],
 )
-def test_whatever_is_left_of_a_log_the_run_goes_on(corpus_file, tmp_path, expected, damage):
+def test_a_run_resumes_with_a_damaged_log(corpus_file, tmp_path, expected, damage):
     run = started(corpus_file, tmp_path / "m", **SHORT)
     for report in run:
         if report.step == 3:
@@ -438,7 +443,7 @@ def test_whatever_is_left_of_a_log_the_run_goes_on(corpus_file, tmp_path, expect
     assert result["log"][-4:] == expected["log"][3:]
 
 
-def test_a_log_that_is_missing(corpus_file, tmp_path, expected):
+def test_a_run_resumes_without_its_log(corpus_file, tmp_path, expected):
     run = started(corpus_file, tmp_path / "m", **SHORT)
     for report in run:
         if report.step == 3:
@@ -451,12 +456,12 @@ def test_a_log_that_is_missing(corpus_file, tmp_path, expected):
 # --- two runs on one output
 
 
-def test_a_second_run_is_refused_at_once(corpus_file, tmp_path, expected):
-    """Before its text is looked for; and what it would have replaced is left alone."""
+def test_a_second_run_on_an_output_is_refused(corpus_file, tmp_path, expected):
+    """It is refused before its text is read, and does not affect the first."""
     run = started(corpus_file, tmp_path / "m", **SHORT)
     for how in {}, {"overwrite": True}, {"resume": True}:
         with pytest.raises(CharRNNError, match=f"process {os.getpid()} is training"):
-            start("missing", tmp_path / "m", **how)
+            prepare_run("missing", tmp_path / "m", {}, **how)
         with pytest.raises(CharRNNError, match=f"process {os.getpid()} is training"):
             started(corpus_file, tmp_path / "m", **how)
     assert len(list(run)) == 7
@@ -464,13 +469,39 @@ def test_a_second_run_is_refused_at_once(corpus_file, tmp_path, expected):
     started(corpus_file, tmp_path / "m", resume=True)
 
 
-def test_a_run_that_fails_holds_nothing(corpus_file, tmp_path):
+def test_a_failed_run_releases_its_lock(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", **SHORT)
-    run.learner.optimizer.step = None
+    run.trainer.optimizer.step = None
     with pytest.raises(TypeError):
         list(run)
-    with pytest.raises(CharRNNError) as kept:
+    with pytest.raises(CharRNNError) as caught:
         started(corpus_file, tmp_path / "m", resume=True, steps=8)
     assert files_in(tmp_path) == ["m.log.jsonl", "m.state.safetensors"]
     trained(corpus_file, tmp_path / "m", resume=True)
-    assert kept
+    assert "steps 7, not 8" in str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [{"hidden_size": 9}, {"val_fraction": 0.9999}], ids=str)
+def test_a_run_that_cannot_start_releases_its_lock(corpus_file, tmp_path, settings):
+    """The errors' tracebacks, which refer to the lock, are still alive."""
+    trained(corpus_file, tmp_path / "m", **SHORT)
+    with pytest.raises(CharRNNError) as resumed_with_others:
+        started(corpus_file, tmp_path / "m", resume=True, **settings)
+    with pytest.raises(CharRNNError) as missing_text:
+        prepare_run("missing", tmp_path / "m", settings, overwrite=True)
+    assert files_in(tmp_path) == FILES
+    assert resumed_with_others and missing_text
+
+
+def test_a_prepared_run_that_is_dropped_releases_its_lock(corpus_file, tmp_path):
+    prepared = prepare_run(corpus_file, tmp_path / "m", SHORT)
+    assert files_in(tmp_path) == [".m.lock"]
+    del prepared
+    assert files_in(tmp_path) == []
+
+
+def test_a_run_that_cannot_be_planned_releases_its_lock(corpus_file, tmp_path):
+    prepared = prepare_run(corpus_file, tmp_path / "m", {"val_fraction": 0.9999, "steps": 2})
+    with pytest.raises(CharRNNError, match="too short"):
+        prepared.start()
+    assert files_in(tmp_path) == []

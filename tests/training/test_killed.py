@@ -1,4 +1,4 @@
-"""The real command, killed like any process: `charrnn train`, `kill -9`, `--resume`."""
+"""The command as a process: `charrnn train`, `kill -9`, `--resume`."""
 
 import random
 import signal
@@ -15,11 +15,11 @@ FILES = ["m", "m.log.jsonl", "m.state.safetensors"]
 
 @pytest.fixture
 def run(spawn, corpus_file):
-    """Start a run in a folder, or go on with it; after `delay` seconds send it a signal."""
+    """Start or resume a run in a folder; send it a signal after `delay` seconds."""
 
     def run(folder, delay=None, number=None):
-        go_on = ["--resume"] if (folder / "m.state.safetensors").exists() else OPTIONS
-        process = spawn("train", corpus_file, "-o", folder / "m", "--quiet", *go_on)
+        more = ["--resume"] if (folder / "m.state.safetensors").exists() else OPTIONS
+        process = spawn("train", corpus_file, "-o", folder / "m", "--quiet", *more)
         if delay is not None:
             time.sleep(delay)
             process.send_signal(number)
@@ -31,7 +31,7 @@ def run(spawn, corpus_file):
 
 
 def killed(run, folder, choose, longest):
-    """Terminate a run, which saves it, at some moment; resume it, kill that; how often it died."""
+    """Terminate a run, which saves it, then resume and kill it twice; returns how often it died."""
     codes = [
         run(folder, choose.uniform(0, longest), number)
         for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL)
@@ -43,7 +43,7 @@ def killed(run, folder, choose, longest):
 
 
 @pytest.mark.slow
-def test_the_command_is_killed_and_resumed(run, tmp_path):
+def test_a_killed_command_resumes_exactly(run, tmp_path):
     whole, choose, deaths = tmp_path / "whole", random.Random(9), 0
     whole.mkdir()
     began = time.monotonic()

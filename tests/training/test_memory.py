@@ -1,4 +1,4 @@
-"""What cannot fit into memory is refused before it is allocated."""
+"""Training that cannot fit into memory is refused before it allocates."""
 
 import subprocess
 import sys
@@ -8,20 +8,19 @@ import pytest
 from helpers.runs import trained
 
 from charrnn.errors import CharRNNError
-from charrnn.training import memory
-from charrnn.training import trainer as learner
+from charrnn.training import memory, trainer
 from charrnn.training.memory import require_memory
 
 
 @pytest.fixture
 def required(monkeypatch):
-    """The bytes that have been asked for."""
+    """The numbers of bytes passed to require_memory."""
     asked = []
-    monkeypatch.setattr(learner, "require_memory", lambda n, *words: asked.append(n))
+    monkeypatch.setattr(trainer, "require_memory", lambda n, *words: asked.append(n))
     return asked
 
 
-def test_what_there_can_never_be_is_refused_in_one_sentence():
+def test_an_impossible_amount_of_memory_is_refused_in_one_sentence():
     require_memory(1 << 20, "this", "do that")
     expected = r"^there is not enough memory: this needs about 1,152,921,504.6 GB, and [\d.]+ "
     with pytest.raises(CharRNNError, match=expected) as caught:
@@ -29,7 +28,7 @@ def test_what_there_can_never_be_is_refused_in_one_sentence():
     assert str(caught.value).endswith("; do that.")
 
 
-def test_a_limit_of_the_process_counts():
+def test_the_limit_of_the_process_is_respected():
     code = (
         "import resource, sys; from charrnn.training.memory import require_memory\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -64,17 +63,17 @@ def test_a_limit_of_the_process_counts():
         ),
     ],
 )
-def test_a_limit_of_the_container_counts(tmp_path, files, free):
-    """Less what is used, but for the copies of files that have been read."""
+def test_the_limit_of_the_container_is_respected(tmp_path, files, free):
+    """Its usage counts, except for cached files."""
     (tmp_path / "memory").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert list(memory._free_in_the_container(tmp_path)) == free
+    assert list(memory.available_in_container(tmp_path)) == free
 
 
 @pytest.mark.parametrize("num_bytes", [10**12, 10**30])
-def test_no_more_is_known_where_nothing_tells(monkeypatch, num_bytes):
-    monkeypatch.setattr(memory, "_limits", lambda: iter(()))
+def test_any_amount_of_memory_is_accepted_when_no_limit_is_known(monkeypatch, num_bytes):
+    monkeypatch.setattr(memory, "limits", lambda: iter(()))
     require_memory(num_bytes, "this", "do that")
 
 
@@ -87,7 +86,10 @@ def test_no_more_is_known_where_nothing_tells(monkeypatch, num_bytes):
     ],
     ids=str,
 )
-def test_a_run_takes_what_was_asked_for(corpus_file, tmp_path, required, settings):
+def test_the_memory_required_is_what_a_run_allocates(corpus_file, tmp_path, required, settings):
+    """Less, down to 1 / 1.7, since WEIGHT_COPIES counts two moments and undropped weights, which
+    not every run has. At most 4 MB more: the text and other small objects do not count.
+    """
     trained(corpus_file, tmp_path / "compiled", steps=2, **settings)
     tracemalloc.start()
     try:
@@ -98,8 +100,8 @@ def test_a_run_takes_what_was_asked_for(corpus_file, tmp_path, required, setting
     assert required[-1] / 1.7 < peak < required[-1] + 4e6
 
 
-def test_validations_and_the_best_weights_take_no_more_than_one_copy(corpus_file, tmp_path):
-    """What lies between layers while the held-out text is read is in memory that training has."""
+def test_validation_allocates_only_one_copy_of_the_weights(corpus_file, tmp_path):
+    """The best weights are that copy; the activations use the memory of training."""
     peaks = []
     for fraction in 0.0, 0.0, 0.3:  # the first compiles
         tracemalloc.start()
@@ -111,7 +113,7 @@ def test_validations_and_the_best_weights_take_no_more_than_one_copy(corpus_file
         tracemalloc.stop()
     assert len(run.progress.history) == 10
     one_copy = 4 * run.summary.parameters
-    assert run.learner.workspace.nbytes > 2 * one_copy
+    assert run.trainer.workspace.nbytes > 2 * one_copy
     assert peaks[2] - peaks[1] < 1.2 * one_copy
 
 
@@ -124,8 +126,8 @@ HUGE = [
 
 
 @pytest.mark.parametrize("options", HUGE, ids=" ".join)
-def test_models_larger_than_memory(invoke, corpus_file, tmp_path, monkeypatch, options):
-    monkeypatch.setattr(memory, "_free_on_the_machine", lambda: iter([8 << 30]))
+def test_a_model_larger_than_memory_is_refused(invoke, corpus_file, tmp_path, monkeypatch, options):
+    monkeypatch.setattr(memory, "available_on_machine", lambda: iter([8 << 30]))
     more = [] if "--time" in options else ["--steps", "1"]
     result = invoke("train", corpus_file, "-o", tmp_path / "m", *options, *more)
     assert result.exit_code == 1

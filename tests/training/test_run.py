@@ -1,16 +1,23 @@
-"""Training runs: exact in every bit, whatever interrupts them, and right in what they compute."""
+"""Training runs: bit for bit reproducible, also after interruptions, and numerically correct."""
 
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
 from helpers import naive
-from helpers.runs import SMALL, files_in, log_of, result_of, started, stopped_after, trained
+from helpers.runs import (
+    SMALL,
+    StepClock,
+    files_in,
+    log_of,
+    result_of,
+    started,
+    stopped_after,
+    trained,
+)
 
 import charrnn
-from charrnn.api import start
 from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES, ModelConfig, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, UsageError
 from charrnn.evaluation.loss import Validator, mean_loss
@@ -20,20 +27,22 @@ from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
 from charrnn.text.corpus import read_corpus
 from charrnn.text.streams import clamp_batch_shape, split
-from charrnn.training.run import MAX_RECOVERIES, Diverged
-from charrnn.training.state import Progress
+from charrnn.training import pacing
+from charrnn.training.pacing import validation_interval
+from charrnn.training.progress import Progress
+from charrnn.training.recovery import MAX_RECOVERIES, Diverged
 
 STEPS = 44  # an epoch of the text has 39 chunks
 
 
 @pytest.fixture(autouse=True)
 def no_flushing(monkeypatch):
-    """These tests are about numbers, and a disk may take longer to flush than a run to train."""
+    """These tests compare numbers; flushing to disk may take longer than training."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
-def same_after_interruptions(corpus_file, folder, stops, **settings):
-    """Whether a run stopped after each of `stops` steps, and resumed, is as one never stopped."""
+def require_same_after_interruptions(corpus_file, folder, stops, **settings):
+    """Stop and resume a run after each of `stops` steps; it must equal one never stopped."""
     settings = {"steps": STEPS} | settings
     whole = trained(corpus_file, folder / "whole", **settings)
     run = started(corpus_file, folder / "parts", **settings)
@@ -51,11 +60,11 @@ def same_after_interruptions(corpus_file, folder, stops, **settings):
 
 
 def require_same_run(run, other):
-    """The arrays in memory, padding and all, and the random numbers to come."""
+    """Compare the arrays in memory with their padding, and the random generators."""
     assert np.array_equal(run.model.parameters.flat, other.model.parameters.flat)
-    assert np.array_equal(run.learner.stack.get_state(), other.learner.stack.get_state())
-    for name, array in run.learner.optimizer.arrays.items():
-        assert np.array_equal(array, other.learner.optimizer.arrays[name])
+    assert np.array_equal(run.trainer.stack.get_state(), other.trainer.stack.get_state())
+    for name, array in run.trainer.optimizer.arrays.items():
+        assert np.array_equal(array, other.trainer.optimizer.arrays[name])
     assert run.rng.random() == other.rng.random()
 
 
@@ -63,26 +72,30 @@ def require_same_run(run, other):
 
 
 @pytest.mark.parametrize("stops", [[1], [4], [5], [6], [38], [39], [40], [43], [1] * 43], ids=str)
-def test_a_run_interrupted_and_resumed_is_one_never_interrupted(corpus_file, tmp_path, stops):
-    run = same_after_interruptions(corpus_file, tmp_path, stops)
-    # The steps above are before, at and after a validation and the end of an epoch.
-    assert (run.streams.num_chunks, run._validate_every) == (39, 5)
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(corpus_file, tmp_path, stops):
+    run = require_same_after_interruptions(corpus_file, tmp_path, stops)
+    # The stops above are before, at and after a validation and the end of an epoch.
+    assert run.streams.num_chunks == 39 and validation_interval(STEPS, 39) == 5
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_so_are_runs_of_every_cell_with_all_that_is_random(corpus_file, tmp_path, cell):
+def test_an_interrupted_run_with_dropout_resumes_exactly(corpus_file, tmp_path, cell):
     settings = {"cell": cell, "dropout": 0.3, "num_layers": 2, "embedding_size": 5, "seed": 7}
-    same_after_interruptions(corpus_file, tmp_path, [7, 2], **settings)
+    require_same_after_interruptions(corpus_file, tmp_path, [7, 2], **settings)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
 @pytest.mark.parametrize("optimizer", OPTIMIZER_NAMES)
-def test_so_are_runs_with_every_optimizer_and_schedule(corpus_file, tmp_path, optimizer, schedule):
+def test_an_interrupted_run_resumes_exactly_with_any_optimizer_and_schedule(
+    corpus_file, tmp_path, optimizer, schedule
+):
     settings = {"optimizer": optimizer, "schedule": schedule, "lr_decay_after": 0, "steps": 80}
-    same_after_interruptions(corpus_file, tmp_path, [17, 30], learning_rate=0.01, **settings)
+    require_same_after_interruptions(
+        corpus_file, tmp_path, [17, 30], learning_rate=0.01, **settings
+    )
 
 
-def test_so_are_runs_of_bytes_without_a_text_held_out(corpus_file, tmp_path):
+def test_an_interrupted_run_of_bytes_without_validation_resumes_exactly(corpus_file, tmp_path):
     as_bytes = {"as_bytes": True}
     whole = trained(corpus_file, tmp_path / "whole", val_fraction=0.0, steps=9, **as_bytes)
     run = started(corpus_file, tmp_path / "parts", val_fraction=0.0, steps=9, **as_bytes)
@@ -93,13 +106,13 @@ def test_so_are_runs_of_bytes_without_a_text_held_out(corpus_file, tmp_path):
     assert np.array_equal(whole.model.parameters.flat, run.model.parameters.flat)
 
 
-def test_saving_often_changes_nothing(corpus_file, tmp_path):
+def test_frequent_saving_does_not_change_a_run(corpus_file, tmp_path):
     for save_every in 0, 30:
         trained(corpus_file, tmp_path / f"{save_every}", save_every=save_every, steps=STEPS)
     assert result_of(tmp_path / "0") == result_of(tmp_path / "30")
 
 
-def test_a_run_that_is_finished_resumes_to_its_end(corpus_file, tmp_path):
+def test_resuming_a_finished_run_makes_no_steps(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "m", steps=3)
     before = result_of(tmp_path / "m")
     run = started(corpus_file, tmp_path / "m", resume=True)
@@ -107,15 +120,15 @@ def test_a_run_that_is_finished_resumes_to_its_end(corpus_file, tmp_path):
     assert result_of(tmp_path / "m") == before
 
 
-def test_a_run_stopped_before_it_begins_leaves_a_model(corpus_file, tmp_path):
+def test_a_run_stopped_before_its_first_step_writes_a_model(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m")
     run.stop()
     assert list(run) == [] and not run.finished
     assert charrnn.load(tmp_path / "m").sample(5)
-    same_after_interruptions(corpus_file, tmp_path, [1])
+    require_same_after_interruptions(corpus_file, tmp_path, [1])
 
 
-def test_a_run_left_in_the_middle_is_resumed_from_its_last_save(corpus_file, tmp_path):
+def test_an_abandoned_run_resumes_from_its_last_save(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "whole", steps=STEPS)
     run = started(corpus_file, tmp_path / "left", steps=STEPS)
     for report in run:
@@ -129,14 +142,14 @@ def test_a_run_left_in_the_middle_is_resumed_from_its_last_save(corpus_file, tmp
     assert result_of(tmp_path / "left") == result_of(tmp_path / "whole")
 
 
-def test_the_time_of_training_adds_up(corpus_file, tmp_path):
+def test_seconds_of_training_add_up_over_processes(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=STEPS)
     stopped_after(run, 20)
     lines = (tmp_path / "m.log.jsonl").read_text().splitlines()
     before = json.loads(lines[-1])["seconds"]
     reports = list(started(corpus_file, tmp_path / "m", resume=True))
     assert before <= reports[0].seconds < before + 5
-    # The first step is not counted: it may have waited for code to be compiled.
+    # The first step is not counted: it may have waited for compilation.
     chars, seconds = (
         getattr(reports[-1], name) - getattr(reports[0], name) for name in ("chars", "seconds")
     )
@@ -146,28 +159,28 @@ def test_the_time_of_training_adds_up(corpus_file, tmp_path):
 # --- the same bits
 
 
-def test_threads_do_not_change_a_bit(corpus_file, tmp_path):
+def test_results_do_not_depend_on_the_number_of_threads(corpus_file, tmp_path):
     for threads in 1, 2, 3:
         settings = {"threads": threads, "steps": 12, "dropout": 0.1, "num_layers": 2}
         trained(corpus_file, tmp_path / f"{threads}", **settings)
     assert result_of(tmp_path / "1") == result_of(tmp_path / "2") == result_of(tmp_path / "3")
 
 
-def test_a_run_may_go_on_with_other_threads(corpus_file, tmp_path):
+def test_a_run_can_be_resumed_with_another_number_of_threads(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "whole", steps=12)
     stopped_after(started(corpus_file, tmp_path / "parts", steps=12, threads=2), 5)
     stopped_after(started(corpus_file, tmp_path / "parts", resume=True, threads=3), 12)
     assert result_of(tmp_path / "parts") == result_of(tmp_path / "whole")
 
 
-def test_one_seed_one_run(corpus_file, tmp_path):
+def test_the_seed_determines_the_run(corpus_file, tmp_path):
     for name, seed in ("a", 1), ("b", 1), ("c", 2):
         trained(corpus_file, tmp_path / name, seed=seed, steps=3, dropout=0.1)
     assert result_of(tmp_path / "a") == result_of(tmp_path / "b")
     assert result_of(tmp_path / "a")["model"] != result_of(tmp_path / "c")["model"]
 
 
-def test_sampling_in_between_changes_nothing(corpus_file, tmp_path):
+def test_sampling_during_training_does_not_change_the_run(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "quiet", steps=12, dropout=0.2)
     run = started(corpus_file, tmp_path / "talking", steps=12, dropout=0.2)
     texts = [run.sample(20) for _ in run]
@@ -175,8 +188,7 @@ def test_sampling_in_between_changes_nothing(corpus_file, tmp_path):
     assert result_of(tmp_path / "talking") == result_of(tmp_path / "quiet")
 
 
-def test_validation_leaves_training_alone(corpus_file, tmp_path, monkeypatch):
-    """The same steps, whether the text held out is looked at or not."""
+def test_validation_does_not_change_training(corpus_file, tmp_path, monkeypatch):
     plain = trained(corpus_file, tmp_path / "validated", steps=STEPS, dropout=0.2)
     monkeypatch.setattr(Validator, "loss", lambda self: 1.0)
     unvalidated = trained(corpus_file, tmp_path / "unvalidated", steps=STEPS, dropout=0.2)
@@ -188,9 +200,9 @@ def test_validation_leaves_training_alone(corpus_file, tmp_path, monkeypatch):
 
 
 def reference(corpus_file, seed, epochs, rate, momentum, **settings):
-    """The weights after stateful truncated BPTT by SGD, and each step's loss: all in plain float64.
+    """Train by SGD and stateful truncated BPTT in plain float64; return weights and losses.
 
-    Gradients are those of the float64 model, which test_model judges.
+    The gradients come from the float64 model, which test_model checks.
     """
     corpus = read_corpus(corpus_file)
     config = ModelConfig(len(corpus.vocabulary), **settings)
@@ -214,7 +226,7 @@ def reference(corpus_file, seed, epochs, rate, momentum, **settings):
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_two_epochs_agree_with_a_plain_loop(corpus_file, tmp_path, cell):
+def test_two_epochs_agree_with_the_reference_implementation(corpus_file, tmp_path, cell):
     network = {"cell": cell, "hidden_size": 8, "num_layers": 2}
     options = {"optimizer": "sgd", "schedule": "constant", "clip_norm": 0.0}
     run = started(
@@ -244,14 +256,13 @@ def test_a_short_text_is_memorised(tmp_path):
     assert model.sample(200, prime=text[:100], temperature=0) == text[100:]
 
 
-def test_the_model_file_holds_the_best_weights(corpus_file, tmp_path):
-    """Whose loss on the text held out is what the log and the file say."""
+def test_the_model_file_holds_the_weights_of_the_best_validation(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "m", steps=200, learning_rate=0.2, schedule="constant")
     losses = {line["step"]: line["val_loss"] for line in log_of(tmp_path / "m")}
     losses = {step: loss for step, loss in losses.items() if loss is not None}
     best = min(losses, key=losses.get)
     file = load_model(tmp_path / "m", tensor_shapes)
-    assert best < 200, "the test is of use only if the last weights are not the best"
+    assert best < 200, "the last weights must not be the best, or this test proves nothing"
     assert file.training["steps"] == best
     assert file.training["val_loss"] == losses[best]
     assert file.training["history"][-1] == [best, file.training["train_loss"], losses[best]]
@@ -262,7 +273,7 @@ def test_the_model_file_holds_the_best_weights(corpus_file, tmp_path):
     assert mean_loss(model.model, val_ids) == pytest.approx(losses[best], rel=0.02)
 
 
-def test_reports_and_log_tell_the_same(corpus_file, tmp_path):
+def test_reports_and_log_agree(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", epochs=3)
     assert run.summary.steps == 3 * 39 and run.summary.epochs == 3
     reports = list(run)
@@ -279,7 +290,7 @@ def test_reports_and_log_tell_the_same(corpus_file, tmp_path):
     assert files_in(tmp_path) == ["m", "m.log.jsonl", "m.state.safetensors"]
 
 
-def test_the_log_stays_short(corpus_file, tmp_path):
+def test_the_log_of_a_long_run_stays_short(corpus_file, tmp_path):
     run = trained(corpus_file, tmp_path / "m", steps=1500)
     lines = log_of(tmp_path / "m")
     assert 200 <= len(lines) <= 320
@@ -291,27 +302,28 @@ def test_the_log_stays_short(corpus_file, tmp_path):
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 10, 51, 2501])
-def test_tiny_texts(tmp_path, length):
+def test_tiny_texts_train_and_resume(tmp_path, length):
     (tmp_path / "text").write_text(("ab" * length)[:length])
-    run = start(tmp_path / "text", tmp_path / "m", steps=3, hidden_size=4, threads=1)
+    how = {"hidden_size": 4, "num_layers": 2, "batch_size": 16, "seq_length": 64}
+    run = started(tmp_path / "text", tmp_path / "m", steps=3, **how)
     assert len(list(run)) == 3
     assert run.streams.chars_per_epoch + run.summary.val_characters <= length - 1
-    stopped = start(tmp_path / "text", tmp_path / "m", resume=True, threads=1)
-    assert stopped.summary.resumed_step == 3
+    resumed = started(tmp_path / "text", tmp_path / "m", resume=True)
+    assert resumed.summary.resumed_step == 3
     assert math.isfinite(charrnn.load(tmp_path / "m").loss("abba"))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9])
-def test_what_is_held_out(corpus_file, tmp_path, fraction):
+def test_val_fraction_sets_the_size_of_the_validation_text(corpus_file, tmp_path, fraction):
     run = started(corpus_file, tmp_path / "m", val_fraction=fraction, steps=3)
     reports = list(run)
     assert (reports[-1].val_loss is None) == (fraction == 0)
-    assert any("held out" in note for note in run.summary.notes) == (fraction == 0)
+    assert any("no validation text" in note for note in run.summary.notes) == (fraction == 0)
     assert run.summary.val_characters == math.floor(run.summary.characters * fraction)
     assert charrnn.load(tmp_path / "m").training["val_loss"] == reports[-1].best_val_loss
 
 
-def test_without_a_text_held_out_the_last_weights_are_kept(corpus_file, tmp_path):
+def test_without_a_validation_text_the_last_weights_are_saved(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", val_fraction=0.0, steps=STEPS)
     stopped_after(run, 7)
     saved = load_model(tmp_path / "m", tensor_shapes)
@@ -320,11 +332,11 @@ def test_without_a_text_held_out_the_last_weights_are_kept(corpus_file, tmp_path
         assert np.array_equal(saved.tensors[name], tensor)
 
 
-def test_a_vocabulary_of_one_character_in_bytes(tmp_path):
-    """The text itself is refused by `start`; a run of it is no harm."""
+def test_a_text_of_one_repeated_character_is_refused_but_would_train(tmp_path, monkeypatch):
     (tmp_path / "text").write_bytes(b"a" * 500)
     with pytest.raises(CharRNNError, match="nothing to learn"):
         charrnn.train(tmp_path / "text", tmp_path / "m", as_bytes=True)
+    monkeypatch.setattr("charrnn.training.start.require_varied", lambda corpus: None)
     run = trained(tmp_path / "text", tmp_path / "m", as_bytes=True, steps=20, learning_rate=0.1)
     assert run.progress.val_loss < 0.5
     trained(tmp_path / "text", tmp_path / "one", steps=5)
@@ -351,7 +363,7 @@ def test_a_vocabulary_of_one_character_in_bytes(tmp_path):
     ],
     ids=str,
 )
-def test_extreme_options(corpus_file, tmp_path, settings):
+def test_runs_with_extreme_options_train_and_resume(corpus_file, tmp_path, settings):
     stopped_after(started(corpus_file, tmp_path / "m", **settings), 3)
     run = started(corpus_file, tmp_path / "m", resume=True)
     stopped_after(run, 2)
@@ -362,7 +374,7 @@ def test_extreme_options(corpus_file, tmp_path, settings):
 # --- what is refused
 
 
-def test_a_run_is_not_replaced_unasked(corpus_file, tmp_path):
+def test_an_existing_run_is_replaced_only_with_overwrite(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "m", steps=3)
     before = result_of(tmp_path / "m")
     with pytest.raises(UsageError, match=r"--resume .* --overwrite"):
@@ -378,8 +390,8 @@ def test_a_run_is_not_replaced_unasked(corpus_file, tmp_path):
     assert result_of(tmp_path / "m") == result_of(tmp_path / "new")
 
 
-def test_a_run_replaced_and_stopped_at_once_is_the_new_one(corpus_file, tmp_path):
-    """Nothing of the old run is taken for the new one's: log, best loss, model."""
+def test_a_replaced_run_leaves_nothing_to_the_new_one(corpus_file, tmp_path):
+    """Log, best loss and model of the old run are gone after the first step of the new one."""
     trained(corpus_file, tmp_path / "m", steps=40, seed=1)
     old = result_of(tmp_path / "m")["model"]
     stopped_after(started(corpus_file, tmp_path / "m", overwrite=True, steps=STEPS), 1)
@@ -389,7 +401,7 @@ def test_a_run_replaced_and_stopped_at_once_is_the_new_one(corpus_file, tmp_path
     assert result_of(tmp_path / "m") == result_of(tmp_path / "new")
 
 
-def test_an_impossible_setting_leaves_an_old_run_alone(corpus_file, tmp_path):
+def test_an_impossible_setting_does_not_touch_an_existing_run(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "m", steps=3)
     before = result_of(tmp_path / "m")
     for settings in {"cell": "cnn"}, {"steps": 0}, {"val_fraction": 0.9999}:
@@ -399,7 +411,7 @@ def test_an_impossible_setting_leaves_an_old_run_alone(corpus_file, tmp_path):
     assert files_in(tmp_path) == ["m", "m.log.jsonl", "m.state.safetensors"]
 
 
-def test_resume_needs_a_run(corpus_file, tmp_path):
+def test_resume_without_a_run_is_refused(corpus_file, tmp_path):
     with pytest.raises(CharRNNError, match="no run to resume"):
         started(corpus_file, tmp_path / "m", resume=True)
     assert files_in(tmp_path) == []
@@ -419,7 +431,7 @@ def test_resume_refuses_another_text(corpus_file, tmp_path, text, change):
     [{"hidden_size": 9}, {"cell": "gru"}, {"learning_rate": 0.5}, {"steps": 4}, {"epochs": 2.0}],
     ids=str,
 )
-def test_resume_refuses_other_settings_and_names_the_difference(corpus_file, tmp_path, settings):
+def test_resume_refuses_other_settings_by_name(corpus_file, tmp_path, settings):
     trained(corpus_file, tmp_path / "m", steps=3)
     ((name, value),) = settings.items()
     with pytest.raises(UsageError) as caught:
@@ -428,37 +440,37 @@ def test_resume_refuses_other_settings_and_names_the_difference(corpus_file, tmp
     started(corpus_file, tmp_path / "m", resume=True, **SMALL, steps=3)
 
 
-# --- blowing up
+# --- divergence
 
 
-def blown_up(run, step, times=1):
-    """Let the gradients of so many attempts at a step hold a NaN."""
-    compute = run.learner.stack.loss_and_gradients
+def make_diverge(run, step, times=1):
+    """Put a NaN into the gradients of the first `times` attempts at a step."""
+    compute = run.trainer.stack.loss_and_gradients
     left = [times]
 
     def poisoned(x, y, seed):
         loss = compute(x, y, seed)
         if run.progress.step == step and left[0]:
             left[0] -= 1
-            run.learner.stack.gradients.flat[5] = math.nan
+            run.trainer.stack.gradients.flat[5] = math.nan
         return loss
 
-    run.learner.stack.loss_and_gradients = poisoned
+    run.trainer.stack.loss_and_gradients = poisoned
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.0])
-def test_a_run_that_blows_up_goes_on_from_the_best_weights(corpus_file, tmp_path, fraction):
+def test_a_diverged_run_continues_from_the_best_weights(corpus_file, tmp_path, fraction):
     settings = {"steps": 40, "schedule": "constant", "val_fraction": fraction}
     run = started(corpus_file, tmp_path / "m", **settings)
-    blown_up(run, step=22)
+    make_diverge(run, step=22)
     seen = {}
-    compute = run.learner.compute
+    compute = run.trainer.compute
 
     def watched(x, y, seed):
         seen[run.progress.step, run.progress.recoveries] = run.model.parameters.flat.copy()
         return compute(x, y, seed)
 
-    run.learner.compute = watched
+    run.trainer.compute = watched
     reports = list(run)
     assert [report.step for report in reports] == list(range(1, 41)) and run.finished
     notices = {report.step: report.notice for report in reports if report.notice}
@@ -466,58 +478,63 @@ def test_a_run_that_blows_up_goes_on_from_the_best_weights(corpus_file, tmp_path
     assert "best weights" in notices[23] and "half the learning rate" in notices[23]
     rates = [report.learning_rate for report in reports]
     assert rates == [rates[0]] * 22 + [rates[0] / 2] * 18
-    assert np.array_equal(seen[22, 1], seen[20, 0])  # step 20 was validated
+    assert np.array_equal(seen[22, 1], seen[20, 0])  # the last validation was at step 20
     assert not np.array_equal(seen[22, 1], seen[22, 0])
 
 
-def test_before_the_first_validation_it_begins_anew(corpus_file, tmp_path):
+def test_a_run_that_diverges_before_its_first_validation_restarts(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=40)
     first = run.model.parameters.flat.copy()
-    blown_up(run, step=2)
-    update, begun = run.learner.update, []
-    run.learner.update = lambda rate: (begun.append(run.model.parameters.flat.copy()), update(rate))
+    make_diverge(run, step=2)
+    update, seen = run.trainer.update, []
+
+    def watched(learning_rate, gradient_norm):
+        seen.append(run.model.parameters.flat.copy())
+        update(learning_rate, gradient_norm)
+
+    run.trainer.update = watched
     reports = list(run)
-    assert "first weights" in reports[2].notice
-    assert np.array_equal(begun[0], first) and np.array_equal(begun[2], first)
+    assert "initial weights" in reports[2].notice
+    assert np.array_equal(seen[0], first) and np.array_equal(seen[2], first)
 
 
 @pytest.mark.parametrize("stop", [21, 23, 30])
-def test_interrupted_after_blowing_up_it_goes_on_exactly(corpus_file, tmp_path, stop):
+def test_a_run_interrupted_after_divergence_resumes_exactly(corpus_file, tmp_path, stop):
     whole = started(corpus_file, tmp_path / "whole", steps=40)
-    blown_up(whole, step=22)
+    make_diverge(whole, step=22)
     list(whole)
     run = started(corpus_file, tmp_path / "parts", steps=40)
-    blown_up(run, step=22)
+    make_diverge(run, step=22)
     stopped_after(run, stop)
     run = started(corpus_file, tmp_path / "parts", resume=True)
-    blown_up(run, step=22)
+    make_diverge(run, step=22)
     list(run)
     assert result_of(tmp_path / "parts") == result_of(tmp_path / "whole")
     require_same_run(run, whole)
 
 
-def test_a_run_that_blows_up_again_and_again_ends(corpus_file, tmp_path):
+def test_a_run_that_keeps_diverging_ends_with_an_error(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", learning_rate=1e9, steps=100, clip_norm=0.0)
     with pytest.raises(Diverged, match=r"try a smaller --learning-rate than 3\.1") as caught:
         list(run)
     assert run.progress.recoveries == MAX_RECOVERIES
-    assert "best model so far is kept" in str(caught.value) or run.progress.step < 10
+    assert "best model so far is saved" in str(caught.value) or run.progress.step < 10
     assert all(
         np.isfinite(a).all() for a in load_state(tmp_path / "m.state.safetensors")[0].values()
     )
 
 
-def test_a_learning_rate_somewhat_too_large_is_put_right(corpus_file, tmp_path):
+def test_recovery_corrects_a_learning_rate_that_is_too_large(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", optimizer="sgd", learning_rate=300.0, steps=100)
     notices = [report.notice for report in run if report.notice]
     assert run.finished and 1 <= len(notices) <= MAX_RECOVERIES
     assert run.progress.best_val_loss < 3
 
 
-def test_a_run_that_blows_up_late_keeps_its_best_model(corpus_file, tmp_path):
+def test_a_run_that_diverges_late_keeps_its_best_model(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100, save_every=0)
-    blown_up(run, step=50, times=MAX_RECOVERIES + 1)
-    with pytest.raises(Diverged, match="best model so far is kept"):
+    make_diverge(run, step=50, times=MAX_RECOVERIES + 1)
+    with pytest.raises(Diverged, match="best model so far is saved"):
         list(run)
     assert charrnn.load(tmp_path / "m").training["steps"] in (40, 50)
     assert files_in(tmp_path) == ["m", "m.log.jsonl", "m.state.safetensors"]
@@ -525,17 +542,17 @@ def test_a_run_that_blows_up_late_keeps_its_best_model(corpus_file, tmp_path):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("fraction", [0.1, 0.0])
-def test_a_weight_that_is_no_number_is_never_saved(corpus_file, tmp_path, value, fraction):
-    """Even one that no gradient touches."""
+def test_weights_that_are_not_finite_are_never_saved(corpus_file, tmp_path, value, fraction):
+    """The poisoned weight has no gradient, so that the loss stays finite."""
     run = started(corpus_file, tmp_path / "m", save_every=0, steps=100, val_fraction=fraction)
-    step = run.learner.optimizer.step
+    step = run.trainer.optimizer.step
 
     def poisoned(w, g, rate):
         step(w, g, rate)
         if run.progress.step >= 6:
             run.model.parameters.view("output.bias")[..., 3] = value
 
-    run.learner.optimizer.step = poisoned
+    run.trainer.optimizer.step = poisoned
     with pytest.raises(Diverged, match="(not a number|nan|inf)"):
         list(run)
     arrays, info = load_state(tmp_path / "m.state.safetensors")
@@ -544,86 +561,87 @@ def test_a_weight_that_is_no_number_is_never_saved(corpus_file, tmp_path, value,
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_gradient_that_is_no_number_is_noticed_at_its_step(corpus_file, tmp_path, value):
+def test_a_gradient_that_is_not_finite_is_detected_at_its_step(corpus_file, tmp_path, value):
     run = started(corpus_file, tmp_path / "m", steps=100)
-    compute = run.learner.stack.loss_and_gradients
+    compute = run.trainer.stack.loss_and_gradients
 
     def poisoned(x, y, seed):
         loss = compute(x, y, seed)
         if run.progress.step == 6:
-            run.learner.stack.gradients.flat[5] = value
+            run.trainer.stack.gradients.flat[5] = value
         return loss
 
-    run.learner.stack.loss_and_gradients = poisoned
+    run.trainer.stack.loss_and_gradients = poisoned
     with pytest.raises(Diverged, match="step 7 .*gradient norm (nan|inf)"):
         list(run)
     assert np.isfinite(run.model.parameters.flat).all()
 
 
-def test_weights_that_cannot_be_kept_are_not_the_best(corpus_file, tmp_path):
-    """A validation that finds them good, while the optimizer has an infinite number."""
+def test_weights_that_cannot_be_saved_are_not_the_best(corpus_file, tmp_path, monkeypatch):
+    """Step 20 would validate best, but leaves an infinite number in the optimizer."""
     run = started(corpus_file, tmp_path / "m", steps=40)
-    validate, seen = run._validate, []
+    step, loss, seen = run.trainer.optimizer.step, Validator.loss, []
 
-    def spoiled():
-        if run.progress.step == 20 and not run.progress.recoveries:
-            run.learner.optimizer.arrays["mean"][3] = math.inf
-            run._validation.loss = lambda: seen.append(1) or 0.1
-        try:
-            validate()
-        finally:
-            run._validation.__dict__.pop("loss", None)
+    def poisoned(w, g, rate):
+        step(w, g, rate)
+        if run.progress.step == 19 and not run.progress.recoveries:
+            run.trainer.optimizer.arrays["mean"][3] = math.inf
 
-    run._validate = spoiled
+    def watched(validator):
+        seen.append(run.progress.step)
+        return 0.1 if np.isinf(run.trainer.optimizer.arrays["mean"]).any() else loss(validator)
+
+    run.trainer.optimizer.step = poisoned
+    monkeypatch.setattr(Validator, "loss", watched)
     for _ in run:
         pass
-    assert run.finished and run.progress.recoveries == 1 and not seen
+    assert run.finished and run.progress.recoveries == 1
+    assert 20 not in seen and 24 in seen
     file = load_model(tmp_path / "m", tensor_shapes)
     assert file.training["val_loss"] == run.progress.best_val_loss > 0.1
 
 
-def test_a_loss_that_is_no_number_is_noticed_at_its_step(corpus_file, tmp_path):
+def test_a_loss_that_is_not_finite_is_detected_at_its_step(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100)
-    run.learner.stack.loss_and_gradients = lambda x, y, seed: math.nan
+    run.trainer.stack.loss_and_gradients = lambda x, y, seed: math.nan
     with pytest.raises(Diverged, match="step 1 .*loss nan"):
         list(run)
 
 
-# --- learning by heart
+# --- early stopping
 
 
 def random_text(folder):
-    """Of which nothing can be foreseen, but all can be learned by heart."""
+    """A text that cannot be predicted, only memorised."""
     letters = np.random.default_rng(0).choice(list("abcdefgh \n"), 1000)
     (folder / "text").write_text("".join(letters))
     return folder / "text"
 
 
 @pytest.mark.parametrize("deadline", [None, 1e6])
-def test_learning_by_heart_is_stopped(tmp_path, monkeypatch, deadline):
-    """Also with a time to keep to, of which some is left."""
-    monkeypatch.setattr(sys.modules["charrnn.training.run"], "TIMED_AGAIN", 0.0)
+def test_early_stopping_ends_an_overfitting_run(tmp_path, monkeypatch, deadline):
+    """It ends although some of the deadline remains."""
+    monkeypatch.setattr(pacing, "REPLAN_INTERVAL", 0.0)
     settings = {"hidden_size": 64, "epochs": 100, "learning_rate": 0.01, "schedule": "constant"}
-    run = started(random_text(tmp_path), tmp_path / "m", patience=4, **settings)
+    clock = StepClock(lambda step: step * 1e6 / run.summary.steps)
+    run = started(random_text(tmp_path), tmp_path / "m", patience=4, clock=clock, **settings)
     run.progress.deadline = deadline
-    run._seconds = lambda: run.progress.step * 1e6 / run.summary.steps
     reports = list(run)
     assert run.finished and len(reports) < run.summary.steps / 2
-    assert "learned by heart" in reports[-1].notice
-    losses = [entry[2] for entry in run.progress.history]
+    assert "Stopped early" in reports[-1].notice
+    losses = [record[2] for record in run.progress.history]
     assert all(loss > 1.02 * min(losses) for loss in losses[-4:])
     assert charrnn.load(tmp_path / "m").training["val_loss"] == min(losses)
     assert list(started(tmp_path / "text", tmp_path / "m", resume=True)) == []
 
 
-def test_patience_0_never_stops(tmp_path):
+def test_patience_0_disables_early_stopping(tmp_path):
     settings = {"hidden_size": 64, "epochs": 60, "learning_rate": 0.01, "schedule": "constant"}
     run = trained(random_text(tmp_path), tmp_path / "m", patience=0, **settings)
     assert run.progress.step == run.summary.steps
 
 
-def test_what_is_no_better_for_a_while_is_not_by_heart():
-    """Neither noise, nor a loss in training that has not fallen, nor too few validations."""
+def test_early_stopping_needs_significant_losses_and_a_falling_training_loss():
 
     def stops(validations, training, patience=3):
         history = [

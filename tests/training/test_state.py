@@ -1,4 +1,7 @@
-"""States of runs: what is saved comes back, what could not be one is refused in one sentence."""
+"""State files: what is saved is read back, and invalid files are refused in one sentence."""
+
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,6 +10,8 @@ from helpers.runs import started, stopped_after, trained
 from charrnn.errors import CharRNNError
 from charrnn.storage.checkpoint import load_state, save_state
 from charrnn.training.state import read_state
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,7 @@ def state_file(corpus_file, tmp_path_factory):
 
 @pytest.fixture
 def forged(state_file, tmp_path):
-    """Write a state file like the given one, changed and then sealed; gives the run's output."""
+    """Write a changed copy of the state file, with a valid checksum; returns the run's output."""
 
     def forge(change):
         arrays, info = load_state(state_file)
@@ -37,27 +42,27 @@ def refused(corpus_file, output, match=None):
     message = str(caught.value)
     assert message.isprintable() and len(message) < 600
     assert str(state) in message
-    # Nothing was written, and nothing is held.
+    # Nothing was written, and the lock is released.
     assert [path.name for path in output.parent.iterdir()] == [state.name]
     assert state.read_bytes() == before
     return message
 
 
-def test_a_state_comes_back(corpus_file, state_file, forged):
+def test_a_saved_state_is_read_back(corpus_file, state_file, forged):
     state = read_state(state_file)
     assert (state.progress.step, state.encoding, len(state.progress.history)) == (4, "utf-8", 4)
-    assert state.groups.keys() == {"weights", "mean_square"}
+    assert state.flat_arrays.keys() == {"weights", "mean_square"}
     output = forged(lambda arrays, info: None)
     assert output.with_name("m.state.safetensors").read_bytes() == state_file.read_bytes()
     assert started(corpus_file, output, resume=True).summary.resumed_step == 4
 
 
-def test_a_state_does_not_depend_on_time_or_place(corpus_file, state_file, tmp_path):
+def test_the_bytes_of_a_state_do_not_depend_on_time_or_place(corpus_file, state_file, tmp_path):
     stopped_after(started(corpus_file, tmp_path / "m", steps=9, optimizer="rmsprop"), 4)
     assert (tmp_path / "m.state.safetensors").read_bytes() == state_file.read_bytes()
 
 
-def test_tensors_are_named_and_shaped_as_in_the_model(state_file):
+def test_state_tensors_have_the_names_and_shapes_of_the_model(state_file):
     arrays, info = load_state(state_file)
     vocab_size = info["config"]["vocab_size"]
     assert arrays["weights.output.weight"].shape == (vocab_size, 8)
@@ -67,7 +72,7 @@ def test_tensors_are_named_and_shaped_as_in_the_model(state_file):
 
 
 def set_in(*path):
-    """A change that sets info[path[0]][path[1]]... to the value."""
+    """Return a change that sets info[path[0]][path[1]]... to a value."""
 
     def at(value):
         def change(arrays, info):
@@ -85,6 +90,7 @@ VALUES = [None, True, -1, 1.5, 2**70, float("nan"), float("inf"), "\x1b[31m" * 9
 PLACES = {
     "config": VALUES,
     "options": VALUES,
+    "requested": VALUES,
     "progress": VALUES,
     "rng": VALUES,
     "fingerprint": [None, 1, []],
@@ -93,7 +99,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", PLACES)
-def test_parts_of_the_wrong_kind(corpus_file, forged, name):
+def test_parts_of_the_wrong_type_are_refused(corpus_file, forged, name):
     for value in PLACES[name]:
         refused(corpus_file, forged(set_in(name)(value)), "damaged")
     refused(corpus_file, forged(lambda arrays, info: info.pop(name)), "damaged")
@@ -110,17 +116,19 @@ NUMBERS = {
     ("options", "seq_length"): VALUES,
     ("options", "batch_size"): [*VALUES, 1, 10**18],
     ("options", "steps"): [*VALUES, 3],
-    ("options", "epochs"): [True, -1, float("nan"), float("inf"), "1", []],
+    ("requested", "epochs"): [True, -1, 2.0, float("nan"), float("inf"), "1", []],
+    ("requested", "hidden_size"): [True, -1, 0, float("nan"), "1", []],
     ("options", "optimizer"): [*VALUES, "adam"],
     ("options", "learning_rate"): [None, True, -1, float("nan"), float("inf"), "1", []],
     ("options", "val_fraction"): [*VALUES, 0.999999],
     ("progress", "step"): [*VALUES, 0, 10, 10**18],
     ("progress", "total_steps"): [*VALUES, 0, 10, 10**18],
     ("progress", "deadline"): [True, float("nan"), float("inf"), "1", []],
-    ("progress", "planned"): [*VALUES, 10**18],
-    ("progress", "planned_done"): [None, True, -1, 2, float("nan"), "1", []],
+    ("progress", "replanned_step"): [*VALUES, 10**18],
+    ("progress", "replanned_fraction"): [None, True, -1, 2, float("nan"), "1", []],
     ("progress", "recoveries"): [*VALUES, 10**18],
-    ("progress", "restarted"): [*VALUES, 10**18],
+    ("progress", "chunk_offset"): VALUES,
+    ("progress", "last_recovery_step"): [*VALUES, 10**18],
     ("progress", "loss_sum"): [None, True, float("nan"), float("inf"), "1", []],
     ("progress", "loss_count"): VALUES,
     ("progress", "first_loss"): [None, True, float("nan"), float("inf"), "1", []],
@@ -134,13 +142,13 @@ NUMBERS = {
 
 
 @pytest.mark.parametrize("place", NUMBERS, ids=".".join)
-def test_values_of_the_wrong_kind(corpus_file, forged, place):
+def test_values_of_the_wrong_type_or_size_are_refused(corpus_file, forged, place):
     for value in NUMBERS[place]:
         refused(corpus_file, forged(set_in(*place)(value)))
 
 
-@pytest.mark.parametrize("part", ["config", "options", "progress", "rng"])
-def test_a_part_with_a_value_missing_or_too_many(corpus_file, forged, state_file, part):
+@pytest.mark.parametrize("part", ["config", "options", "requested", "progress", "rng"])
+def test_a_part_with_a_value_missing_or_too_many_is_refused(corpus_file, forged, state_file, part):
     _, info = load_state(state_file)
     for name in info[part]:
         refused(corpus_file, forged(lambda a, i, name=name: i[part].pop(name)), "damaged")
@@ -148,8 +156,8 @@ def test_a_part_with_a_value_missing_or_too_many(corpus_file, forged, state_file
         refused(corpus_file, forged(set_in(part, "\x1b[31m")(1)), "damaged")
 
 
-def test_the_text_of_another_vocabulary(corpus_file, forged):
-    """Ids beyond the arrays would be read from memory that is not theirs."""
+def test_a_state_with_a_smaller_vocabulary_than_the_text_is_refused(corpus_file, forged):
+    """Ids beyond the arrays would read other memory."""
 
     def shrink(arrays, info):
         info["config"]["vocab_size"] = 3
@@ -159,7 +167,7 @@ def test_the_text_of_another_vocabulary(corpus_file, forged):
             if "weight_ih_l0" in name:
                 arrays[name] = array[:, :3]
 
-    refused(corpus_file, forged(shrink), "not of its text")
+    refused(corpus_file, forged(shrink), "does not fit its text")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +182,7 @@ def test_the_text_of_another_vocabulary(corpus_file, forged):
         lambda array: np.float32(1)[...],
     ],
 )
-def test_arrays_that_are_not_those_of_the_run(corpus_file, forged, state_file, change):
+def test_arrays_of_the_wrong_shape_or_type_are_refused(corpus_file, forged, state_file, change):
     for name in load_state(state_file)[0]:
 
         def put(arrays, info, name=name):
@@ -185,7 +193,7 @@ def test_arrays_that_are_not_those_of_the_run(corpus_file, forged, state_file, c
 
 
 @pytest.mark.parametrize("name", ["more", "weights.more", "more.output.bias", "", "hidden.", "."])
-def test_an_array_too_many(corpus_file, forged, name):
+def test_an_additional_array_is_refused(corpus_file, forged, name):
     refused(corpus_file, forged(set_array(name)), "damaged")
 
 
@@ -196,12 +204,12 @@ def set_array(name):
     return change
 
 
-def test_no_arrays(corpus_file, forged):
+def test_a_state_without_arrays_is_refused(corpus_file, forged):
     refused(corpus_file, forged(lambda arrays, info: arrays.clear()), "damaged")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_arrays_that_hold_no_number(corpus_file, forged, state_file, value):
+def test_arrays_with_values_that_are_not_finite_are_refused(corpus_file, forged, state_file, value):
     for name in load_state(state_file)[0]:
 
         def poison(arrays, info, name=name):
@@ -210,28 +218,28 @@ def test_arrays_that_hold_no_number(corpus_file, forged, state_file, value):
         refused(corpus_file, forged(poison), "finite")
 
 
-def test_arrays_of_another_batch(corpus_file, forged):
+def test_a_hidden_state_of_another_batch_size_is_refused(corpus_file, forged):
     def widen(arrays, info):
         arrays["hidden"] = np.zeros((1, 2, 9, 8), np.float32)
 
-    refused(corpus_file, forged(widen), "not of its text")
+    refused(corpus_file, forged(widen), "does not fit its text")
 
 
-def test_the_state_of_another_optimizer(corpus_file, forged):
+def test_the_arrays_of_another_optimizer_are_refused(corpus_file, forged):
     def rename(arrays, info):
         for name in [n for n in arrays if n.startswith("mean_square")]:
             arrays[name.replace("mean_square", "velocity")] = arrays.pop(name)
 
-    refused(corpus_file, forged(rename), "not of its options")
+    refused(corpus_file, forged(rename), "does not fit its options")
 
 
-def test_a_model_in_place_of_a_state(corpus_file, state_file, tmp_path):
+def test_a_model_file_in_place_of_a_state_is_refused(corpus_file, state_file, tmp_path):
     model = state_file.with_name("m").read_bytes()
     (tmp_path / "m.state.safetensors").write_bytes(model)
     refused(corpus_file, tmp_path / "m", "a model, not the state of a run")
 
 
-def test_a_state_cut_short(corpus_file, state_file, tmp_path):
+def test_a_truncated_state_is_refused(corpus_file, state_file, tmp_path):
     data = state_file.read_bytes()
     for length in 0, 1, 8, 100, len(data) // 2, len(data) - 1:
         (tmp_path / "m.state.safetensors").write_bytes(data[:length])
@@ -239,14 +247,22 @@ def test_a_state_cut_short(corpus_file, state_file, tmp_path):
 
 
 @pytest.mark.parametrize("best", [-1e9, 1e9, None])
-def test_whatever_the_best_loss_was_the_run_goes_on(corpus_file, forged, best):
-    """And makes a model when there is none."""
-
-    def boast(arrays, info):
+def test_a_state_with_any_best_loss_resumes_and_writes_a_model(corpus_file, forged, best):
+    def set_best(arrays, info):
         info["progress"]["best_val_loss"] = best
         if best is None:
             info["progress"]["val_loss"] = None
 
-    output = forged(boast)
+    output = forged(set_best)
     trained(corpus_file, output, resume=True)
     assert output.exists()
+
+
+def test_a_state_of_format_version_1_is_refused(invoke, tmp_path, corpus_file):
+    """Its weights and options have other names; the run has to be trained again."""
+    shutil.copy(GOLDEN / "format-1-state.safetensors", tmp_path / "m.state.safetensors")
+    result = invoke("train", corpus_file, "--output", tmp_path / "m", "--resume")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    assert "m.state.safetensors" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["m.state.safetensors"]

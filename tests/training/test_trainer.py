@@ -1,11 +1,11 @@
-"""Trainer: the parts of a training step."""
+"""The parts of a training step."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, TrainOptions
+from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, ResolvedOptions
 from charrnn.network.model import Model
 from charrnn.network.stack import forward
 from charrnn.training.trainer import OUTPUT_RATES, Trainer
@@ -13,9 +13,11 @@ from charrnn.training.trainer import OUTPUT_RATES, Trainer
 CONFIG = ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5)
 
 
-def trainer_of(optimizer="adam", **options):
-    options = TrainOptions(optimizer=optimizer, **options)
-    return Trainer(CONFIG, options, np.random.default_rng(0), 1, batch_size=4, seq_length=6)
+def make_trainer(config=CONFIG, threads=1, **options):
+    shape = {"batch_size": 4, "seq_length": 6}
+    options = {"optimizer": "adam"} | shape | options
+    options = ResolvedOptions(steps=1, learning_rate=0.01, **options)
+    return Trainer(config, options, np.random.default_rng(0), threads)
 
 
 def chunk():
@@ -23,27 +25,27 @@ def chunk():
 
 
 def test_compute_changes_only_the_gradients():
-    trainer = trainer_of()
+    trainer = make_trainer()
     weights, state = trainer.model.parameters.flat.copy(), trainer.stack.get_state()
-    loss, length = trainer.compute(*chunk(), None)
+    loss, length = trainer.compute(*chunk())
     assert loss == pytest.approx(np.log(11), rel=0.2)
     gradients = trainer.stack.gradients.flat
     assert length == pytest.approx(np.linalg.norm(gradients.astype(float)))
     assert np.array_equal(trainer.model.parameters.flat, weights)
     assert np.array_equal(trainer.stack.get_state(), state)
-    trainer.update(0.01)
+    trainer.update(0.01, length)
     assert not np.array_equal(trainer.model.parameters.flat, weights)
     assert not np.array_equal(trainer.stack.get_state(), state)
 
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
-def test_output_weights_have_their_own_learning_rate(optimizer):
-    """With Adam the first update of every weight is the learning rate times the sign of g."""
-    trainer = trainer_of(optimizer, clip_norm=0.0)
+def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
+    """Adam's first update of every weight is the learning rate, up or down."""
+    trainer = make_trainer(optimizer=optimizer, clip_norm=0.0)
     before = trainer.model.state_dict()
-    trainer.compute(*chunk(), None)
+    _, gradient_norm = trainer.compute(*chunk())
     gradients = trainer.stack.gradients.state_dict()
-    trainer.update(0.01)
+    trainer.update(0.01, gradient_norm)
     ratios = {}
     for name, tensor in trainer.model.state_dict().items():
         g = gradients[name]
@@ -64,8 +66,8 @@ def test_output_weights_have_their_own_learning_rate(optimizer):
 @pytest.mark.parametrize("clip_value", [0.0, 1e-3])
 @pytest.mark.parametrize("clip_norm", [0.0, 5e-3, 1e6])
 def test_gradients_are_clipped_by_value_and_then_by_norm(clip_value, clip_norm):
-    trainer = trainer_of(clip_value=clip_value, clip_norm=clip_norm)
-    trainer.compute(*chunk(), None)
+    trainer = make_trainer(clip_value=clip_value, clip_norm=clip_norm)
+    _, gradient_norm = trainer.compute(*chunk())
     gradients = trainer.stack.gradients.flat
     expected = gradients.astype(float)
     if clip_value:
@@ -75,18 +77,16 @@ def test_gradients_are_clipped_by_value_and_then_by_norm(clip_value, clip_norm):
     assert norm > 2 * 5e-3
     if clip_norm:
         expected *= min(1.0, clip_norm / norm)
-    trainer.update(0.0)
+    trainer.update(0.0, gradient_norm)
     np.testing.assert_allclose(gradients, expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_recurrent_dropout_equals_a_network_with_dropped_recurrent_weights(cell, threads):
-    """Loss and gradients are that network's; the weights themselves stay as they are."""
+def test_recurrent_dropout_trains_a_network_without_some_hidden_to_hidden_weights(cell, threads):
+    """Loss and gradients equal that network's; the parameters themselves do not change."""
     config = replace(CONFIG, cell=cell)
-    shape = {"batch_size": 4, "seq_length": 6}
-    options = TrainOptions(recurrent_dropout=0.25)
-    trainer = Trainer(config, options, np.random.default_rng(0), threads, **shape)
+    trainer = make_trainer(config, threads, recurrent_dropout=0.25)
     weights = trainer.model.state_dict()
     loss, _ = trainer.compute(*chunk(), 77)
     assert all(np.array_equal(a, weights[name]) for name, a in trainer.model.state_dict().items())
@@ -94,9 +94,9 @@ def test_recurrent_dropout_equals_a_network_with_dropped_recurrent_weights(cell,
     gradients = trainer.stack.gradients.state_dict()
     trainer.model.drop_recurrent(trainer.model.parameters, 77, 0.25)
     dropped = trainer.model.state_dict()
-    other = Trainer(config, TrainOptions(), np.random.default_rng(0), 1, **shape)
+    other = make_trainer(config)
     other.model.load_state_dict(dropped)
-    assert other.compute(*chunk(), None)[0] == loss
+    assert other.compute(*chunk())[0] == loss
     for name, g in other.stack.gradients.state_dict().items():
         recurrent = "weight_hh" in name
         mask = np.where(dropped[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
@@ -106,10 +106,10 @@ def test_recurrent_dropout_equals_a_network_with_dropped_recurrent_weights(cell,
             assert 0.1 < (mask == 0).mean() < 0.4
 
 
-def test_update_after_recurrent_dropout_packs_the_undropped_weights():
-    trainer = trainer_of(recurrent_dropout=0.5)
-    trainer.compute(*chunk(), 5)
-    trainer.update(0.01)
+def test_after_a_step_with_recurrent_dropout_the_model_has_all_weights():
+    trainer = make_trainer(recurrent_dropout=0.5)
+    _, gradient_norm = trainer.compute(*chunk(), 5)
+    trainer.update(0.01, gradient_norm)
     x, y = chunk()
     whole = Model(CONFIG)
     whole.load_state_dict(trainer.model.state_dict())
@@ -117,26 +117,23 @@ def test_update_after_recurrent_dropout_packs_the_undropped_weights():
     assert np.array_equal(forward(trainer.model, x, state)[0], forward(whole, x, state)[0])
 
 
-def test_both_kinds_of_dropout_combine():
-    options = TrainOptions(recurrent_dropout=0.25)
+def test_both_kinds_of_dropout_depend_on_the_seed_alone():
     config = replace(CONFIG, dropout=0.3)
     losses = set()
     for seed in 1, 2, 1:
-        trainer = Trainer(config, options, np.random.default_rng(0), 1, 4, 6)
+        trainer = make_trainer(config, recurrent_dropout=0.25)
         losses.add(trainer.compute(*chunk(), seed)[0])
     assert trainer.needs_dropout_seed and len(losses) == 2
 
 
-def test_reset_trainer_continues_like_a_new_one():
-    new, used = trainer_of(), trainer_of()
+def test_a_reset_trainer_trains_as_a_new_one():
+    new, used = make_trainer(), make_trainer()
     first = used.model.state_dict()
     for _ in range(3):
-        used.compute(*chunk(), None)
-        used.update(0.01)
+        used.update(0.01, used.compute(*chunk())[1])
     used.reset(new.model.parameters.flat)
     assert all(np.array_equal(a, first[name]) for name, a in used.model.state_dict().items())
     for trainer in new, used:
-        trainer.compute(*chunk(), None)
-        trainer.update(0.01)
+        trainer.update(0.01, trainer.compute(*chunk())[1])
     assert np.array_equal(new.model.parameters.flat, used.model.parameters.flat)
     assert np.array_equal(new.stack.get_state(), used.stack.get_state())

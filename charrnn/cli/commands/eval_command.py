@@ -77,12 +77,12 @@ def command(
     """
     from ...api import load
     from ...text.corpus import read_corpus
-    from ..progress import measuring, reading
+    from ..progress import byte_bar, char_bar
 
     language_model = load(model, threads)
 
     def read(paths: tuple[str, ...]) -> Corpus:
-        with reading() as progress:
+        with byte_bar() as progress:
             found = read_corpus(
                 paths,
                 encoding=encoding,
@@ -97,7 +97,7 @@ def command(
     training_text = read(corpus) if corpus else None
     from ...evaluation.evaluate import evaluate
 
-    with measuring(len(text.ids)) as measured:
+    with char_bar(len(text.ids)) as measured:
         result = evaluate(
             language_model.model,
             text,

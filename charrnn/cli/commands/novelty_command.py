@@ -46,10 +46,10 @@ def command(texts: tuple[str, ...], corpus: tuple[str, ...], as_json: bool, enco
         raise UsageError("stdin can be read only once: give - for one file only.")
     from ...evaluation.novelty import compare
     from ...text.corpus import read_corpus
-    from ..progress import reading
+    from ..progress import byte_bar
 
     text = read_corpus(texts, encoding=encoding)
-    with reading() as progress:
+    with byte_bar() as progress:
         known = read_corpus(corpus, encoding=encoding, progress=progress)
     result, longest = compare([text.vocabulary.symbols(text.ids[:])], known)
     if as_json:

@@ -347,9 +347,9 @@ def _write(
     request: SampleRequest, prime: str, texts: TextTee, metadata: Iterable[dict[str, object]]
 ) -> None:
     from ..outputs import write_objects, write_texts
-    from ..progress import writing
+    from ..progress import text_bar
 
-    with writing(request.output, request.total_length) as texts.progressed:
+    with text_bar(request.output, request.total_length) as texts.progressed:
         if request.jsonl:
             write_objects(texts, request.output, prime, metadata)
         else:

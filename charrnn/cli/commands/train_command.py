@@ -8,8 +8,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
 
@@ -19,7 +18,6 @@ from ...config import (
     OPTIMIZER_NAMES,
     PRECISIONS,
     SCHEDULE_NAMES,
-    ModelConfig,
     TrainOptions,
     check_int,
 )
@@ -40,9 +38,9 @@ from ..output import echo_err, loss_in_words
 
 if TYPE_CHECKING:
     from ...evaluation.baselines import Baselines
-    from ...text.corpus import Corpus
     from ...training.report import Report
     from ...training.run import TrainingRun
+    from ...training.start import PreparedRun
 
 # What ends a run, which is saved first, and the word for it.
 SIGNALS = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}
@@ -50,11 +48,7 @@ if hasattr(signal, "SIGHUP"):
     SIGNALS[signal.SIGHUP] = "Hung up"
 SAMPLE_LENGTH = 200
 
-# The class that each option belongs to, and its default.
-SETTINGS: dict[str, tuple[type[ModelConfig | TrainOptions], Any]] = {
-    **{field.name: (ModelConfig, field.default) for field in fields(ModelConfig)},
-    **{field.name: (TrainOptions, field.default) for field in fields(TrainOptions)},
-}
+FIELD_TYPES = get_type_hints(TrainOptions)
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4
@@ -77,14 +71,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before
 
 
 def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
-    """Return the option for a field of ModelConfig or TrainOptions, with its default and limits."""
-    cls, default = SETTINGS[name]
-    required: dict[str, Any] = {"vocab_size": 1} if cls is ModelConfig else {}
-    attributes.setdefault("type", type(default))
+    """Return the option for a field of TrainOptions, with its type, default and limits."""
+    field_type = FIELD_TYPES[name]
+    attributes.setdefault("type", next(iter(getattr(field_type, "__args__", ())), field_type))
     return option(
         "--" + name.replace("_", "-"),
-        default=default,
-        callback=validator(lambda name, value: cls(**required, **{name: value})),
+        default=getattr(TrainOptions, name),
+        callback=validator(lambda name, value: TrainOptions(**{name: value})),
         help=help,
         **attributes,
     )
@@ -250,70 +243,91 @@ def command(
     given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
     if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
+    encoding, as_bytes, threads = (
+        given.pop(name, None) for name in ("encoding", "as_bytes", "threads")
+    )
     if quiet:
         logging.getLogger("charrnn").setLevel(logging.WARNING)
-    from ...api import start
-    from ..progress import describe, following, reading, show_baselines, show_notice, show_text
+    from ...training.start import prepare_run
+    from ..progress import byte_bar, describe, show_baselines
 
-    others: list[Baselines | None] = []
-    given |= {"resume": resume, "overwrite": overwrite}
-    if not quiet:
-        given["on_corpus"] = lambda text, fraction: others.append(_baselines(text, fraction))
-    with reading(quiet) as progress:
-        run = start(corpus, output, progress=progress, **given)
+    with byte_bar(quiet) as progress:
+        prepared = prepare_run(
+            corpus,
+            output,
+            given,
+            encoding=encoding,
+            as_bytes=as_bytes,
+            resume=resume,
+            overwrite=overwrite,
+            threads=threads,
+            progress=progress,
+        )
+    baselines = None if quiet else _baselines(prepared)
+    run = prepared.start()
     if not quiet:
         describe(run.summary)
-        show_baselines(others[0])
+        show_baselines(baselines)
+    report, received = _train(run, quiet, sample_every)
+    if not run.finished:
+        step = report.step if report else run.summary.resumed_step
+        echo_err(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To resume it:")
+        echo_err(f"  {_resume_command(ctx)}")
+        ctx.exit(128 + received[0])
+    if not quiet:
+        _conclude(run, report, output, baselines)
+
+
+def _baselines(prepared: PreparedRun) -> Baselines | None:
+    from ...evaluation.baselines import baselines
+
+    return baselines(prepared.train_ids, prepared.val_ids, prepared.corpus.vocabulary)
+
+
+def _train(
+    run: TrainingRun, quiet: bool, sample_every: int
+) -> tuple[Report | None, list[signal.Signals]]:
+    """Train and show the progress; returns the last report and the signals received."""
+    from ..progress import show_notice, show_text, training_bar
+
     report = None
-    with _stopped_by_signals(run) as received, following(run.summary, quiet) as follow:
+    with _stopped_by_signals(run) as received, training_bar(run.summary, quiet) as show_report:
         for report in run:
-            follow(report)
+            show_report(report)
             if report.notice:
                 show_notice(report.notice)
             if sample_every and report.step % sample_every == 0 and not quiet:
                 show_text(run.sample(SAMPLE_LENGTH))
-        if news := run.news():  # of the very last step
-            show_notice(news)
-    if not run.finished:
-        step = report.step if report else run.summary.resumed_step
-        echo_err(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To go on:")
-        echo_err(f"  {_to_resume(ctx)}")
-        ctx.exit(128 + received[0])
-    if not quiet:
-        _conclude(run, report, output, others[0])
-
-
-def _baselines(corpus: Corpus, val_fraction: float) -> Baselines | None:
-    from ...evaluation.baselines import baselines
-    from ...text.streams import split
-
-    return baselines(*split(corpus.ids, val_fraction), corpus.vocabulary)
+        if notices := run.pop_notices():  # of the very last step
+            show_notice(notices)
+    return report, received
 
 
 def _conclude(
-    run: TrainingRun, report: Report | None, output: str, others: Baselines | None
+    run: TrainingRun, report: Report | None, output: str, baselines: Baselines | None
 ) -> None:
+    from ..progress import show_baseline_losses
+
     if report is None:
         echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
-        loss = run.held_out_loss or report.best_val_loss
-        echo_err(f"best    {loss_in_words(loss)} on the text held out")
-        if others:
-            echo_err(f"n-gram  {loss_in_words(others.ngram)}, looking back {others.order}")
-            echo_err(f"xz      {loss_in_words(others.xz)}")
+        loss = run.full_val_loss or report.best_val_loss
+        echo_err(f"best    {loss_in_words(loss)} on the validation text")
+        if baselines:
+            show_baseline_losses(baselines)
     echo_err(f"done    charrnn sample -m {_quoted(output)}")
 
 
 @contextmanager
-def _stopped_by_signals(run: TrainingRun) -> Iterator[list[int]]:
-    """Let signals end the run once it has saved; gives the list of those that came.
+def _stopped_by_signals(run: TrainingRun) -> Iterator[list[signal.Signals]]:
+    """Let signals save and end the run; yields the list of the signals received.
 
-    A second Ctrl-C ends everything at once. A signal that was ignored stays so (nohup).
+    A second Ctrl-C ends the process at once. Signals that are ignored, as under nohup, stay so.
     """
-    received: list[int] = []
+    received: list[signal.Signals] = []
 
     def stop(number: int, frame: object) -> None:
-        received.append(number)
+        received.append(signal.Signals(number))
         run.stop()
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -329,14 +343,14 @@ def _stopped_by_signals(run: TrainingRun) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _to_resume(ctx: click.Context) -> str:
-    """The command that continues this run: what was typed, with --resume."""
+def _resume_command(ctx: click.Context) -> str:
+    """The command line that was typed, with --resume."""
     words = [word for word in ctx.obj[1:] if word not in ("--resume", "--overwrite")]
     return " ".join(map(_quoted, [*ctx.command_path.split(), "--resume", *words]))
 
 
 def _quoted(word: str) -> str:
-    """`word` as a shell takes it, safe to print and to paste."""
+    """Quote `word` for a shell, safe to print and to paste."""
     if word.isprintable():
         return shlex.quote(word)
     return "$'" + "".join(rf"\x{byte:02x}" for byte in os.fsencode(word)) + "'"
