@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from .arrays import Array
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels import updates
 from .kernels.updates import BLOCK
-
-Array = npt.NDArray[Any]
 
 
 class Optimizer:
