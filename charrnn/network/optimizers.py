@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arithmetic import ceil_div
+from .arrays import Array
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels import updates
 from .kernels.updates import BLOCK
-
-Array = npt.NDArray[Any]
 
 
 class Optimizer:
