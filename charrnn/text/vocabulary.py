@@ -97,15 +97,15 @@ class Vocabulary(ABC):
     def from_utf8(self, data: bytes) -> str:
         """Decode the content of a UTF-8 file to a text that `encode` takes.
 
-        Raises UnicodeDecodeError for characters. In a text of bytes, bytes that are not UTF-8 are
-        escaped (surrogateescape).
+        A byte vocabulary escapes bytes that are not UTF-8 (surrogateescape). A character vocabulary
+        drops a byte-order mark and raises UnicodeDecodeError for such bytes.
         """
 
     @abstractmethod
     def to_symbols(self, text: str) -> str:
-        """Convert a text to symbols, known or not.
+        """Convert a text to symbols, known to the vocabulary or not.
 
-        Raises UnicodeEncodeError when bytes cannot represent it.
+        A byte vocabulary raises UnicodeEncodeError for surrogates that are not escaped bytes.
         """
 
     def ids_of(self, other: Vocabulary) -> npt.NDArray[np.int64]:
