@@ -178,7 +178,7 @@ class TrainingRun:
             decay=o.lr_decay,
             decay_after=o.lr_decay_after,
         )
-        return o.learning_rate * factor * 0.5**progress.recoveries
+        return self.recovery.base_learning_rate * factor
 
     # --- validation and the best weights
 

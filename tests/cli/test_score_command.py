@@ -35,7 +35,7 @@ def nats_of(path, data):
 
 
 @pytest.mark.parametrize("sizes", [[1] * 9, [1000], [0, 1, 0, 2, STEPS, STEPS + 1, 3, 700], [0]])
-def test_a_reader_finds_the_surprises_whatever_the_pieces(model_file, text, sizes):
+def test_streaming_scorer_gives_the_surprisals_for_pieces_of_any_size(model_file, text, sizes):
     model = charrnn.load(model_file)
     ids = model.vocabulary.encode(text)[: sum(sizes)]
     reader = StreamingScorer(model.model)

@@ -184,7 +184,7 @@ def test_train_shows_baselines_before_and_after_and_when_resumed(
         before, after = numbers(first.stderr, name)
         assert before[0] == after[0] == pytest.approx(nats, abs=1e-4)
         assert numbers(again.stderr, name) == [before]
-    assert f"follows {expected.order} characters" in first.stderr
+    assert f"with {expected.order} characters of context" in first.stderr
     labels = [line[:6].strip() for line in first.stderr.splitlines()]
     assert labels.index("files") < labels.index("n-gram") < labels.index("best")
 

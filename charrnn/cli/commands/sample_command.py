@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
@@ -329,7 +329,7 @@ def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Gener
     if r.beam is not None:
         text, log_probability = model.beam(r.beam, **common)
         return Generation([[text]], [{"log_probability": log_probability}], log_probability)
-    seed = secrets.randbits(32) if r.seed is None else r.seed
+    seed = int.from_bytes(os.urandom(4), "little") if r.seed is None else r.seed
     texts = model.texts(
         r.num_samples,
         temperature=r.temperature,

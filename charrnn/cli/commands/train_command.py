@@ -311,7 +311,7 @@ def _conclude(
     if report is None:
         echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
-        loss = run.full_val_loss or report.best_val_loss
+        loss = report.best_val_loss if run.full_val_loss is None else run.full_val_loss
         echo_err(f"best    {loss_in_words(loss)} on the validation text")
         if baselines:
             show_baseline_losses(baselines)

@@ -14,12 +14,12 @@ import click
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError, error_reason
 from ...storage.inputs import require_not_input
-from ..editor.document import EditedFile, decode_text, encode_text
 from ..options import FILE, Command, model_option, option, validator
 from ..output import echo_err, read_stdin
 
 if TYPE_CHECKING:
     from ...generation.suggester import Suggester
+    from ..editor.document import EditedFile
     from ..editor.screen import Editor
 
 SIGNAL_MESSAGES: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
@@ -91,6 +91,8 @@ def command(
       charrnn write poem.txt
       charrnn write --prime "SCENE 1." > scene.txt
     """
+    from ..editor.document import EditedFile, decode_text
+
     from_stdin = file == "-"
     terminal = _terminal(from_stdin)
     editor_class = _import_editor()
@@ -196,6 +198,8 @@ def _print(text: str, edited: EditedFile) -> None:
 
 
 def _write(text: str) -> None:
+    from ..editor.document import encode_text
+
     if sys.stdout is None:
         raise OSError(0, "it is closed")
     sys.stdout.buffer.write(encode_text(text))
