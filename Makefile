@@ -21,12 +21,9 @@ test: .venv/test  ## run the quick tests
 test-all: .venv/test  ## run all tests
 	$(BIN)/python -m pytest -m ""
 
-# The tests that know Numba, NumPy and click best; VERSION_TESTS=tests runs all quick ones.
-VERSION_TESTS ?= tests/network tests/storage tests/generation
-
 test-versions: build/versions-lowest/test build/versions-highest/test  ## test with the lowest and highest versions of the dependencies
-	build/versions-lowest/bin/python -m pytest $(VERSION_TESTS)
-	build/versions-highest/bin/python -m pytest $(VERSION_TESTS)
+	build/versions-lowest/bin/python -m pytest
+	build/versions-highest/bin/python -m pytest
 
 # The lower bounds that pyproject.toml declares: "numpy >=1.24" becomes numpy==1.24.
 build/versions-lowest/test: VERSIONS = $(shell sed -nE \

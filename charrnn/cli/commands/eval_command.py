@@ -154,6 +154,6 @@ def _rows(result: Evaluation, window: int | None) -> list[tuple[str, str]]:
     if result.windowed_loss is not None:
         rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss)))
     if baselines := result.baselines:
-        rows.append((f"n-gram, looking back {baselines.order}", loss_in_words(baselines.ngram)))
+        rows.append((f"n-gram, context {baselines.order}", loss_in_words(baselines.ngram)))
         rows.append(("xz", loss_in_words(baselines.xz)))
     return rows
