@@ -220,7 +220,7 @@ def test_eval_with_a_training_text_shows_baselines(invoke, model_file, text, tmp
         assert values.pop(f"{name}_bits_per_character") == pytest.approx(nats / math.log(2))
     assert values == plain
     table = invoke(*run, "--corpus", train)
-    assert f"n-gram, context {expected.order}  {expected.ngram:.4f} nats" in table.stdout
+    assert f"n-gram, context {expected.order}   {expected.ngram:.4f} nats" in table.stdout
 
 
 def test_eval_joins_training_texts_and_refuses_missing_ones(invoke, model_file, text, tmp_path):
