@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 class CellShape(NamedTuple):
     """The sizes of a cell's weights and state, for code that must not import Numba.
 
-    They repeat GATES, STATES and VECTOR_WEIGHTS of the modules in `charrnn.network.cells`.
+    They repeat GATES, STATES and PEEPHOLES of the modules in `charrnn.network.cells`.
     """
 
     gates: int
     states: int
-    vectors: tuple[str, ...] = ()  # names of the (H,) weights
+    peepholes: tuple[str, ...] = ()  # names of the weights (H,)
 
 
 CELL_SHAPES = {
@@ -210,7 +210,7 @@ class ModelConfig:
 
     def _layer_specs(self, k: int) -> list[TensorSpec]:
         """The tensors of recurrent layer k."""
-        gates, _, vectors = CELL_SHAPES[self.cell]
+        gates, _, peepholes = CELL_SHAPES[self.cell]
         h, d = self.hidden_size, self.hidden_size if k else self.input_size
         one_hot = k == 0 and not self.embedding_size
         role = TensorRole.ONE_HOT_WEIGHT if one_hot else TensorRole.INPUT_WEIGHT
@@ -221,7 +221,7 @@ class ModelConfig:
             TensorSpec(f"rnn.bias_hh_l{k}", (gates * h,), TensorRole.RECURRENT_BIAS, gates),
         ]
         return matrices + [
-            TensorSpec(f"rnn.{name}_l{k}", (h,), TensorRole.PEEPHOLE) for name in vectors
+            TensorSpec(f"rnn.{name}_l{k}", (h,), TensorRole.PEEPHOLE) for name in peepholes
         ]
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:

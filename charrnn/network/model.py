@@ -79,7 +79,7 @@ class Model:
         self.w_hh = [self._panels(gates, h, h) for _ in inputs]
         self.w_out = self._panels(1, h, self.config.vocab_size)
         self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
-        self.peepholes = [zeros((len(self.cell.VECTOR_WEIGHTS), h), self.dtype) for _ in inputs]
+        self.peepholes = [zeros((len(self.cell.PEEPHOLES), h), self.dtype) for _ in inputs]
         self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
         self.has_backward = False
 
@@ -132,7 +132,7 @@ class Model:
             b_ih, b_hh = weights[f"rnn.bias_ih_l{k}"], weights[f"rnn.bias_hh_l{k}"]
             planes = self.cell.INPUT_PLANES, self.cell.HIDDEN_PLANES
             sum_biases(b_ih, b_hh, *planes, self.bias[k])
-            for j, name in enumerate(self.cell.VECTOR_WEIGHTS):
+            for j, name in enumerate(self.cell.PEEPHOLES):
                 self.peepholes[k][j] = weights[f"rnn.{name}_l{k}"][0]
 
     def drop_recurrent(self, parameters: Parameters, seed: int, rate: float) -> None:

@@ -72,7 +72,7 @@ class Stack:
             model.prepare_backward()
             self.dropped = [zeros((T, B, H), dtype) for _ in range(L if c.dropout else 0)]
             self.dh = zeros((T + 1, B, H), dtype)
-            self.d_cell = zeros((B, H), dtype)
+            self.dc = zeros((B, H), dtype)
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, E), dtype)
             self.gradients = Parameters(c, dtype)
@@ -232,18 +232,18 @@ class Stack:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
         scale = m.dtype.type(1 / x.size)
         losses_of(self.logits, y, self.losses, m.config.vocab_size, scale, *rows)
-        dh, d_cell = self.dh, self.d_cell
+        dh, dc = self.dh, self.dc
         output_gradient(self.logits, m.w_out_t[0], dh[1:], *rows)
         for k in reversed(range(len(self.z))):
             if dropout_seed is not None:
                 drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
             dh[0, first:last] = 0
-            d_cell[first:last] = 0
+            dc[first:last] = 0
             cell.backward(
-                self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k], dh, d_cell, *rows
+                self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k], dh, dc, *rows
             )
             self.d_start[k, 0, first:last] = dh[0, first:last]
-            self.d_start[k, 1:, first:last] = d_cell[first:last]
+            self.d_start[k, 1:, first:last] = dc[first:last]
             if not self._is_one_hot(k):
                 d_input = dh[1:] if k else self.d_embedded  # this layer no longer needs dh
                 d_input[: x.shape[0], first:last] = 0
@@ -269,7 +269,7 @@ class Stack:
                 source = self.s[k][0] if operand < 0 else self.saved[k][operand]
                 weight_gradient(source, z, planes, gate, dw, db, steps, first, last, buffer)
             first, last = (NR * p for p in chunk_bounds(panels, i, size))
-            for name, (plane, state, shift) in cell.VECTOR_WEIGHTS.items():
+            for name, (plane, state, shift) in cell.PEEPHOLES.items():
                 dw = grads[f"rnn.{name}_l{k}"]
                 vector_gradient(z, plane, self.s[k][state], shift, dw, steps, first, last)
         dw, db = grads["output.weight"], grads["output.bias"]
@@ -298,10 +298,10 @@ def _gate_groups(cell: ModuleType) -> list[tuple[int, Array, int]]:
 def forward(model: Model, x: Array, state: Array) -> tuple[Array, Array]:
     """Run a model forward.
 
-    x: ids (T, N).
-    state: where to start from, (L, S, N, H).
+    x: ids (T, B).
+    state: where to start from, (L, S, B, H).
 
-    Returns the logits (T, N, V) and the state at the end.
+    Returns the logits (T, B, V) and the state at the end.
     """
     stack = Stack(model, x.shape[1], x.shape[0])
     stack.set_state(state)
@@ -319,8 +319,8 @@ def loss_and_gradients(
 ) -> tuple[float, dict[str, Array], Array, Array]:
     """Run a model forward and backward.
 
-    x, y: ids (T, N) and the ids that follow them.
-    state: where to start from, (L, S, N, H).
+    x, y: ids (T, B) and the ids that follow them.
+    state: where to start from, (L, S, B, H).
     dropout_seed: of the dropout masks; None turns dropout off.
 
     Returns the mean loss in nats, {name: gradient}, the state at the end, and the gradient of

@@ -9,7 +9,8 @@ import pytest
 from helpers.commands import objects, on_terminal, options_of, sentence_of, unpainted
 from helpers.html_pages import EVIL, Page
 from helpers.loaded_modules import RUN, modules_after
-from helpers.random_models import GATES, model_of
+from helpers.naive import SIGMOID_GATES
+from helpers.random_models import model_of
 
 import charrnn
 from charrnn.cli.commands import inspect_command
@@ -116,7 +117,7 @@ def test_report_has_the_same_values_in_table_and_json(invoke, made_model_file, q
         for state in "closed", "open":
             mean = np.mean(g[f"unit_fractions_{state}"])
             assert mean == pytest.approx(g[f"fraction_{state}"], abs=1e-5)
-    assert [g["gate"] for g in found["gates"]] == GATES["lstm"]
+    assert [g["gate"] for g in found["gates"]] == list(SIGMOID_GATES["lstm"])
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -128,7 +129,9 @@ def test_inspect_reports_gates_and_units_of_every_cell(invoke, text, cell):
     if cell == "rnn":
         assert found == ["gates     rnn has none"]
     else:
-        assert [row.split()[:2] for row in found[1:]] == [[k, g] for k in "12" for g in GATES[cell]]
+        assert [row.split()[:2] for row in found[1:]] == [
+            [k, g] for k in "12" for g in SIGMOID_GATES[cell]
+        ]
     assert bool(re.search(r"\d\.\d+[hc]  ", table)) == ("lstm" in cell)
     result = invoke("inspect", "-m", "model", "--unit", "2.6c", "text")
     if "lstm" in cell:

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import naive
-from helpers.random_models import GATES, model_of
+from helpers.random_models import model_of
 
 from charrnn.config import CELL_NAMES
 from charrnn.evaluation import activations
@@ -26,20 +26,21 @@ def naive_gates(model, params, ids):
     states = naive_states(model, params, ids)
     before = np.concatenate([np.zeros_like(states[:1]), states[:-1]])
     cell = model.config.cell
-    found = np.zeros((len(ids), model.config.num_layers, len(GATES[cell]), states.shape[-1]))
+    found = np.zeros(
+        (len(ids), model.config.num_layers, len(naive.SIGMOID_GATES[cell]), states.shape[-1])
+    )
     for t, i in enumerate(ids):
         x = naive.input_vector(params, model.config, i)
         for k in range(model.config.num_layers):
             w, h = naive.layer_weights(params, k), before[t, k, 0]
             parts = w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh
             parts = np.split(parts, naive.GATES[cell])
-            if cell == "lstm-peephole":
+            if naive.PEEPHOLES[cell]:
                 parts[0] += w.weight_ci * before[t, k, 1]
                 parts[1] += w.weight_cf * before[t, k, 1]
                 parts[3] += w.weight_co * states[t, k, 1]
-            planes = (0, 1, 3) if "lstm" in cell else (0, 1)[: len(GATES[cell])]
-            for g, plane_ in enumerate(planes):
-                found[t, k, g] = naive.sigmoid(parts[plane_])
+            for g, block in enumerate(naive.SIGMOID_GATES[cell].values()):
+                found[t, k, g] = naive.sigmoid(parts[block])
             x = states[t, k, 0]
     return found
 
@@ -56,7 +57,7 @@ def short_steps(monkeypatch):
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_states_and_gates_equal_the_naive_ones(cell, short_steps):
     model, params = model_of(cell)
-    assert list(model.cell.SIGMOIDS) == GATES[cell]
+    assert list(model.cell.SIGMOIDS) == list(naive.SIGMOID_GATES[cell])
     states, gates = map(np.concatenate, zip(*activations.iter_activations(model, IDS), strict=True))
     expected = naive_states(model, params, IDS)
     np.testing.assert_allclose(states, expected, atol=2e-3)
@@ -106,7 +107,7 @@ def test_activation_report_equals_numpy_on_naive_states(cell, short_steps):
     gates = naive_gates(model, params, IDS)
     np.testing.assert_allclose(found.low, (gates < 0.1).mean(axis=0), atol=2 / n)
     np.testing.assert_allclose(found.high, (gates > 0.9).mean(axis=0), atol=2 / n)
-    assert found.low.shape == (2, len(GATES[cell]), 5)
+    assert found.low.shape == (2, len(naive.SIGMOID_GATES[cell]), 5)
 
 
 @pytest.mark.parametrize("offset", [0, 1e3])

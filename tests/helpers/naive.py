@@ -78,6 +78,15 @@ CELLS = {
 }
 GATES = {"rnn": 1, "lstm": 4, "lstm-peephole": 4, "gru": 3, "gru-original": 3}
 STATES = {"rnn": 1, "lstm": 2, "lstm-peephole": 2, "gru": 1, "gru-original": 1}
+# The gates with values from 0 to 1, by name: which of the GATES blocks of rows they are.
+SIGMOID_GATES = {
+    "rnn": {},
+    "lstm": {"input": 0, "forget": 1, "output": 3},
+    "lstm-peephole": {"input": 0, "forget": 1, "output": 3},
+    "gru": {"reset": 0, "update": 1},
+    "gru-original": {"reset": 0, "update": 1},
+}
+PEEPHOLES = {"rnn": "", "lstm": "", "lstm-peephole": "ifo", "gru": "", "gru-original": ""}  # gates
 
 
 # --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size ---
@@ -94,9 +103,8 @@ def tensor_shapes(config):
         shapes[f"rnn.weight_hh_l{k}"] = (G * H, H)
         shapes[f"rnn.bias_ih_l{k}"] = (G * H,)
         shapes[f"rnn.bias_hh_l{k}"] = (G * H,)
-        if config.cell == "lstm-peephole":
-            for gate in "ifo":
-                shapes[f"rnn.weight_c{gate}_l{k}"] = (H,)
+        for gate in PEEPHOLES[config.cell]:
+            shapes[f"rnn.weight_c{gate}_l{k}"] = (H,)
     return shapes | {"output.weight": (V, H), "output.bias": (V,)}
 
 

@@ -1,4 +1,4 @@
-"""Models with random parameters, and what the tests know of their cells."""
+"""Models with random parameters."""
 
 import numpy as np
 
@@ -6,14 +6,6 @@ from charrnn.config import ModelConfig
 from charrnn.network.model import Model
 
 from . import naive
-
-GATES = {
-    "rnn": [],
-    "lstm": ["input", "forget", "output"],
-    "lstm-peephole": ["input", "forget", "output"],
-    "gru": ["reset", "update"],
-    "gru-original": ["reset", "update"],
-}
 
 
 def model_of(cell, V=11, H=5, L=2, seed=1):

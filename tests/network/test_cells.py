@@ -41,7 +41,9 @@ def problem(cell, size, threads=2, dtype=np.float64):
 
 
 def test_every_registered_cell_has_a_reference_and_a_name_in_the_options():
-    assert set(CELLS) == set(naive.CELLS) == set(CELL_NAMES)
+    tables = naive.CELLS, naive.GATES, naive.STATES, naive.SIGMOID_GATES, naive.PEEPHOLES
+    assert set(CELLS) == set(CELL_NAMES)
+    assert all(set(table) == set(CELL_NAMES) for table in tables)
 
 
 @every_cell
@@ -49,7 +51,7 @@ def test_cell_shapes_of_the_options_repeat_the_constants_of_the_cell(cell):
     module, shape = CELLS[cell], CELL_SHAPES[cell]
     assert shape.gates == module.GATES
     assert shape.states == module.STATES
-    assert shape.vectors == tuple(module.VECTOR_WEIGHTS)
+    assert shape.peepholes == tuple(module.PEEPHOLES)
 
 
 @every_cell

@@ -274,7 +274,7 @@ def test_tensor_roles(cell, embedding_size):
     assert names[TensorRole.RECURRENT_WEIGHT] == [f"rnn.weight_hh_l{k}" for k in layers]
     assert names[TensorRole.INPUT_BIAS] == [f"rnn.bias_ih_l{k}" for k in layers]
     assert names[TensorRole.RECURRENT_BIAS] == [f"rnn.bias_hh_l{k}" for k in layers]
-    vectors = CELLS[cell].VECTOR_WEIGHTS
+    vectors = CELLS[cell].PEEPHOLES
     assert names[TensorRole.PEEPHOLE] == [f"rnn.{name}_l{k}" for k in layers for name in vectors]
     assert names[TensorRole.OUTPUT_WEIGHT] == ["output.weight"]
     assert names[TensorRole.OUTPUT_BIAS] == ["output.bias"]

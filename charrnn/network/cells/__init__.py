@@ -1,14 +1,12 @@
 """The recurrent cells. Each is a module of this package that runs one layer over a sequence.
 
-To add a cell:
-1. Write its module here, with the names below, and add it to CELLS.
-2. Add a line to CELL_SHAPES in charrnn/config.py, which the command line reads without Numba.
-3. Add a function of one step, in plain NumPy, to CELLS in tests/helpers/naive.py. The tests compare
-   every cell with its function there, and the gradients with numerical ones.
+CONTRIBUTING.md lists the steps for adding a cell. rnn.py is the smallest one; gru_original.py shows
+gates, `saved` and scratch memory.
 
 Sizes
     T steps, B rows of the batch, H hidden units padded to a multiple of 16, G gates, P planes, S
-    states. Padding units must hold 0 in every array on return, as tanh(0) does.
+    states. In padding units, s and saved must be 0 after `forward`, the gradients in z and dh after
+    `backward`; gates in z may hold anything there.
 
 A module defines the constants
     GATES   G, the blocks of H rows in W_ih, W_hh, b_ih and b_hh, as in PyTorch's tensors.
@@ -22,24 +20,25 @@ A module defines the constants
     OPERANDS
             A tuple of G: what gate g's W_hh multiplies; -1 for h of the step before, i >= 0 for
             saved[i]. The weight gradients need it.
-    VECTOR_WEIGHTS
+    PEEPHOLES
             {name: (plane, state, shift)} of weights (H,), such as peepholes. The gradient is the
-            sum over t of dz[t, plane] * s[state, t + shift].
-    BIAS    A tuple of G: the initial value of each gate's b_ih. b_hh starts at 0.
+            sum over t of dz[t, plane] * s[state, t + shift]; shift 0 is the state before step t.
+    BIAS    A tuple of G: the initial value of each gate's b_ih, 0 unless a paper gives a reason.
+            b_hh starts at 0.
     SIGMOIDS
-            {name: plane} of the gates whose values from 0 to 1 `forward` leaves in z, for
-            `charrnn inspect`.
+            {name: plane} of the gates whose values from 0 to 1 `forward` leaves in z. `charrnn
+            inspect` shows them under these names, which are those of the paper.
 
 and two kernels, which work in place on rows first:last of the batch
     forward(z, s, saved, W, peepholes, steps, first, last)
-            Computes steps 1 to `steps` from the state s[:, 0].
-    backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last)
+            Computes `steps` steps from the state s[:, 0]; step t leads from s[:, t] to s[:, t + 1].
+    backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last)
             Computes the gradients, from the last step to the first.
 
 Their arguments
-    z       (T, P, B, H). Before `forward`: W_ih x and all biases. After it: the values that
-            `backward` needs, usually the gates. After `backward`: the gradients of the
-            pre-activations.
+    z       (T, P, B, H), z[t] for step t. Before `forward`: W_ih x and all biases. After it: the
+            values that `backward` needs, usually the gates. After `backward`: the gradients of
+            the pre-activations.
     s       (S, T + 1, B, H). s[0] is h, s[1] is c. s[:, t] is the state before step t; `forward`
             computes s[:, 1:].
     saved   (SAVED, T, B, H).
@@ -47,12 +46,18 @@ Their arguments
             gate g to plane p.
     W_T     (G, H / 16, H, 16). Its transpose: product(dz, W_T[g], dh) adds W_hhᵀ dz to dh.
     peepholes
-            (len(VECTOR_WEIGHTS), H), in the order of VECTOR_WEIGHTS.
+            (len(PEEPHOLES), H), in the order of PEEPHOLES.
     dh      (T + 1, B, H). Before `backward`: dh[1:] holds the gradients of h from the layer above,
             dh[0] is 0. `backward` adds the gradients through time, so dh[0] becomes the gradient
-            of the initial h.
-    d_cell  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
+            of the initial h. It may use dh[t + 1] as scratch once step t is done.
+    dc  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
             scratch for cells without c.
+
+Writing the kernels
+    @kernel compiles a function that Python calls, @jit one that only kernels call. `product`,
+    `sigmoid_`, `tanh_` and `tanh` come from ../kernels. Slices such as z[t, p, first:last] are
+    contiguous, which `product` relies on; `.reshape(-1)` lets elementwise loops run over all rows.
+    Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or float32 becomes float64.
 """
 
 from types import ModuleType

@@ -22,7 +22,7 @@ GATES, PLANES, STATES, SAVED = 3, 4, 1, 0
 INPUT_PLANES = np.array([0, 1, 2])
 HIDDEN_PLANES = np.array([0, 1, 3])
 OPERANDS = (-1, -1, -1)
-VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
+PEEPHOLES: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
@@ -56,7 +56,7 @@ def _states(r, u, n, n_hidden, h_prev, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(
             z[t, 0, first:last].reshape(-1),

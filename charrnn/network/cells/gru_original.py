@@ -20,7 +20,7 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 3, 3, 1, 1
 INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
 OPERANDS = (-1, -1, 0)
-VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
+PEEPHOLES: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 0.0, 0.0)
 SIGMOIDS = {"reset": 0, "update": 1}
 
@@ -55,7 +55,7 @@ def _mix(u, n, h_prev, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
     for t in range(steps - 1, -1, -1):
         h_prev, dh_prev = s[0, t, first:last], dh[t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
@@ -63,7 +63,7 @@ def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
             u.reshape(-1), n.reshape(-1), h_prev.reshape(-1),
             dh[t + 1, first:last].reshape(-1), dh_prev.reshape(-1),
         )  # fmt: skip
-        d_reset = d_cell[first:last]
+        d_reset = dc[first:last]
         d_reset[:] = 0
         product(n, W_T[2], d_reset)
         _multiply_backward(

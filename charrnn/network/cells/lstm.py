@@ -21,7 +21,7 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
-VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
+PEEPHOLES: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
@@ -55,7 +55,7 @@ def _states(i, f, g, o, c_prev, c, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
     for t in range(steps - 1, -1, -1):
         _states_backward(
             z[t, 0, first:last].reshape(-1),
@@ -65,7 +65,7 @@ def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
             s[1, t, first:last].reshape(-1),
             s[1, t + 1, first:last].reshape(-1),
             dh[t + 1, first:last].reshape(-1),
-            d_cell[first:last].reshape(-1),
+            dc[first:last].reshape(-1),
         )
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])

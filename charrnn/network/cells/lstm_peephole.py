@@ -22,7 +22,7 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
 OPERANDS = (-1, -1, -1, -1)
-VECTOR_WEIGHTS = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
+PEEPHOLES = {"weight_ci": (0, 1, 0), "weight_cf": (1, 1, 0), "weight_co": (3, 1, 1)}
 BIAS = (0.0, 1.0, 0.0, 0.0)
 SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
@@ -58,12 +58,12 @@ def _states(i, f, g, o, c_prev, c, h, w_ci, w_cf, w_co):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
     for t in range(steps - 1, -1, -1):
         for b in range(first, last):
             _states_backward(
                 z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
-                dh[t + 1, b], d_cell[b], peepholes[0], peepholes[1], peepholes[2],
+                dh[t + 1, b], dc[b], peepholes[0], peepholes[1], peepholes[2],
             )  # fmt: skip
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])

@@ -14,7 +14,7 @@ from ..kernels.matmul import product
 GATES, PLANES, STATES, SAVED = 1, 1, 1, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
 OPERANDS = (-1,)
-VECTOR_WEIGHTS: dict[str, tuple[int, int, int]] = {}
+PEEPHOLES: dict[str, tuple[int, int, int]] = {}
 BIAS = (0.0,)
 SIGMOIDS: dict[str, int] = {}
 
@@ -33,7 +33,7 @@ def _output(z, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, d_cell, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
     for t in range(steps - 1, -1, -1):
         dz, h = z[t, 0, first:last], s[0, t + 1, first:last]
         _output_backward(h.reshape(-1), dh[t + 1, first:last].reshape(-1), dz.reshape(-1))
