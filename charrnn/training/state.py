@@ -134,7 +134,15 @@ def _flat_arrays(arrays: Arrays, config: ModelConfig) -> dict[str, Arrays]:
 def _generator(state: Any) -> np.random.Generator:
     rng = np.random.default_rng(0)
     try:
+        if _has_negative_number(state):  # NumPy 1 would take it modulo 2**64
+            raise ValueError
         rng.bit_generator.state = state
     except (KeyError, TypeError, ValueError, OverflowError):
         raise corrupt_file("its random generator has no valid state") from None
     return rng
+
+
+def _has_negative_number(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_negative_number, value.values()))
+    return isinstance(value, int) and value < 0

@@ -258,7 +258,9 @@ def suggestion_of(result, code):
 def test_a_typing_error_gets_a_suggestion(invoke, arguments, hint):
     if "trian" in arguments and not hasattr(click.exceptions, "NoSuchCommand"):
         pytest.skip("this Click does not suggest commands")
-    assert suggestion_of(invoke(*arguments.split()), 2).endswith(f" {hint}\n")
+    suggestion = suggestion_of(invoke(*arguments.split()), 2)
+    # click 8.2 does not quote an option.
+    assert suggestion.replace("--learning-rate?", "'--learning-rate'?").endswith(f" {hint}\n")
 
 
 @pytest.mark.parametrize("arguments", ["train x --cell transformer", "--quite x", "frobnicate"])

@@ -257,12 +257,17 @@ def test_a_short_text_is_memorised(tmp_path):
 
 
 def test_the_model_file_holds_the_weights_of_the_best_validation(corpus_file, tmp_path):
-    trained(corpus_file, tmp_path / "m", steps=200, learning_rate=0.2, schedule="constant")
-    losses = {line["step"]: line["val_loss"] for line in log_of(tmp_path / "m")}
-    losses = {step: loss for step, loss in losses.items() if loss is not None}
-    best = min(losses, key=losses.get)
+    settings = {"steps": 200, "learning_rate": 0.2, "schedule": "constant", "overwrite": True}
+    for seed in range(5):  # until the last weights are not the best: that depends on the processor
+        trained(corpus_file, tmp_path / "m", seed=seed, **settings)
+        losses = {line["step"]: line["val_loss"] for line in log_of(tmp_path / "m")}
+        losses = {step: loss for step, loss in losses.items() if loss is not None}
+        best = min(losses, key=losses.get)
+        if best < 200:
+            break
+    else:
+        pytest.fail("the last weights are always the best, so that this test proves nothing")
     file = load_model(tmp_path / "m", tensor_shapes)
-    assert best < 200, "the last weights must not be the best, or this test proves nothing"
     assert file.training["steps"] == best
     assert file.training["val_loss"] == losses[best]
     assert file.training["history"][-1] == [best, file.training["train_loss"], losses[best]]
