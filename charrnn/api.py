@@ -257,7 +257,8 @@ def train(
 ) -> LanguageModel:
     """Train a model on text files; return the best one, which the file `output` then holds.
 
-    `paths`: one or several text files, which are joined in order; "-": standard input.
+    `paths`: one or several text files, or folders of them, which are joined in order; "-": standard
+    input.
     `on_report`: called with a Report after every update.
     `encoding`: of the text; None: UTF-8. `as_bytes`: model bytes instead of characters.
     `resume`: continue the run that `output` holds; it is saved at least every half minute.
