@@ -53,7 +53,9 @@ class LanguageModel:
         """
         return "".join(self.stream(length, **how))
 
-    def stream(self, length: int | None = 500, **how: Any) -> Iterator[str]:
+    def stream(
+        self, length: int | None = 500, *, errors: str = "replace", **how: Any
+    ) -> Iterator[str]:
         """Generate a text and yield it piece by piece; `length` None: without end.
 
         `prime`: text to continue; empty: the text starts as a line does.
@@ -70,12 +72,14 @@ class LanguageModel:
         `stop`: one or several strings; the text ends before the first that occurs. `lines`: number
         of lines after which the text ends. It never exceeds `length`.
 
-        Bytes that are not UTF-8 become U+FFFD. Raises UnknownCharacters for a prime with
-        characters that the model does not know, UsageError for an impossible value or when no
-        character is allowed.
+        `errors`: bytes that are not UTF-8 become U+FFFD; "surrogateescape" escapes them, so that
+        encoding the text with it gives them back.
+
+        Raises UnknownCharacters for a prime with characters that the model does not know,
+        UsageError for an impossible value or when no character is allowed.
         """
-        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-        return filter(None, map(decode, next(self.texts(1, length, **how))))
+        pieces = next(self.texts(1, length, **how))
+        return codecs.iterdecode(pieces, "utf-8", errors)
 
     def texts(
         self,
@@ -96,8 +100,8 @@ class LanguageModel:
     ) -> Iterator[Iterator[bytes]]:
         """Generate `count` texts, each an iterator over pieces of UTF-8, to be read in order.
 
-        Pieces never split a character. Text i of seed s equals text 0 of seed s + i. Options are
-        the same as for `stream`, but bytes that are not UTF-8 are passed through.
+        No piece but the last ends within a character. Text i of seed s equals text 0 of seed s + i.
+        Options are the same as for `stream`, but bytes that are not UTF-8 are passed through.
         """
         check_int("count", count, minimum=1)
         check_int("top_k", top_k, minimum=0)
@@ -253,7 +257,8 @@ def train(
 ) -> LanguageModel:
     """Train a model on text files; return the best one, which the file `output` then holds.
 
-    `paths`: one or several text files, which are joined in order; "-": standard input.
+    `paths`: one or several text files, or folders of them, which are joined in order; "-": standard
+    input.
     `on_report`: called with a Report after every update.
     `encoding`: of the text; None: UTF-8. `as_bytes`: model bytes instead of characters.
     `resume`: continue the run that `output` holds; it is saved at least every half minute.

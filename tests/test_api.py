@@ -156,6 +156,22 @@ def test_sample_of_a_bytes_model_replaces_invalid_utf_8(bytes_model_file):
     assert model.sample(500, seed=3) == b"".join(pieces).decode("utf-8", "replace")
 
 
+def test_a_text_of_a_bytes_model_has_every_byte(bytes_model_file):
+    """Also a last byte that might begin a UTF-8 character."""
+    model = charrnn.load(bytes_model_file)
+    odd = {"allow": "a\n\udce9\udcc3", "temperature": 9}
+    texts = [b"".join(t) for t in model.texts(40, 40, seed=0, **odd)]
+    assert {len(t) for t in texts} == {40} and {t[-1:] for t in texts} >= {b"\xe9", b"\xc3"}
+    for seed, text in enumerate(texts[:20]):
+        escaped = model.sample(40, seed=seed, errors="surrogateescape", **odd)
+        assert escaped.encode("utf-8", "surrogateescape") == text
+        line = next(model.texts(1, 40, seed=seed, stop="\n", **odd))
+        assert b"".join(line) == text.partition(b"\n")[0]
+        line = next(model.texts(1, 40, seed=seed, lines=1, **odd))
+        assert b"".join(line) == b"".join(text.partition(b"\n")[:2])
+    assert model.beam(3, 20, allow="\udce9")[0] == b"\xe9" * 20
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -135,7 +135,8 @@ class _Commands(click.Group):
         if hasattr(sys.stdout, "reconfigure"):  # a narrow encoding must not make output fail
             sys.stdout.reconfigure(errors="backslashreplace")
         log = logging.getLogger("charrnn")
-        log.handlers, log.level = [StderrHandler()], logging.INFO
+        log.handlers = [StderrHandler()]
+        log.setLevel(logging.INFO)
         with reported():
             super().invoke(ctx)
             if sys.stdout is not None:

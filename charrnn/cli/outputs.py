@@ -80,12 +80,11 @@ def write_objects(
 ) -> None:
     """Write a JSON object per line: the metadata of a text, the prime and the text.
 
-    Bytes that are not UTF-8 become U+FFFD.
+    Bytes that are not UTF-8 are escaped (surrogateescape), as lone surrogates like \\udce9.
     """
-    prime = prime.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     with _opened(output) as out:
         for pieces, values in zip(texts, metadata, strict=True):
-            text = b"".join(pieces).decode("utf-8", "replace")
+            text = b"".join(pieces).decode("utf-8", "surrogateescape")
             line = json.dumps({**values, "prime": prime, "text": text})
             write_pieces([line.encode() + b"\n"], out)
 

@@ -7,16 +7,28 @@ encode it. Its ids go to a nameless temporary file, unless they are few.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from ..errors import CharRNNError, FilePath, escape_unprintable, list_of_paths
 from .disk_ids import Ids, store_ids
-from .reader import TextInput, TextReader, codec_name, names_of, open_input
+from .files import expand_folders
+from .joining import Seam
+from .reader import (
+    EncodingOptions,
+    TextInput,
+    TextReader,
+    codec_name,
+    codec_of,
+    names_of,
+    open_input,
+)
 from .vocabulary import (
     ByteVocabulary,
     CharVocabulary,
@@ -28,6 +40,8 @@ from .vocabulary import (
 
 COMPARED_AT_ONCE = 1 << 18  # ids that require_varied compares at a time
 
+_log = logging.getLogger("charrnn")
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
@@ -35,9 +49,11 @@ class Corpus:
 
     ids: Ids  # (n,) of vocabulary.dtype, read-only
     vocabulary: Vocabulary
-    fingerprint: str  # hexadecimal SHA-256 of the bytes read and the encoding's name
+    fingerprint: str  # hexadecimal SHA-256 of the bytes read, the encoding's name and the seams
+    glued_fingerprint: str  # the same without seams: no line end was put between files
     encoding: str  # its name, or "bytes"
     names: tuple[str, ...]  # of the files, as the caller gave them
+    file_starts: tuple[int, ...]  # the index of each file's first id
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
 
@@ -50,13 +66,19 @@ def read_corpus(
     folder: FilePath | None = None,
     vocabulary: Vocabulary | None = None,
     unknown: OnUnknown = "error",
+    join: bool = True,
+    prefer_utf8: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    options: EncodingOptions = EncodingOptions(),  # noqa: B008  # immutable
 ) -> Corpus:
     """Read the files `paths`, joined in order, as ids; "-" is standard input.
 
-    Line ends are not changed. A byte-order mark at the start of a file is dropped. A given
-    `vocabulary` decides whether the text is read as bytes, instead of `as_bytes`. Temporary files
-    go to `folder`. `progress(done, total)` counts bytes, in both passes.
+    A folder stands for its files, see `expand_folders`. Line ends are not changed. With `join`, a
+    line end is put between two files where the first has none, see LineJoiner. A byte-order mark
+    at the start of a file is dropped. A given `vocabulary` decides whether the text is read as
+    bytes, instead of `as_bytes`. With `prefer_utf8`, files that are UTF-8 and not plain ASCII are
+    not read with `encoding`. Temporary files go to `folder`. `progress(done, total)` counts bytes,
+    in both passes. Messages name the `options`.
 
     Raises CharRNNError for a file that cannot be read or decoded or that changes while it is read,
     and for an empty text; UsageError for an unknown encoding; UnknownCharacters for characters
@@ -67,28 +89,35 @@ def read_corpus(
         vocabulary = ByteVocabulary()
     as_bytes = vocabulary is not None and vocabulary.is_bytes
     encoding = "bytes" if as_bytes else codec_name(encoding)
+    join = join and (vocabulary is None or vocabulary.newline_id >= 0)
     skipped: set[str] = set()
+    starts: list[int] = []
     with contextlib.ExitStack() as stack:
-        inputs = [open_input(path, folder, stack) for path in path_list]
-        reader = TextReader(inputs, num_passes=2 if vocabulary is None else 1, progress=progress)
+        inputs = [open_input(path, folder, stack) for path in expand_folders(path_list)]
+        num_passes = 2 if vocabulary is None else 1
+        reader = TextReader(inputs, num_passes, progress, join=join, options=options)
+        codecs = [codec_of(i, encoding) if prefer_utf8 else encoding for i in inputs]
         if vocabulary is None:
-            vocabulary = _build_vocabulary(reader.text_chunks(encoding))
+            vocabulary = _build_vocabulary(chain.from_iterable(reader.text_files(codecs)))
             if vocabulary is None:
                 raise _no_text(inputs)
             # A character missing from the text's own vocabulary means that the text has changed,
             # which the reader reports at the end of the pass.
             unknown = "skip"
-        chunks = reader.byte_chunks() if as_bytes else reader.text_chunks(encoding)
-        encoded = _encode_chunks(chunks, vocabulary, unknown, skipped)
+        files = reader.byte_files() if as_bytes else reader.text_files(codecs)
+        encoded = _encode_files(files, vocabulary, unknown, skipped, starts)
         ids = store_ids(encoded, vocabulary.dtype, folder)
     if len(ids) == 0:
         raise _no_text(inputs, skipped)
+    _report_seams(reader.seams)
     return Corpus(
         ids=ids,
         vocabulary=vocabulary,
         fingerprint=reader.fingerprint(encoding),
+        glued_fingerprint=reader.fingerprint(encoding, with_seams=False),
         encoding=encoding,
         names=tuple(map(os.fsdecode, path_list)),
+        file_starts=tuple(starts),
         num_bytes=reader.num_bytes,
         skipped_characters="".join(sorted(skipped)),
     )
@@ -119,18 +148,33 @@ def _build_vocabulary(chunks: Iterable[str]) -> CharVocabulary | None:
     return CharVocabulary(characters) if characters else None
 
 
-def _encode_chunks(
-    chunks: Iterable[str] | Iterable[bytes],
+def _encode_files(
+    files: Iterable[Iterable[str] | Iterable[bytes]],
     vocabulary: Vocabulary,
     unknown: OnUnknown,
     skipped: set[str],
+    starts: list[int],
 ) -> Iterator[IdArray]:
-    """Encode each chunk; add the characters that were skipped to `skipped`."""
-    for chunk in chunks:
-        ids = vocabulary.encode(chunk, unknown)
-        if isinstance(chunk, str) and len(ids) < len(chunk):
-            skipped.update(vocabulary.unknown(chunk))
-        yield ids
+    """Encode each chunk; add the skipped characters to `skipped`, the files' starts to `starts`."""
+    num_ids = 0
+    for chunks in files:
+        starts.append(num_ids)
+        for chunk in chunks:
+            ids = vocabulary.encode(chunk, unknown)
+            if isinstance(chunk, str) and len(ids) < len(chunk):
+                skipped.update(vocabulary.unknown(chunk))
+            num_ids += len(ids)
+            yield ids
+
+
+def _report_seams(seams: Sequence[Seam]) -> None:
+    if seams:
+        more = f" and {len(seams) - 1} more" if len(seams) > 1 else ""
+        _log.info(
+            "the last line of %s%s has no end: a line end was put before the next file; "
+            "to join files as they are, pipe them through cat",
+            *(seams[0].name, more),
+        )
 
 
 def _no_text(inputs: Sequence[TextInput], skipped: Iterable[str] = ()) -> CharRNNError:

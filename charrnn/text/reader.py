@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import io
 import itertools
+import logging
 import os
 import stat
 import sys
@@ -21,12 +22,18 @@ from ..errors import (
     escape_unprintable,
     os_errors_as,
 )
+from .encodings import HEAD_BYTES, likely_encodings, unmarked_unicode
+from .joining import LineJoiner, Seam
 from .spool import spooled
 
 CHUNK_BYTES = 1 << 18  # bytes per read; the decoded chunk and its ids fit the L2 cache
 
+MAX_ENCODINGS = 4  # named in a message
+
 Opener = Callable[[], contextlib.AbstractContextManager[IO[bytes]]]
 Chunk = TypeVar("Chunk", str, bytes)
+
+_log = logging.getLogger("charrnn")
 
 
 class TextInput(NamedTuple):
@@ -37,10 +44,19 @@ class TextInput(NamedTuple):
     open: Opener
 
 
+class EncodingOptions(NamedTuple):
+    """Options that messages name: for the encoding of the text, and to read it as bytes."""
+
+    encoding: str = "--encoding"
+    as_bytes: str | None = None
+
+
 class TextReader:
     """Several inputs read as one text. Every pass over them must read the same bytes.
 
-    `progress(done, total)` counts bytes over `num_passes` passes.
+    With `join`, a line end separates a file from the one before it if that does not end with one.
+    `progress(done, total)` counts bytes over `num_passes` passes. Messages name the
+    `options`.
     """
 
     def __init__(
@@ -48,38 +64,52 @@ class TextReader:
         inputs: Sequence[TextInput],
         num_passes: int,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        join: bool = True,
+        options: EncodingOptions = EncodingOptions(),  # noqa: B008  # immutable
     ) -> None:
         self._inputs = inputs
         self._progress = progress
+        self._join, self._options = join, options
+        self._warned = False
+        self.seams: list[Seam] = []  # where the last pass put a line end
         self._total = num_passes * sum(i.num_bytes for i in inputs)
         self._done = 0
         self._sha256 = hashlib.sha256()
         self._previous_digest = b""  # of the pass before the current one
         self.num_bytes = 0  # read in the last pass
 
-    def byte_chunks(self) -> Iterator[bytes]:
-        """Make one pass, without decoding."""
-        return self._one_pass(lambda chunks, name: chunks)
+    def byte_files(self) -> Iterator[Iterator[bytes]]:
+        """Make one pass, without decoding: the chunks of each input."""
+        return self._one_pass(lambda chunks, source: chunks)
 
-    def text_chunks(self, codec: str) -> Iterator[str]:
-        """Make one pass, decoding with `codec`, a name that `codec_name` returned.
+    def text_files(self, codecs: Sequence[str]) -> Iterator[Iterator[str]]:
+        """Make one pass, decoding each input with its codec, a name that `codec_name` returned.
 
         Raises CharRNNError, with the byte offset, for bytes that cannot be decoded.
         """
-        return self._one_pass(lambda chunks, name: _decoded(chunks, name, codec))
+        codec = iter(codecs)
+        return self._one_pass(lambda chunks, source: self._decoded(chunks, source, next(codec)))
 
-    def fingerprint(self, encoding: str) -> str:
-        """Return the hexadecimal SHA-256 of the last pass's bytes and the encoding's name."""
+    def fingerprint(self, encoding: str, with_seams: bool = True) -> str:
+        """Return the hexadecimal SHA-256 of the last pass's bytes and the encoding's name.
+
+        It depends on the line ends that were put between files, too, unless not `with_seams`.
+        """
         sha256 = self._sha256.copy()
         sha256.update(encoding.encode())
+        for seam in self.seams if with_seams else []:
+            sha256.update(f"\n{seam.offset}".encode())
         return sha256.hexdigest()
 
     def _one_pass(
-        self, convert: Callable[[Iterator[bytes], str], Iterator[Chunk]]
-    ) -> Iterator[Chunk]:
-        self._sha256, self.num_bytes = hashlib.sha256(), 0
+        self, convert: Callable[[Iterator[bytes], TextInput], Iterator[Chunk]]
+    ) -> Iterator[Iterator[Chunk]]:
+        self._sha256, self.num_bytes, self.seams = hashlib.sha256(), 0, []
+        joiner = LineJoiner()
         for source in self._inputs:
-            yield from convert(self._counted(_read_chunks(source.name, source.open)), source.name)
+            chunks = convert(self._counted(_read_chunks(source.name, source.open)), source)
+            yield self._joined(joiner, chunks, source) if self._join else chunks
         digest = self._sha256.digest()
         if self._previous_digest not in (b"", digest):
             raise CharRNNError(
@@ -87,6 +117,48 @@ class TextReader:
                 "start again once nothing writes to it."
             )
         self._previous_digest = digest
+
+    def _joined(
+        self, joiner: LineJoiner, chunks: Iterator[Chunk], source: TextInput
+    ) -> Iterator[Chunk]:
+        start = self.num_bytes
+        first = next(chunks, None)
+        if first and (line_end := joiner.line_end_before(first)):
+            self.seams.append(Seam(joiner.name, start))
+            yield line_end
+        for chunk in itertools.chain([first] if first else [], chunks):
+            joiner.feed(chunk)
+            yield chunk
+        if first:
+            joiner.name = source.name
+
+    def _decoded(self, chunks: Iterable[bytes], source: TextInput, codec: str) -> Iterator[str]:
+        """Decode the chunks of one input, without the byte-order mark at its start."""
+        decoder = codecs.getincrementaldecoder(codec)()
+        num_bytes = 0
+        mark = "" if codec in ("utf-16", "utf-32") else "\ufeff"  # these two codecs drop it
+        for chunk in itertools.chain(chunks, [b""]):
+            if num_bytes == 0:
+                self._warn_of_unmarked(chunk[:HEAD_BYTES], source.name, codec)
+            num_bytes += len(chunk)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeError as error:
+                raise _undecodable(source, codec, error, num_bytes, self._options) from None
+            if text:
+                text, mark = text.removeprefix(mark), ""
+            if text:
+                yield text
+
+    def _warn_of_unmarked(self, head: bytes, name: str, codec: str) -> None:
+        """Warn once if the beginning of an input looks like UTF-16 without its mark."""
+        if not self._warned and (likely := unmarked_unicode(head, codec)):
+            self._warned = True
+            _log.warning(
+                "%s looks like %s without a byte-order mark, not like %s: to read it as that, "
+                "give %s %s",
+                *(name, likely.upper(), codec, self._options.encoding, likely),
+            )
 
     def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -137,6 +209,19 @@ def codec_name(encoding: str) -> str:
     return codecs.lookup(encoding).name.removesuffix("-sig")
 
 
+def codec_of(source: TextInput, codec: str) -> str:
+    """Return "utf-8" for an input that is UTF-8 and not plain ASCII, else `codec`."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_ascii = True
+    try:
+        for chunk in itertools.chain(_read_chunks(source.name, source.open), [b""]):
+            decoder.decode(chunk, final=not chunk)
+            is_ascii = is_ascii and chunk.isascii()
+    except UnicodeDecodeError:
+        return codec
+    return codec if is_ascii else "utf-8"
+
+
 def _spooled_input(
     name: str, open_source: Opener, folder: FilePath | None, stack: contextlib.ExitStack
 ) -> TextInput:
@@ -161,30 +246,19 @@ def _read_chunks(name: str, open_source: Opener) -> Iterator[bytes]:
             yield chunk
 
 
-def _decoded(chunks: Iterable[bytes], name: str, codec: str) -> Iterator[str]:
-    """Decode the chunks of one input, without the byte-order mark at its start."""
-    decoder = codecs.getincrementaldecoder(codec)()
-    num_bytes = 0
-    mark = "" if codec in ("utf-16", "utf-32") else "\ufeff"  # these two codecs drop it
-    for chunk in itertools.chain(chunks, [b""]):
-        num_bytes += len(chunk)
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeError as error:
-            raise _undecodable(name, codec, error, num_bytes) from None
-        if text:
-            yield text.removeprefix(mark)
-            mark = ""
-
-
-def _undecodable(name: str, codec: str, error: UnicodeError, num_bytes: int) -> CharRNNError:
+def _undecodable(
+    source: TextInput, codec: str, error: UnicodeError, num_bytes: int, options: EncodingOptions
+) -> CharRNNError:
     """Return the error for undecodable bytes among the first `num_bytes` of an input."""
-    advice = "name its encoding with --encoding, or model its bytes with --bytes."
-    if not isinstance(error, UnicodeDecodeError):  # such as a missing byte-order mark
-        return CharRNNError(f"{name} is not {codec}: {escape_unprintable(str(error))}; {advice}")
-    # The codec saw the last chunk, preceded by the bytes that it buffered before.
-    offset = num_bytes - len(error.object) + error.start
-    found = error.object[error.start : error.end][:8].hex(" ")
-    return CharRNNError(
-        f"{name} is not {codec}: {error.reason} at byte offset {offset}, found {found}; {advice}"
-    )
+    if isinstance(error, UnicodeDecodeError):
+        # The codec saw the last chunk, preceded by the bytes that it buffered before.
+        offset = num_bytes - len(error.object) + error.start
+        found = error.object[error.start : error.end][:8].hex(" ")
+        reason = f"{error.reason} at byte offset {offset}, found {found}"
+    else:  # such as a missing byte-order mark
+        reason = escape_unprintable(str(error))
+    encodings = likely_encodings(lambda: _read_chunks(source.name, source.open))[:MAX_ENCODINGS]
+    decodes = f" (it decodes as {', '.join(encodings)}, the likeliest first)" if encodings else ""
+    in_bytes = f", or model its bytes with {options.as_bytes}" if options.as_bytes else ""
+    advice = f"name its encoding with {options.encoding}{decodes}{in_bytes}"
+    return CharRNNError(f"{source.name} is not {codec}: {reason}; {advice}.")

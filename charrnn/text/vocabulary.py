@@ -136,12 +136,14 @@ class Vocabulary(ABC):
     def stream_utf8(self, pieces: Iterable[str]) -> Iterator[bytes]:
         """Encode symbols that arrive in pieces as UTF-8, or as the bytes themselves.
 
-        No piece ends within a UTF-8 character. An unfinished one at the end is dropped.
+        No piece but the last ends within a UTF-8 character.
         """
         decoder = self.decoder()
         for piece in pieces:
             if text := decoder.feed(piece):
                 yield text.encode("utf-8", "surrogateescape")
+        if rest := decoder.feed("", final=True):
+            yield rest.encode("utf-8", "surrogateescape")
 
     @abstractmethod
     def ids_per_character(self, text: str) -> IdArray:

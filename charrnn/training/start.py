@@ -19,6 +19,8 @@ from ..storage.inputs import require_not_input
 from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.disk_ids import Ids
+from ..text.files import expand_folders
+from ..text.reader import EncodingOptions
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
 
@@ -45,8 +47,9 @@ def prepare_run(
 ) -> PreparedRun:
     """Lock the run `output`, read its state with `resume`, and read its text.
 
-    `paths` are text files, "-" is standard input, `settings` are fields of TrainOptions. With
-    `resume`, settings, encoding and as_bytes default to those of the run and must agree with them.
+    `paths` are text files or folders of them, "-" is standard input, `settings` are fields of
+    TrainOptions. With `resume`, settings, encoding and as_bytes default to those of the run and
+    must agree with them.
     `threads` None: all usable cores. `save_every` is the least time between two saves, in seconds.
     `progress(done, total)` is called while the text is read, with numbers of bytes. `clock` returns
     seconds; the time limit of the run starts when the text has been read.
@@ -54,10 +57,10 @@ def prepare_run(
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used. Nothing is written then, and the lock is released.
     """
-    paths = list_of_paths(paths)
+    files = run_files(output)
+    paths = expand_folders(list_of_paths(paths), excluded=files)
     requested = train_options(settings)
     _check_precision(requested)
-    files = run_files(output)
     require_not_input(files, paths, what="the run", kind="the text", option="-o")
     lock = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
@@ -72,6 +75,7 @@ def prepare_run(
             as_bytes=bool(as_bytes),
             folder=files.model.parent,
             progress=progress,
+            options=EncodingOptions("--encoding", "--bytes"),
         )
         started_at = clock()
         _check_text(corpus, state, files)
@@ -193,6 +197,11 @@ def _check_precision(options: TrainOptions) -> None:
 def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
     """Raise CharRNNError for a text that holds nothing to learn, or is not the saved run's."""
     require_varied(corpus)
+    if state is not None and state.fingerprint == corpus.glued_fingerprint != corpus.fingerprint:
+        raise UsageError(
+            f"the run of {display_path(files.state)} joined these files without line ends between "
+            "them: resume it with `cat FILES | charrnn train - --resume`, or start another with -o."
+        )
     if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "

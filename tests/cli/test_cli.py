@@ -250,6 +250,81 @@ def test_train_names_a_folder_given_as_text(invoke, tmp_path):
     assert str(tmp_path) in sentence_of(invoke("train", tmp_path), 1)
 
 
+@pytest.fixture
+def unfinished_files(working_folder):
+    """Two files without a newline at their end in a folder, and a hidden file."""
+    (working_folder / "texts").mkdir()
+    for name in "a", "b":
+        (working_folder / "texts" / name).write_text(f"{name}bcd\n" * 40 + "zzyzx")
+    (working_folder / "texts" / ".hidden").write_bytes(b"\xff")
+    return working_folder / "texts"
+
+
+def test_train_puts_a_line_end_between_files_with_a_note(invoke, unfinished_files):
+    files = [unfinished_files / name for name in ("a", "b")]
+    result = invoke("train", *files, *TINY, "--steps", "2")
+    assert "text    411 characters" in result.stderr
+    [note] = [line for line in result.stderr.splitlines() if "line end" in line]
+    assert note.startswith(f"note    the last line of {files[0]} has no end")
+    quiet = invoke("train", *files, *TINY, "--steps", "2", "--quiet", "--overwrite")
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_train_reads_folders_and_lists_of_files(invoke, unfinished_files, end):
+    train = ["train", *TINY, "--steps", "2", "-o"]
+    a, b = unfinished_files / "a", unfinished_files / "b"
+    invoke(*train, "given", a, b)
+    invoke(*train, "folder", unfinished_files)
+    names = "".join(f"{path}{end}" for path in (a, b))
+    assert invoke(*train, "stdin", "--files-from", "-", input=names).exit_code == 0
+    (unfinished_files.parent / "list").write_text(names)
+    assert invoke(*train, "list-model", "--files-from", "list").exit_code == 0
+    given = (unfinished_files.parent / "given").read_bytes()
+    for name in "folder", "stdin", "list-model":
+        assert (unfinished_files.parent / name).read_bytes() == given, name
+
+
+def test_a_run_in_the_folder_of_its_text_resumes(invoke, unfinished_files):
+    output = unfinished_files / "model.safetensors"
+    assert invoke("train", unfinished_files, *TINY, "--steps", "2", "-o", output).exit_code == 0
+    result = invoke("train", unfinished_files, "-o", output, "--resume")
+    assert (result.exit_code, "finished before" in result.stderr) == (0, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["a", "--files-from", "list"], "not both"),
+        (["--files-from", "list"], "no text to learn"),
+        ([], "--files-from"),
+    ],
+)
+def test_train_needs_files_or_a_list_of_them(invoke, working_folder, arguments, words):
+    (working_folder / "list").write_text("\n")
+    assert words in sentence_of(invoke("train", *arguments), 2)
+    assert "nowhere" in sentence_of(invoke("train", "--files-from", "nowhere"), 1)
+
+
+def test_a_run_that_glued_its_files_is_not_resumed_with_a_line_end(invoke, unfinished_files):
+    files = [unfinished_files / name for name in ("a", "b")]
+    glued = b"".join(file.read_bytes() for file in files)
+    assert invoke("train", "-", *TINY, "--steps", "2", input=glued).exit_code == 0
+    refused = invoke("train", *files, "--resume")
+    assert refused.exit_code == 2
+    assert "cat FILES | charrnn train - --resume" in refused.stderr.splitlines()[-1]
+    assert invoke("train", "-", "--resume", input=glued).exit_code == 0
+
+
+def test_train_notes_a_text_in_utf_16_without_its_mark(invoke, tmp_path):
+    (tmp_path / "text").write_bytes("some words\n".encode("utf-16-le") * 40)
+    result = invoke("train", tmp_path / "text", *TINY, "--steps", "2", "--quiet")
+    assert "looks like UTF-16-LE" in result.stderr
+    assert "--encoding utf-16-le" in result.stderr
+    options = ["--encoding", "utf-16-le", "--overwrite", "--quiet"]
+    assert invoke("train", tmp_path / "text", *TINY, "--steps", "2", *options).stderr == ""
+
+
 def test_train_refuses_an_unknown_encoding(invoke, corpus_file):
     assert "klingon" in sentence_of(invoke("train", corpus_file, "--encoding", "klingon"), 2)
 

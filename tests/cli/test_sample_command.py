@@ -94,7 +94,24 @@ def test_jsonl_has_seed_prime_and_text(sample, model, bytes_model_file):
     ]
     odd = sample("-m", bytes_model_file, "--jsonl", "--prime", "a\udcff", "--length", 99)
     values = json.loads(odd.stdout)
-    assert values["prime"] == "a\ufffd" and 0 < len(values["text"]) <= 99
+    [expected] = charrnn.load(bytes_model_file).texts(1, 99, prime="a\udcff", seed=3)
+    assert values["prime"] == "a\udcff"
+    assert values["text"].encode("utf-8", "surrogateescape") == b"".join(expected)
+
+
+@pytest.mark.parametrize("options", [[], ["--jsonl"], ["-n", 3], ["--beam", 2]])
+def test_a_text_to_a_file_has_every_byte(invoke, bytes_model_file, working_folder, options):
+    seed = [] if "--beam" in options else ["--seed", 3]
+    result = invoke(
+        *("sample", "-m", bytes_model_file, "--allow", "\udce9", "--length", 7, "--prime", "caf"),
+        *(*options, *seed, "-o", "out"),
+    )
+    assert result.exit_code == 0, result.stderr
+    written = (working_folder / "out").read_bytes()
+    if "--jsonl" in options:
+        written = json.loads(written)["text"].encode("utf-8", "surrogateescape")
+    expected = {"-n": (b"caf" + b"\xe9" * 7 + b"\n") * 3, "--jsonl": b"\xe9" * 7}
+    assert written == expected.get(options[0] if options else "", b"caf" + b"\xe9" * 7)
 
 
 def test_jsonl_names_a_random_seed_that_reproduces_the_text(invoke, model_file, model):

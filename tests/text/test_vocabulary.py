@@ -210,7 +210,13 @@ def test_byte_stream_never_cuts_a_character():
         "é".encode(),
     ]
     assert stream(ByteVocabulary(), [[0xC3], [0x28]]) == [b"\xc3("]  # invalid: passes unchanged
-    assert stream(ByteVocabulary(), [[0x61], [0xE6, 0x97]]) == [b"a"]  # unfinished: dropped
+    assert stream(ByteVocabulary(), [[0x61], [0xE6, 0x97]]) == [b"a", b"\xe6\x97"]  # unfinished
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.binary(max_size=3)))
+def test_byte_stream_loses_no_byte(pieces):
+    assert b"".join(stream(ByteVocabulary(), map(list, pieces))) == b"".join(pieces)
 
 
 def test_character_stream_is_utf8():

@@ -226,7 +226,8 @@ class Generation:
         "--jsonl",
         is_flag=True,
         help="Write one JSON object per text and line: its seed (its log-probability with "
-        "--beam), the prime and the text after the prime.",
+        "--beam), the prime and the text after the prime. Bytes that are not UTF-8 become lone "
+        "surrogates (surrogateescape), which give them back.",
     ),
     option(
         "-o",

@@ -8,6 +8,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 import click
@@ -34,7 +35,7 @@ from ..options import (
     threads_option,
     validator,
 )
-from ..output import echo_err, loss_in_words
+from ..output import echo_err, loss_in_words, read_stdin
 
 if TYPE_CHECKING:
     from ...evaluation.baselines import Baselines
@@ -84,7 +85,7 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
 
 
 @click.command("train", cls=Command)
-@click.argument("corpus", metavar="CORPUS...", nargs=-1, required=True, type=FILE)
+@click.argument("corpus", metavar="[CORPUS]...", nargs=-1, type=FILE)
 @option_group(
     "Model",
     field_option("cell", "Type of the recurrent cells.", type=click.Choice(CELL_NAMES)),
@@ -98,6 +99,12 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
 )
 @option_group(
     "Text",
+    option(
+        "--files-from",
+        type=FILE,
+        help="Read the files that this file names, one per line or each ended by a NUL, instead of "
+        "CORPUS; - is stdin.",
+    ),
     option(
         "--bytes",
         "as_bytes",
@@ -219,6 +226,7 @@ def command(
     ctx: click.Context,
     /,
     corpus: tuple[str, ...],
+    files_from: str | None,
     output: str,
     resume: bool,
     overwrite: bool,
@@ -228,18 +236,28 @@ def command(
 ) -> None:
     """Train a model on text files.
 
-    Several files are joined in the order given; `-` is stdin. Ctrl-C saves the run, and --resume
-    continues it exactly, with the options it was started with. An existing run is replaced only
-    with --overwrite.
+    Several files are joined in the order given, with a line end after a last line that has none.
+    A folder stands for its files, sorted by name, without hidden ones; `-` is stdin. Ctrl-C saves
+    the run, and --resume continues it exactly, with the options it was started with. An existing
+    run is replaced only with --overwrite.
 
     \b
     Example:
       charrnn train corpus.txt
       charrnn train *.txt -o novels.safetensors --hidden-size 256 --dropout 0.2
+      find -name '*.py' -print0 | charrnn train --files-from -
       charrnn train corpus.txt --resume
     """
     if resume and overwrite:
         raise UsageError("give --resume or --overwrite, not both.")
+    if files_from is None:
+        paths = list(corpus)
+    elif corpus:
+        raise UsageError("give CORPUS or --files-from, not both.")
+    else:
+        paths = _read_names(files_from)
+    if not paths:
+        raise UsageError("there is no text to learn: give files, a folder, or --files-from.")
     given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
     if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
@@ -253,7 +271,7 @@ def command(
 
     with byte_bar(quiet) as progress:
         prepared = prepare_run(
-            corpus,
+            paths,
             output,
             given,
             encoding=encoding,
@@ -276,6 +294,14 @@ def command(
         ctx.exit(128 + received[0])
     if not quiet:
         _conclude(run, report, output, baselines)
+
+
+def _read_names(path: str) -> list[str]:
+    """Read the list of files that --files-from names."""
+    from ...text.files import split_names
+
+    data = read_stdin() if path == "-" else Path(path).read_bytes()
+    return split_names(data)
 
 
 def _baselines(prepared: PreparedRun) -> Baselines | None:
