@@ -10,6 +10,7 @@ from typing import TextIO
 import numpy as np
 
 MAX_LEVEL = 5
+UNKNOWN_LEVEL = -MAX_LEVEL  # of a character that the model does not know; no surprisal has it
 # Colors indexed by level: 0 has none, 1 to 5 follow, then -5 to -1. On a terminal they are numbers
 # of the 256 colors. Black text is legible on the terminal's and the light page's, white text on
 # the dark page's.
@@ -30,9 +31,13 @@ def use_color(out: TextIO) -> bool:
     return (out.isatty() or forced) and not os.environ.get("NO_COLOR")
 
 
-def color_levels(nats: np.ndarray) -> list[int]:
-    """Return the level of each surprisal (n,): its whole nats, at most 5; 0 for NaN."""
-    return [int(level) for level in np.nan_to_num(nats).clip(0, MAX_LEVEL)]
+def color_levels(nats: np.ndarray, unknown: np.ndarray | bool = False) -> list[int]:
+    """Return the level of each surprisal (n,): its whole nats, at most 5; 0 for NaN.
+
+    Characters that are `unknown`, (n,) bool, have the UNKNOWN_LEVEL.
+    """
+    levels = np.where(unknown, UNKNOWN_LEVEL, np.nan_to_num(nats).clip(0, MAX_LEVEL))
+    return [int(level) for level in levels]
 
 
 def signed_color_levels(values: np.ndarray) -> list[int]:
