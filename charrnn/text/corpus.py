@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Corpus:
     names: tuple[str, ...]  # of the files, as the caller gave them
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
+    num_skipped: int = 0  # how many characters of the text they are
 
 
 def read_corpus(
@@ -67,7 +69,7 @@ def read_corpus(
         vocabulary = ByteVocabulary()
     as_bytes = vocabulary is not None and vocabulary.is_bytes
     encoding = "bytes" if as_bytes else codec_name(encoding)
-    skipped: set[str] = set()
+    skipped: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
         inputs = [open_input(path, folder, stack) for path in path_list]
         reader = TextReader(inputs, num_passes=2 if vocabulary is None else 1, progress=progress)
@@ -91,6 +93,7 @@ def read_corpus(
         names=tuple(map(os.fsdecode, path_list)),
         num_bytes=reader.num_bytes,
         skipped_characters="".join(sorted(skipped)),
+        num_skipped=skipped.total(),
     )
 
 
@@ -123,13 +126,13 @@ def _encode_chunks(
     chunks: Iterable[str] | Iterable[bytes],
     vocabulary: Vocabulary,
     unknown: OnUnknown,
-    skipped: set[str],
+    skipped: Counter[str],
 ) -> Iterator[IdArray]:
-    """Encode each chunk; add the characters that were skipped to `skipped`."""
+    """Encode each chunk; count the characters that were skipped in `skipped`."""
     for chunk in chunks:
         ids = vocabulary.encode(chunk, unknown)
         if isinstance(chunk, str) and len(ids) < len(chunk):
-            skipped.update(vocabulary.unknown(chunk))
+            skipped.update(vocabulary.unknown(chunk, repeat=True))
         yield ids
 
 

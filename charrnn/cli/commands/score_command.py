@@ -12,7 +12,15 @@ import click
 from ...config import UNKNOWN_NATS
 from ...errors import CharRNNError, UsageError, escape_unprintable
 from ...storage.inputs import require_not_input
-from ..options import FILE, MODEL, Command, encoding_option, json_option, option
+from ..options import (
+    FILE,
+    MODEL,
+    Command,
+    charged_unknown_option,
+    encoding_option,
+    json_option,
+    option,
+)
 from ..output import echo_err, page_file, stdout
 
 if TYPE_CHECKING:
@@ -55,13 +63,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
     "shows the expected characters under the mouse.",
 )
 @json_option("Print one JSON object per line of text.")
-@option(
-    "--unknown",
-    type=click.Choice(["error", "skip"]),
-    default="error",
-    help="How to treat characters that a model does not know: fail, or skip them at a cost of "
-    f"{UNKNOWN_NATS:g} nats each.",
-)
+@charged_unknown_option
 @encoding_option
 def command(
     texts: tuple[str, ...],
