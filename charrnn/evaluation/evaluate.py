@@ -50,7 +50,7 @@ def evaluate(
 
 
 def _charged(result: Evaluation, unknown: int) -> Evaluation:
-    """Add `unknown` characters at UNKNOWN_NATS each; a loss on a part of the text gets its share."""
+    """Add `unknown` characters at UNKNOWN_NATS each to every loss."""
     characters = result.characters + unknown
 
     def mean(loss: float) -> float:

@@ -91,7 +91,7 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def unknown(self, text: str, repeat: bool = False) -> str:
-        """Return the characters of `text` that cannot be encoded, in order, each once or repeated."""
+        """Return the characters of `text` that cannot be encoded, in order, once or repeated."""
 
     @abstractmethod
     def from_utf8(self, data: bytes) -> str:

@@ -203,6 +203,31 @@ def test_color_levels_are_whole_nats():
     assert len(TERMINAL) == len(LIGHT) == len(DARK) == 11
 
 
+MARKED = ["e\u0301", "a\u0323\u0302", "\u0915\u093e", "\u1112\u1161\u11ab", "\U0001f44d\U0001f3fd"]
+
+
+@pytest.mark.parametrize("grapheme", MARKED)
+@pytest.mark.parametrize("levels", [(0, 3), (3, 0), (1, 3)])
+def test_a_letter_and_its_marks_have_one_color(grapheme, levels):
+    levels = [levels[0], *[levels[1]] * (len(grapheme) - 1)]
+    shown = colorize(["x", *grapheme, "y"], [2, *levels, 0])
+    expected = f"\x1b[38;5;16;48;5;222mx\x1b[0m\x1b[38;5;16;48;5;215m{grapheme}\x1b[0my"
+    assert shown == expected
+    titles = [f"title {i}" for i in range(len(grapheme))]
+    page = Page("<pre>" + html.line("1", grapheme + "\n", [*levels, 0], [*titles, "newline"]))
+    assert page.characters[0] == [{"class": "s3", "data-t": "\n".join(titles)}, grapheme]
+    assert page.characters[1][0]["data-t"] == "newline"
+
+
+def test_an_unknown_mark_marks_its_letter(invoke, model_file):
+    shown = invoke(
+        "score", "-m", model_file, "--color", "--unknown", "skip", "-",
+        input="MARA: The\u0301 tide", env={"FORCE_COLOR": "1"},
+    ).stdout  # fmt: skip
+    assert f";{TERMINAL[UNKNOWN_LEVEL]}me\u0301\x1b[0m" in shown
+    assert colorize("\u0301a", [5, 0]) == "\x1b[38;5;16;48;5;203m\u0301\x1b[0ma"
+
+
 def test_each_character_has_the_color_of_its_surprisal(invoke, model_file, text):
     env = {"FORCE_COLOR": "1"}
     shown = invoke("score", "-m", model_file, "--color", "-", input=text, env=env).stdout

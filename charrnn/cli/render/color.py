@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TextIO
 
 import numpy as np
+
+from ...text.graphemes import graphemes
 
 MAX_LEVEL = 5
 UNKNOWN_LEVEL = -MAX_LEVEL  # of a character that the model does not know; no surprisal has it
@@ -46,9 +48,18 @@ def signed_color_levels(values: np.ndarray) -> list[int]:
     return [int(level) for level in np.rint(values * (MAX_LEVEL / scale if scale else 0))]
 
 
-def colorize(strings: Iterable[str], levels: Iterable[int]) -> str:
-    """Join the strings, each on the background of its level, for a terminal of 256 colors."""
-    runs = groupby(zip(strings, levels, strict=False), key=lambda pair: pair[1])
+def strongest(levels: Sequence[int]) -> int:
+    """Return the level of a grapheme: that of its characters with the largest magnitude."""
+    return min(levels, key=lambda level: (-abs(level), level))
+
+
+def colorize(strings: Sequence[str], levels: Sequence[int]) -> str:
+    """Join the strings, each on the background of its level, for a terminal of 256 colors.
+
+    A letter and its combining marks have one background: a code between them would part them.
+    """
+    pairs = (("".join(strings[part]), strongest(levels[part])) for part in graphemes(strings))
+    runs = groupby(pairs, key=lambda pair: pair[1])
     return "".join(_on_background("".join(s for s, _ in run), level) for level, run in runs)
 
 
