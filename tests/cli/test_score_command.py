@@ -267,6 +267,20 @@ def test_page_shows_the_surprisal_and_the_expected_characters(
     assert "http:" not in content and "https:" not in content and "url(" not in content
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp1251"])
+@pytest.mark.parametrize("command", ["score", "inspect"])
+def test_pages_on_stdout_are_utf8_whatever_the_terminal_has(
+    spawn, bytes_model_file, working_folder, encoding, command
+):
+    (working_folder / "text").write_text("Grüße aus 東京, ☠\n", "utf-8")
+    options = [command, "-m", bytes_model_file, "text", *["--unit", "1.1"] * (command == "inspect")]
+    process = spawn(*options, "--html", "-", env={"PYTHONIOENCODING": encoding})
+    shown = process.communicate()[0].decode("utf-8")
+    assert process.returncode == 0 and '<meta charset="utf-8">' in shown
+    for character in "üß東☠":
+        assert character in "".join(c for _, c in Page(shown).characters)
+
+
 def test_page_escapes_the_text(invoke, evil_model_file, working_folder):
     name = "<img src=x>.txt"
     (working_folder / name).write_bytes((EVIL * 3).encode())
