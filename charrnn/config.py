@@ -47,6 +47,10 @@ SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
 DEFAULT_BATCH_SIZE = 16
+# The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
+# same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
+# known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
+UNKNOWN_NATS = 50.0
 
 
 def check_choice(name: str, value: object, known: tuple[str, ...]) -> None:

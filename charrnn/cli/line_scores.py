@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..config import UNKNOWN_NATS
 from ..errors import escape_unprintable
 from ..text.corpus import Corpus
 
@@ -28,16 +29,18 @@ class ScoredLine:
     number: int
     start: int  # of its first id in the text
     totals: np.ndarray  # (models,) nats
+    unknown: np.ndarray  # (models,) number of characters that the model does not know
     end: int = 0
-    characters: int = 0  # predicted ones
+    characters: int = 0  # predicted or unknown ones
     details: list[np.ndarray] = field(default_factory=list)  # of its ids, by the first model
 
-    def add(self, scores: list[np.ndarray], keep_details: bool) -> None:
-        """Add the scores of the next ids by each model."""
+    def add(self, scores: list[np.ndarray], unknown: np.ndarray, keep_details: bool) -> None:
+        """Add the scores of the next n ids by each model, and their mask `unknown` (models, n)."""
         nats = np.array([s["nats"] for s in scores])
-        predicted = nats[:, ~np.isnan(nats[0])]
-        self.characters += predicted.shape[1]
-        self.totals += predicted.sum(axis=1)
+        counted = ~np.isnan(nats).any(axis=0)
+        self.characters += int(np.count_nonzero(counted))
+        self.totals += nats[:, counted].sum(axis=1)
+        self.unknown += unknown.sum(axis=1)
         self.end += nats.shape[1]
         if keep_details:
             self.details.append(scores[0])
@@ -45,6 +48,15 @@ class ScoredLine:
     def means(self) -> np.ndarray:
         """Nats per character under each model (models,), NaN where nothing was predicted."""
         return self.totals / (self.characters or math.nan)
+
+    def rank(self) -> tuple[bool, float]:
+        """What lines are sorted by: unknown characters, and nats per character, -inf without any.
+
+        Both are those of the model that gives the line the highest probability.
+        """
+        best = int(self.totals.argmin())
+        mean = float(self.means()[best])
+        return bool(self.unknown[best]), -math.inf if math.isnan(mean) else mean
 
     def likeliest(self) -> int | None:
         """The model that gives the line the highest probability; None without a single one."""
@@ -56,9 +68,11 @@ class ScoredLine:
 class LineScorer:
     """Scores the lines of a text under one or several `models`, which have `names`.
 
-    The text is in a vocabulary of its own. All models skip a character that one of them does not
-    know: `unknown` holds these, `knows_any` is False when nothing remains. `top` is how many
-    expected characters to find at each position. While the lines are read, `total` sums them up
+    The text is in a vocabulary of its own. A model skips a character that it does not know, at the
+    cost of UNKNOWN_NATS, so that evidence is never dropped and alphabets of different sizes can be
+    compared. `unknown` holds the characters that one of the models does not know; `knows_any` is
+    False when no model knows any. `top` is how many expected characters to find at each position.
+    While the lines are read, `total` sums them up
     and `num_best` counts for each model the lines that it gives the highest probability.
     """
 
@@ -69,9 +83,9 @@ class LineScorer:
         self.title = ", ".join(map(escape_unprintable, corpus.names))
         self._newline_id = corpus.vocabulary.newline_id
         self._tables = [model.vocabulary.ids_of(corpus.vocabulary) for model in models]
-        self._known = np.all([table >= 0 for table in self._tables], axis=0)
-        self.knows_any = bool(self._known.any())
-        self.unknown = corpus.vocabulary.symbols(np.flatnonzero(~self._known))
+        self._unknown = np.array(self._tables) < 0  # (models, V)
+        self.knows_any = not self._unknown.all()
+        self.unknown = corpus.vocabulary.symbols(np.flatnonzero(self._unknown.any(axis=0)))
         self.total = self._line(0, 0)
         self.num_best = [0] * len(models)
         self._top = top
@@ -82,19 +96,22 @@ class LineScorer:
         line = self._line(1, 0)
         for start, scores in self._blocks():
             size = len(scores[0])
-            newlines = np.flatnonzero(self.corpus.ids[start : start + size] == self._newline_id)
+            ids = self.corpus.ids[start : start + size]
+            unknown = self._unknown[:, ids]
+            newlines = np.flatnonzero(ids == self._newline_id)
             bounds = [0, *(newlines + 1).tolist()]
             for a, b in pairwise(bounds):
-                line.add([s[a:b] for s in scores], keep_details)
+                line.add([s[a:b] for s in scores], unknown[:, a:b], keep_details)
                 yield self._counted(line)
                 line = self._line(line.number + 1, line.end)
-            if bounds[-1] < size:
-                line.add([s[bounds[-1] :] for s in scores], keep_details)
+            if (a := bounds[-1]) < size:
+                line.add([s[a:] for s in scores], unknown[:, a:], keep_details)
         if line.end > line.start:
             yield self._counted(line)
 
     def _line(self, number: int, start: int) -> ScoredLine:
-        return ScoredLine(number, start, np.zeros(len(self.models)), end=start)
+        count = len(self.models)
+        return ScoredLine(number, start, np.zeros(count), np.zeros(count, int), end=start)
 
     def _blocks(self) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Yield the start of each block, and its scores by each model."""
@@ -103,15 +120,15 @@ class LineScorer:
         scorers = [StreamingScorer(m.model, self._top) for m in self.models]
         for start in range(0, len(self.corpus.ids), BLOCK):
             ids = self.corpus.ids[start : start + BLOCK]
-            known = self._known[ids]
             pairs = zip(scorers, self._tables, strict=True)
-            yield start, [_score_known(scorer, table[ids], known) for scorer, table in pairs]
+            yield start, [_score(scorer, table[ids]) for scorer, table in pairs]
             if self.progress is not None:
                 self.progress(len(ids))
 
     def _counted(self, line: ScoredLine) -> ScoredLine:
         self.total.characters += line.characters
         self.total.totals += line.totals
+        self.total.unknown += line.unknown
         self.total.number = line.number
         if (best := line.likeliest()) is not None:
             self.num_best[best] += 1
@@ -131,8 +148,9 @@ class LineScorer:
             ids = self.corpus.ids[start : min(start + PIECE, end)]
             yield decoder.feed(vocabulary.symbols(ids), final=start + PIECE >= end)
 
-    def characters(self, line: ScoredLine) -> tuple[str, np.ndarray, np.ndarray]:
-        """Return the text of a line with its newline, and of its n characters nats and scores (n,).
+    def characters(self, line: ScoredLine) -> tuple[str, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the text of a line with its newline, and for each of its n characters (n,) the
+        nats, the scores, and whether the first model does not know it.
 
         Under a model of bytes, a character has the sum of the nats of its bytes, and the scores
         of the first byte.
@@ -142,13 +160,16 @@ class LineScorer:
         text = self.corpus.vocabulary.decode(ids, "surrogateescape")
         sizes = self.corpus.vocabulary.ids_per_character(text)
         starts = np.cumsum(sizes) - sizes
-        return text, np.add.reduceat(scores["nats"], starts), scores[starts]
+        nats = np.add.reduceat(scores["nats"], starts)
+        return text, nats, scores[starts], self._unknown[0, ids[starts]]
 
 
-def _score_known(scorer: StreamingScorer, ids: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Score the next ids (n,), skipping those that are not `known` (n,)."""
+def _score(scorer: StreamingScorer, ids: np.ndarray) -> np.ndarray:
+    """Score the next ids (n,); those that are -1, unknown, are skipped and cost UNKNOWN_NATS."""
+    known = ids >= 0
     if known.all():
         return scorer.read(ids)
     scores = scorer.unscored(len(ids))
     scores[known] = scorer.read(ids[known])
+    scores["nats"][~known] = UNKNOWN_NATS
     return scores

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..config import check_int
+from ..config import UNKNOWN_NATS, check_int
 from ..errors import UsageError
 
 MODEL = "model.safetensors"
@@ -117,11 +117,19 @@ model_option = option(
     "-m", "--model", default=MODEL, type=FILE, help="Model file, written by `charrnn train`."
 )
 encoding_option = option("--encoding", default="utf-8", help="Encoding of the text files.")
-unknown_option = option(
-    "--unknown",
-    type=click.Choice(["error", "skip"]),
-    default="error",
-    help="How to treat characters that the model does not know: fail, or skip them with a warning.",
+
+
+def unknown_option_with(help: str) -> OptionDecorator:
+    """--unknown with this help, which ends by saying what skipping does."""
+    return option("--unknown", type=click.Choice(["error", "skip"]), default="error", help=help)
+
+
+unknown_option = unknown_option_with(
+    "How to treat characters that the model does not know: fail, or skip them with a warning."
+)
+charged_unknown_option = unknown_option_with(
+    "How to treat characters that a model does not know: fail, or skip them at a cost of "
+    f"{UNKNOWN_NATS:g} nats each."
 )
 threads_option = option(
     "--threads",

@@ -43,9 +43,12 @@ def read_stdin() -> bytes:
 
 @contextlib.contextmanager
 def page_file(name: str) -> Iterator[TextIO]:
-    """Open the page that --html names for writing; `-` is stdout."""
+    """Open the page that --html names for writing in UTF-8; `-` is stdout."""
     if name == "-":
-        yield stdout()
+        out = stdout()
+        if hasattr(out, "reconfigure"):  # the terminal may have another encoding
+            out.reconfigure(encoding="utf-8", errors="backslashreplace")
+        yield out
     else:
         with open(name, "w", encoding="utf-8") as file:
             yield file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..config import UNKNOWN_NATS
 from ..network.model import Model
 from ..text.corpus import Corpus
 from .baselines import Baselines, baselines
@@ -13,12 +14,16 @@ from .loss import mean_loss, windowed_loss
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Losses on a text in nats per character; None for those that were not measured."""
+    """Losses on a text in nats per character; None for those that were not measured.
+
+    A character that the model does not know costs UNKNOWN_NATS in each of them.
+    """
 
     characters: int
     loss: float
     windowed_loss: float | None = None
     baselines: Baselines | None = None
+    unknown: int = 0  # characters that the model does not know
 
 
 def evaluate(
@@ -41,4 +46,21 @@ def evaluate(
     if training_text is not None:
         found = baselines(training_text.ids, text.ids, text.vocabulary)
         result = replace(result, baselines=found)
-    return result
+    return _charged(result, text.num_skipped) if text.num_skipped else result
+
+
+def _charged(result: Evaluation, unknown: int) -> Evaluation:
+    """Add `unknown` characters at UNKNOWN_NATS each to every loss."""
+    characters = result.characters + unknown
+
+    def mean(loss: float) -> float:
+        return (loss * result.characters + UNKNOWN_NATS * unknown) / characters
+
+    b, windowed = result.baselines, result.windowed_loss
+    return Evaluation(
+        characters,
+        mean(result.loss),
+        None if windowed is None else mean(windowed),
+        None if b is None else replace(b, ngram=mean(b.ngram), xz=mean(b.xz)),
+        unknown,
+    )

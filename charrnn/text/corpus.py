@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -56,6 +57,7 @@ class Corpus:
     file_starts: tuple[int, ...]  # the index of each file's first id
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
+    num_skipped: int = 0  # how many characters of the text they are
 
 
 def read_corpus(
@@ -90,7 +92,7 @@ def read_corpus(
     as_bytes = vocabulary is not None and vocabulary.is_bytes
     encoding = "bytes" if as_bytes else codec_name(encoding)
     join = join and (vocabulary is None or vocabulary.newline_id >= 0)
-    skipped: set[str] = set()
+    skipped: Counter[str] = Counter()
     starts: list[int] = []
     with contextlib.ExitStack() as stack:
         inputs = [open_input(path, folder, stack) for path in expand_folders(path_list)]
@@ -120,6 +122,7 @@ def read_corpus(
         file_starts=tuple(starts),
         num_bytes=reader.num_bytes,
         skipped_characters="".join(sorted(skipped)),
+        num_skipped=skipped.total(),
     )
 
 
@@ -152,17 +155,17 @@ def _encode_files(
     files: Iterable[Iterable[str] | Iterable[bytes]],
     vocabulary: Vocabulary,
     unknown: OnUnknown,
-    skipped: set[str],
+    skipped: Counter[str],
     starts: list[int],
 ) -> Iterator[IdArray]:
-    """Encode each chunk; add the skipped characters to `skipped`, the files' starts to `starts`."""
+    """Encode each chunk; count skipped characters in `skipped`, add file starts to `starts`."""
     num_ids = 0
     for chunks in files:
         starts.append(num_ids)
         for chunk in chunks:
             ids = vocabulary.encode(chunk, unknown)
             if isinstance(chunk, str) and len(ids) < len(chunk):
-                skipped.update(vocabulary.unknown(chunk))
+                skipped.update(vocabulary.unknown(chunk, repeat=True))
             num_ids += len(ids)
             yield ids
 

@@ -90,8 +90,8 @@ class Vocabulary(ABC):
         """
 
     @abstractmethod
-    def unknown(self, text: str) -> str:
-        """Return the characters of `text` that cannot be encoded, each once, in order."""
+    def unknown(self, text: str, repeat: bool = False) -> str:
+        """Return the characters of `text` that cannot be encoded, in order, once or repeated."""
 
     @abstractmethod
     def from_utf8(self, data: bytes) -> str:
@@ -212,9 +212,10 @@ class CharVocabulary(Vocabulary):
             ids = ids[ids >= 0]
         return ids.astype(self.dtype)
 
-    def unknown(self, text: str) -> str:
-        missing = code_points(text)[self._look_up(text) < 0]
-        return "".join(dict.fromkeys(missing.tobytes().decode("utf-32-le", "surrogatepass")))
+    def unknown(self, text: str, repeat: bool = False) -> str:
+        points = code_points(text)[self._look_up(text) < 0]
+        missing = points.tobytes().decode("utf-32-le", "surrogatepass")
+        return missing if repeat else "".join(dict.fromkeys(missing))
 
     def from_utf8(self, data: bytes) -> str:
         return data.decode("utf-8-sig")
@@ -260,8 +261,9 @@ class ByteVocabulary(Vocabulary):
             text = _NOT_AN_ESCAPED_BYTE.sub("", text).encode("utf-8", "surrogateescape")
         return np.frombuffer(text, np.uint8)
 
-    def unknown(self, text: str) -> str:
-        return "".join(dict.fromkeys(_NOT_AN_ESCAPED_BYTE.findall(text)))
+    def unknown(self, text: str, repeat: bool = False) -> str:
+        missing = _NOT_AN_ESCAPED_BYTE.findall(text)
+        return "".join(missing if repeat else dict.fromkeys(missing))
 
     def from_utf8(self, data: bytes) -> str:
         return data.decode("utf-8", "surrogateescape")

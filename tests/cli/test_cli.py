@@ -18,7 +18,7 @@ from helpers.commands import on_terminal, options_of, sentence_of
 
 import charrnn
 from charrnn.cli import main, outputs, progress, reported
-from charrnn.config import CELL_NAMES, TrainOptions, tensor_shapes
+from charrnn.config import CELL_NAMES, UNKNOWN_NATS, TrainOptions, tensor_shapes
 from charrnn.storage import checkpoint
 from charrnn.training.run import TrainingRun
 
@@ -625,6 +625,7 @@ def test_eval_agrees_with_the_library(invoke, model_file, corpus_file, text):
         "bits_per_character": pytest.approx(nats / math.log(2), rel=1e-12),
         "perplexity": pytest.approx(math.exp(nats), rel=1e-12),
         "characters": len(text),
+        "unknown": 0,
     }
     table = invoke("eval", "-m", model_file, corpus_file).stdout
     assert f"{nats:.4f}" in table and f"{nats / math.log(2):.4f}" in table
@@ -643,7 +644,26 @@ def test_eval_names_or_skips_unknown_characters(invoke, model_file, text):
     assert "'ü'" in sentence_of(invoke(*options, input=f"ü{text}ü".encode()), 1)
     skipped = invoke(*options, "--unknown", "skip", input=f"ü{text}ü".encode())
     assert "'ü'" in skipped.stderr
-    assert skipped.stdout == invoke(*options, input=text.encode()).stdout
+    found = json.loads(skipped.stdout)
+    known = json.loads(invoke(*options, input=text.encode()).stdout)
+    characters, nats = known["characters"], known["nats_per_character"]
+    assert (found["characters"], found["unknown"], known["unknown"]) == (characters + 2, 2, 0)
+    charged = (nats * characters + 2 * UNKNOWN_NATS) / (characters + 2)
+    assert found["nats_per_character"] == pytest.approx(charged)
+
+
+def test_eval_charges_all_losses_for_unknown_characters(invoke, model_file, corpus_file, text):
+    options = ["eval", "-m", model_file, "--corpus", corpus_file, "--window", "50", "-"]
+    known = json.loads(invoke(*options, "--json", input=text).stdout)
+    odd = text + "東" * len(text)
+    found = json.loads(invoke(*options, "--json", "--unknown", "skip", input=odd).stdout)
+    for key in "nats_per_character", "window_nats_per_character", "ngram_nats_per_character":
+        assert found[key] == pytest.approx((known[key] + UNKNOWN_NATS) / 2, rel=1e-3)
+    rows = invoke(*options, "--unknown", "skip", input=odd).stdout.splitlines()
+    assert rows[1] == f"{'unknown characters':<{rows[0].index(rows[0].split()[1])}}" + (
+        f"{len(text):,}, {UNKNOWN_NATS:g} nats each"
+    )
+    assert f"{UNKNOWN_NATS:g} nats each" in invoke("eval", "--help").stdout
 
 
 def test_eval_refuses_texts_that_are_too_short(invoke, model_file):

@@ -19,7 +19,15 @@ from charrnn.cli import line_scores, main
 from charrnn.cli.commands.score_command import open_scorer
 from charrnn.cli.render import html, scores
 from charrnn.cli.render.characters import escape_character, fitting_count
-from charrnn.cli.render.color import DARK, LIGHT, TERMINAL, color_levels, colorize
+from charrnn.cli.render.color import (
+    DARK,
+    LIGHT,
+    TERMINAL,
+    UNKNOWN_LEVEL,
+    color_levels,
+    colorize,
+)
+from charrnn.config import UNKNOWN_NATS
 from charrnn.evaluation.loss import STEPS, StreamingScorer, surprisals
 from charrnn.network.stack import forward
 
@@ -195,6 +203,31 @@ def test_color_levels_are_whole_nats():
     assert len(TERMINAL) == len(LIGHT) == len(DARK) == 11
 
 
+MARKED = ["e\u0301", "a\u0323\u0302", "\u0915\u093e", "\u1112\u1161\u11ab", "\U0001f44d\U0001f3fd"]
+
+
+@pytest.mark.parametrize("grapheme", MARKED)
+@pytest.mark.parametrize("levels", [(0, 3), (3, 0), (1, 3)])
+def test_a_letter_and_its_marks_have_one_color(grapheme, levels):
+    levels = [levels[0], *[levels[1]] * (len(grapheme) - 1)]
+    shown = colorize(["x", *grapheme, "y"], [2, *levels, 0])
+    expected = f"\x1b[38;5;16;48;5;222mx\x1b[0m\x1b[38;5;16;48;5;215m{grapheme}\x1b[0my"
+    assert shown == expected
+    titles = [f"title {i}" for i in range(len(grapheme))]
+    page = Page("<pre>" + html.line("1", grapheme + "\n", [*levels, 0], [*titles, "newline"]))
+    assert page.characters[0] == [{"class": "s3", "data-t": "\n".join(titles)}, grapheme]
+    assert page.characters[1][0]["data-t"] == "newline"
+
+
+def test_an_unknown_mark_marks_its_letter(invoke, model_file):
+    shown = invoke(
+        "score", "-m", model_file, "--color", "--unknown", "skip", "-",
+        input="MARA: The\u0301 tide", env={"FORCE_COLOR": "1"},
+    ).stdout  # fmt: skip
+    assert f";{TERMINAL[UNKNOWN_LEVEL]}me\u0301\x1b[0m" in shown
+    assert colorize("\u0301a", [5, 0]) == "\x1b[38;5;16;48;5;203m\u0301\x1b[0ma"
+
+
 def test_each_character_has_the_color_of_its_surprisal(invoke, model_file, text):
     env = {"FORCE_COLOR": "1"}
     shown = invoke("score", "-m", model_file, "--color", "-", input=text, env=env).stdout
@@ -232,6 +265,20 @@ def test_page_shows_the_surprisal_and_the_expected_characters(
     assert page.characters[0][0]["data-t"] == "not predicted"
     assert f"{charrnn.load(model_file).loss(text):.4f} nats" in content
     assert "http:" not in content and "https:" not in content and "url(" not in content
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16", "cp1251"])
+@pytest.mark.parametrize("command", ["score", "inspect"])
+def test_pages_on_stdout_are_utf8_whatever_the_terminal_has(
+    spawn, bytes_model_file, working_folder, encoding, command
+):
+    (working_folder / "text").write_text("Grüße aus 東京, ☠\n", "utf-8")
+    options = [command, "-m", bytes_model_file, "text", *["--unit", "1.1"] * (command == "inspect")]
+    process = spawn(*options, "--html", "-", env={"PYTHONIOENCODING": encoding})
+    shown = process.communicate()[0].decode("utf-8")
+    assert process.returncode == 0 and '<meta charset="utf-8">' in shown
+    for character in "üß東☠":
+        assert character in "".join(c for _, c in Page(shown).characters)
 
 
 def test_page_escapes_the_text(invoke, evil_model_file, working_folder):
@@ -313,10 +360,21 @@ def test_unknown_characters_are_an_error_or_skipped(invoke, model_file, text):
     found, expected = objects(skipped), objects(invoke(*options, input=text))
     assert "\n".join(f["text"] for f in found).strip("\n") == odd.strip("\n")
     given = zip(odd, [n for f in found for n in f["surprisals"]], strict=False)
+    given = list(given)
     assert [n for c, n in given if c not in "ü\x1b"] == [
         n for f in expected for n in f["surprisals"]
     ]
-    assert sum(f["nats"] for f in found) == pytest.approx(sum(f["nats"] for f in expected))
+    assert [n for c, n in given if c in "ü\x1b"] == [UNKNOWN_NATS] * 4
+    assert sum(f["unknown"] for f in found) == 4 and found[0]["unknown"] > 0
+    expected_nats = sum(f["nats"] for f in expected) + 4 * UNKNOWN_NATS
+    assert sum(f["nats"] for f in found) == pytest.approx(expected_nats)
+    characters = sum(f["characters"] for f in expected) + 4
+    assert sum(f["characters"] for f in found) == characters
+    table = invoke(*options[:-1], "--unknown", "skip", input=odd).stdout.splitlines()
+    assert table[0].split() == ["line", "nats/char", "unknown", "text"]
+    assert [int(row.split()[2]) for row in table[1:]] == [*(f["unknown"] for f in found), 4]
+    assert float(table[-1].split()[1]) == pytest.approx(expected_nats / characters, abs=1e-4)
+    assert f"unknown ones cost {UNKNOWN_NATS:g} nats each" in table[-1]
 
 
 def test_a_model_without_newline_scores_lines(invoke, working_folder):
@@ -325,7 +383,45 @@ def test_a_model_without_newline_scores_lines(invoke, working_folder):
         invoke("score", "-m", model, "--json", "--unknown", "skip", "-", input="to be\nor not\n")
     )
     assert [f["text"] for f in found] == ["to be", "or not"]
-    assert found[0]["surprisals"][-1] is None and found[0]["characters"] == 4
+    assert found[0]["surprisals"][-1] == UNKNOWN_NATS
+    assert (found[0]["characters"], found[0]["unknown"]) == (5, 1)
+
+
+@pytest.mark.parametrize("odd", ["MАRA", "☠MARA", "☠", "☠☠☠☠", "\u0301", "MARA☠"])
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_line_with_an_unknown_character_is_the_most_surprising(invoke, model_file, odd, place):
+    """`MАRA` has a Cyrillic А; an unreadable line at the start or end had no surprisal at all."""
+    lines_ = ["MARA: The tide is late.", "taT.M", "MARA:"]
+    lines_.insert({"first": 0, "middle": 2, "last": 3}[place], odd)
+    text = "\n".join(lines_) + "\n" * (place != "last")
+    options = ["score", "-m", model_file, "-", "--unknown", "skip", "--sort", "surprisal"]
+    assert invoke(*options, input=text).stdout.splitlines()[1].split()[2:] == [
+        str(sum(c not in "MAR" for c in odd)),
+        odd if odd[0] != "\u0301" else "\u0301",
+    ]
+    found = objects(invoke(*options, "--json", input=text))
+    assert found[0]["text"] == odd and found[0]["unknown"] > 0
+    assert [f["unknown"] for f in found[1:]] == [0, 0, 0]
+
+
+def test_colors_and_pages_mark_unknown_characters(invoke, model_file):
+    options = ["score", "-m", model_file, "-", "--unknown", "skip"]
+    text = "MARA: Thе tide\n"  # with a Cyrillic е
+    shown = invoke(*options, "--color", input=text, env={"FORCE_COLOR": "1"}).stdout
+    assert f"\x1b[38;5;16;48;5;{TERMINAL[UNKNOWN_LEVEL]}mе\x1b[0m" in shown
+    content = invoke(*options, "--html", "-", input=text).stdout
+    page = Page(content)
+    marked = [a for a, c in page.characters if c == "е"]
+    assert marked == [{"class": "c5", "data-t": "unknown to the model, counted as 50 nats"}]
+    assert not any("c5" in a.get("class", "") for a, c in page.characters if c != "е")
+    assert "1 of them unknown" in content and '<i class="c5">unknown to the model' in content
+    assert "unknown" not in invoke(*options, "--html", "-", input="MARA: The\n").stdout
+
+
+def test_warning_and_help_state_the_cost_of_an_unknown_character(invoke, model_file):
+    shown = invoke("score", "-m", model_file, "-", "--unknown", "skip", input="MАRA").stderr
+    assert "'А' (U+0410)" in shown and f"{UNKNOWN_NATS:g} nats" in shown
+    assert invoke("score", "--help").stdout.count(f"{UNKNOWN_NATS:g} nats") == 2
 
 
 # --- Several models
@@ -368,18 +464,54 @@ def test_equal_models_have_no_likeliest_and_are_named_by_path(invoke, model_file
     assert {m["model"] for f in found for m in f["models"]} == {str(model_file)}
 
 
-def test_characters_unknown_to_one_model_are_skipped_by_all(
+def test_each_model_reads_its_characters_and_is_charged_for_others(
     invoke, model_file, evil_model_file, text
 ):
     options = ["score", "-m", model_file, "-m", evil_model_file, "-", "--json"]
     assert "'M'" in sentence_of(invoke(*options, input="late\nMrs b\n"), 1)
-    found = objects(invoke(*options, "--unknown", "skip", input="latest <b>\nMrs\n"))
-    common = set(text) & set(EVIL)
-    known = "".join(c for c in "latest <b>\nMrs\n" if c in common)
-    assert sum(f["characters"] for f in found) == len(known) - 1
-    for i, path in enumerate((model_file, evil_model_file)):
-        whole = charrnn.load(path).loss(known) * (len(known) - 1)
+    scored = "alatest <b>\nMrs\n"
+    found = objects(invoke(*options, "--unknown", "skip", input=scored))
+    assert sum(f["characters"] for f in found) == len(scored) - 1
+    for i, (path, trained_on) in enumerate([(model_file, text), (evil_model_file, EVIL)]):
+        known = "".join(c for c in scored if c in trained_on)
+        unknown = len(scored) - len(known)
+        assert sum(f["models"][i]["unknown"] for f in found) == unknown > 0
+        whole = charrnn.load(path).loss(known) * (len(known) - 1) + UNKNOWN_NATS * unknown
         assert sum(f["models"][i]["nats"] for f in found) == pytest.approx(whole, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def alphabets(tmp_path_factory):
+    """Models of words, of digits and of Japanese, by name."""
+    folder = tmp_path_factory.mktemp("alphabets")
+    texts = {"words": "the tide is late.\n", "digits": "20.24.7\n", "kana": "うみは3おそい。\n"}
+    return {n: train_model(folder, f"{n}.safetensors", t * 40) for n, t in texts.items()}
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(["words", "digits", "kana"])])
+def test_the_model_that_reads_a_line_wins_whatever_others_are_compared(invoke, alphabets, order):
+    lines_ = {"the late tide!": "words", "2024.72": "digits", "うみはaおそい": "kana", "☠☠": None}
+    text = "".join(line + "\n" for line in lines_)
+    for names in order, order[:2]:
+        models = [word for name in names for word in ("-m", alphabets[name])]
+        options = ["score", *models, "--unknown", "skip", "-"]
+        found = objects(invoke(*options, "--json", input=text))
+        for f in found:
+            expected = lines_[f["text"]]
+            assert f["likeliest"] == expected or expected not in names, f
+        best = objects(invoke(*options, "--json", "--sort", "surprisal", input=text))
+        unread = [min(m["unknown"] for m in f["models"]) for f in best]
+        assert best[0]["text"] == "☠☠" or unread[0] > 1
+        table = invoke(*options, input=text).stdout.splitlines()
+        counts = ["/".join(str(m["unknown"]) for m in f["models"]) for f in found]
+        assert [row.split()[1 + len(names)] for row in table[1:-1]] == counts
+
+
+def test_a_large_alphabet_does_not_decide_about_a_line_that_no_model_reads(invoke, alphabets):
+    options = ["score", "-m", alphabets["digits"], "-m", alphabets["kana"], "--unknown", "skip"]
+    found = objects(invoke(*options, "--json", "-", input="3\n☠☠"))
+    assert (found[1]["likeliest"], found[1]["characters"]) == (None, 2)
+    assert [m["nats"] for m in found[1]["models"]] == [2 * UNKNOWN_NATS] * 2
 
 
 # --- Usage, pipes, size

@@ -135,6 +135,72 @@ def test_logits_of_nan_and_infinity_give_a_valid_id(how):
     assert ((ids >= 0) & (ids < 11)).all()
 
 
+EXTREME_LOGITS = st.one_of(
+    st.sampled_from([np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 0.0, -0.0, 1e-45, 88.0, -88.0]),
+    st.floats(-30, 30, width=32),
+)
+EXTREMES = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from([0, 5e-324, 1e-300, 1e-9, 1, 1e9, 1e30, 1.7e308]),
+        "penalty": st.sampled_from([5e-324, 1e-300, 0.1, 1, 1.1, 1e30, 9e307, 1.7e308]),
+        "top_k": st.integers(0, V + 1),
+        "top_p": st.sampled_from([5e-324, 1e-9, 0.5, 1 - 2**-53, 1.0]),
+        "min_p": st.sampled_from([0, 5e-324, 0.5, 1.0]),
+    }
+)
+
+
+def draw_one(logits, allowed=None, recent=(), u=0.5, **how):
+    """The id that is drawn from logits (V,)."""
+    how = {"penalty": 1, "temperature": 1, "top_k": 0, "top_p": 1, "min_p": 0} | how
+    padded = np.zeros((1, 1, 16), np.float32)
+    padded[0, 0, : len(logits)] = logits
+    allowed = np.ones(len(logits), bool) if allowed is None else np.array(allowed)
+    ids, recent = np.full((1, 1), -1, np.int32), np.array([recent], np.int32).reshape(1, -1)
+    options = (
+        float(how["penalty"]), float(how["temperature"]), how["top_k"], float(how["top_p"]),
+        float(how["min_p"]),
+    )  # fmt: skip
+    draw_rows(padded, allowed, *options, recent, np.array([[u]]), 0, ids, ids, 0, 1)
+    return ids[0, 0]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(EXTREME_LOGITS, min_size=V, max_size=V),
+    st.lists(st.booleans(), min_size=V, max_size=V).filter(any),
+    st.lists(st.integers(-1, V - 1), max_size=2 * V),
+    st.floats(0, 1, exclude_max=True),
+    EXTREMES,
+)
+def test_extreme_numbers_draw_an_allowed_id(logits, allowed, recent, u, how):
+    i = draw_one(logits, allowed, recent, u, **how)
+    assert 0 <= i < V and allowed[i]
+
+
+@pytest.mark.parametrize("penalty", [1e30, 9e307, 1.7e308])
+@pytest.mark.parametrize("temperature", [0, 1e-9, 1])
+def test_an_enormous_penalty_keeps_the_order_of_the_characters_it_applies_to(penalty, temperature):
+    logits, how = np.arange(9) % 7 / 100, {"penalty": penalty, "temperature": temperature}
+    assert draw_one(logits, recent=range(9), u=0.99, **how) == 6
+    assert draw_one(logits, recent=[0, 1, 3, 4, 5, 6, 7, 8], u=0.99, **how) == 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=V, max_size=V, unique=True),
+    st.sampled_from([5e-324, 1e-9, 0.5, 1, 1e9, 1e17, 1e30, 1.7e308]),
+    st.integers(1, V),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_filters_keep_the_likeliest_at_any_temperature(logits, temperature, k, u):
+    ranking = np.argsort(-np.array(logits))
+    likeliest = ranking[:k].tolist()
+    assert draw_one(logits, u=u, temperature=temperature, top_k=k) in likeliest
+    assert draw_one(logits, u=u, temperature=temperature, top_p=1e-9) == ranking[0]
+    assert draw_one(logits, u=u, temperature=temperature, top_k=k, top_p=1e-9) == ranking[0]
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
     monkeypatch.setattr("charrnn.generation.sampler.WORK_PER_THREAD", 1)

@@ -326,7 +326,7 @@ def sample(
     if temperature == 0:
         return int(np.argmax(scores))
     p = softmax(scores / temperature)
-    order = sorted(range(len(p)), key=lambda i: (-p[i], i))
+    order = sorted(range(len(p)), key=lambda i: (-scores[i], i))
     if top_k > 0:
         p[order[top_k:]] = 0
         p /= p.sum()

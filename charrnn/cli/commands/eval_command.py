@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ...config import check_int
+from ...config import UNKNOWN_NATS, check_int
 from ..options import (
     FILE,
     Command,
+    charged_unknown_option,
     encoding_option,
     json_option,
     model_option,
     option,
     threads_option,
-    unknown_option,
     validator,
 )
 from ..output import echo_err, loss_in_words, print_json, print_table, warn_unknown
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
 @model_option
 @json_option()
-@unknown_option
+@charged_unknown_option
 @option(
     "--corpus",
     multiple=True,
@@ -128,6 +128,7 @@ def _object(result: Evaluation) -> dict[str, object]:
         **_in_nats_and_bits("", result.loss),
         "perplexity": perplexity(result.loss),
         "characters": result.characters,
+        "unknown": result.unknown,
     }
     if result.windowed_loss is not None:
         values |= _in_nats_and_bits("window_", result.windowed_loss)
@@ -151,6 +152,8 @@ def _rows(result: Evaluation, window: int | None) -> list[tuple[str, str]]:
         ("bits per character", f"{result.loss / math.log(2):.4f}"),
         ("perplexity", f"{perplexity(result.loss):.4f}"),
     ]
+    if result.unknown:
+        rows.insert(1, ("unknown characters", f"{result.unknown:,}, {UNKNOWN_NATS:g} nats each"))
     if result.windowed_loss is not None:
         rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss)))
     if baselines := result.baselines:

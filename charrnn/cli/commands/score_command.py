@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from ...config import UNKNOWN_NATS
 from ...errors import CharRNNError, UsageError, escape_unprintable
 from ...storage.inputs import require_not_input
-from ..options import FILE, MODEL, Command, encoding_option, json_option, option, unknown_option
-from ..output import page_file, stdout, warn_unknown
+from ..options import (
+    FILE,
+    MODEL,
+    Command,
+    charged_unknown_option,
+    encoding_option,
+    json_option,
+    option,
+)
+from ..output import echo_err, page_file, stdout
 
 if TYPE_CHECKING:
     from ...api import LanguageModel
@@ -54,7 +63,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
     "shows the expected characters under the mouse.",
 )
 @json_option("Print one JSON object per line of text.")
-@unknown_option
+@charged_unknown_option
 @encoding_option
 def command(
     texts: tuple[str, ...],
@@ -75,6 +84,10 @@ def command(
 
     With several models, each has a column, and the last column names the model that assigns the
     line the highest probability. --sort surprisal then uses the surprisal of that model.
+
+    With --unknown skip, each model skips the characters that it does not know. Each of them adds 50
+    nats, more than known characters have, to the surprisal of its line and of the text. A column
+    shows their number, and --sort surprisal puts their lines first.
 
     \b
     Example:
@@ -158,10 +171,15 @@ def _read_text(texts: Sequence[str], encoding: str, as_bytes: bool) -> Corpus:
 
 
 def _check_unknown(scorer: LineScorer, unknown: str) -> None:
-    from ...text.vocabulary import UnknownCharacters
+    from ...text.vocabulary import UnknownCharacters, describe_characters
 
     if not scorer.knows_any:
         raise CharRNNError(f"the model knows no character of {scorer.title}.")
     if unknown == "error" and scorer.unknown:
         raise UnknownCharacters(scorer.unknown)
-    warn_unknown(scorer.unknown)
+    if scorer.unknown:
+        knows = "the model does not know" if len(scorer.models) == 1 else "not all models know"
+        echo_err(
+            f"Warning: {knows} {describe_characters(scorer.unknown)}: "
+            f"each costs {UNKNOWN_NATS:g} nats."
+        )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TextIO
 
 import numpy as np
 
+from ...text.graphemes import graphemes
+
 MAX_LEVEL = 5
+UNKNOWN_LEVEL = -MAX_LEVEL  # of a character that the model does not know; no surprisal has it
 # Colors indexed by level: 0 has none, 1 to 5 follow, then -5 to -1. On a terminal they are numbers
 # of the 256 colors. Black text is legible on the terminal's and the light page's, white text on
 # the dark page's.
@@ -30,9 +33,13 @@ def use_color(out: TextIO) -> bool:
     return (out.isatty() or forced) and not os.environ.get("NO_COLOR")
 
 
-def color_levels(nats: np.ndarray) -> list[int]:
-    """Return the level of each surprisal (n,): its whole nats, at most 5; 0 for NaN."""
-    return [int(level) for level in np.nan_to_num(nats).clip(0, MAX_LEVEL)]
+def color_levels(nats: np.ndarray, unknown: np.ndarray | bool = False) -> list[int]:
+    """Return the level of each surprisal (n,): its whole nats, at most 5; 0 for NaN.
+
+    Characters that are `unknown`, (n,) bool, have the UNKNOWN_LEVEL.
+    """
+    levels = np.where(unknown, UNKNOWN_LEVEL, np.nan_to_num(nats).clip(0, MAX_LEVEL))
+    return [int(level) for level in levels]
 
 
 def signed_color_levels(values: np.ndarray) -> list[int]:
@@ -41,9 +48,18 @@ def signed_color_levels(values: np.ndarray) -> list[int]:
     return [int(level) for level in np.rint(values * (MAX_LEVEL / scale if scale else 0))]
 
 
-def colorize(strings: Iterable[str], levels: Iterable[int]) -> str:
-    """Join the strings, each on the background of its level, for a terminal of 256 colors."""
-    runs = groupby(zip(strings, levels, strict=False), key=lambda pair: pair[1])
+def strongest(levels: Sequence[int]) -> int:
+    """Return the level of a grapheme: that of its characters with the largest magnitude."""
+    return min(levels, key=lambda level: (-abs(level), level))
+
+
+def colorize(strings: Sequence[str], levels: Sequence[int]) -> str:
+    """Join the strings, each on the background of its level, for a terminal of 256 colors.
+
+    A letter and its combining marks have one background: a code between them would part them.
+    """
+    pairs = (("".join(strings[part]), strongest(levels[part])) for part in graphemes(strings))
+    runs = groupby(pairs, key=lambda pair: pair[1])
     return "".join(_on_background("".join(s for s, _ in run), level) for level, run in runs)
 
 

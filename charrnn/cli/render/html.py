@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
+from ...text.graphemes import graphemes
 from .characters import escape_character
-from .color import DARK, LIGHT, MAX_LEVEL
+from .color import DARK, LIGHT, MAX_LEVEL, strongest
 
 _STYLE = """
 :root { color-scheme: light dark; font-family: sans-serif }
@@ -61,12 +62,17 @@ def head(title: str, note: str) -> str:
 """
 
 
-def line(label: str, text: str, levels: Iterable[int], titles: Iterable[str]) -> str:
+def line(label: str, text: str, levels: Sequence[int], titles: Iterable[str]) -> str:
     """Return the markup of a line of text, newline included.
 
-    Each character has a level, and a title that the page shows while the mouse points at it.
+    Each character has a level, and a title that the page shows while the mouse points at it. A
+    letter and its combining marks are shown as one, with a title of several lines.
     """
-    body = "".join(map(_character, text, levels, titles))
+    titles = list(titles)
+    body = "".join(
+        _grapheme(text[part], strongest(levels[part]), "\n".join(titles[part]))
+        for part in graphemes(text)
+    )
     end = "" if text.endswith("\n") else "\n"
     return f"<b>{escape(label)}  </b>{body}{end}"
 
@@ -76,9 +82,9 @@ def foot(note: str) -> str:
     return f"</pre>\n<p>{note}</p>\n</html>\n"
 
 
-def _character(character: str, level: int, title: str) -> str:
-    newline = character == "\n"
+def _grapheme(characters: str, level: int, title: str) -> str:
+    newline = characters == "\n"
     classes = " ".join([_css_class(level)] * (level != 0) + ["n"] * newline)
     attribute = f' class="{classes}"' if classes else ""
-    content = "\n" if newline else escape(escape_character(character))
+    content = "\n" if newline else escape("".join(map(escape_character, characters)))
     return f'<i{attribute} data-t="{escape(title)}">{content}</i>'

@@ -12,10 +12,11 @@ from typing import Protocol, TextIO
 
 import numpy as np
 
+from ...config import UNKNOWN_NATS
 from ..line_scores import LineScorer, ScoredLine
 from . import html
 from .characters import ELLIPSIS, escape_character, fitting_count
-from .color import MAX_LEVEL, color_levels, colorize, use_color
+from .color import MAX_LEVEL, UNKNOWN_LEVEL, color_levels, colorize, use_color
 
 BUFFER_SIZE = 1 << 24  # bytes of rendered lines that sorting holds in memory
 
@@ -36,12 +37,16 @@ class Renderer(Protocol):
 
 
 class TableRenderer:
-    """Renders rows: the number of a line, its surprisal per character, its text."""
+    """Renders rows: the number of a line, its surprisal per character, its text.
+
+    If a model does not know all characters, a column has the number of unknown ones in the line.
+    """
 
     def __init__(self, scorer: LineScorer, out: TextIO, color: bool) -> None:
         self._scorer = scorer
         self._headings = ["nats/char"] if len(scorer.models) == 1 else scorer.names
-        self._widths = [max(len(heading), 7) for heading in self._headings]
+        columns_of_numbers = [*self._headings, *(["unknown"] if scorer.unknown else [])]
+        self._widths = [max(len(heading), 7) for heading in columns_of_numbers]
         several = len(scorer.models) > 1
         self._best_width = max(map(len, [*scorer.names, "likeliest"])) if several else 0
         columns = shutil.get_terminal_size().columns if out.isatty() else None
@@ -50,7 +55,7 @@ class TableRenderer:
         self.needs_characters = color and use_color(out)
 
     def head(self) -> str:
-        cells = [f"{n:>{w}}" for n, w in zip(self._headings, self._widths, strict=True)]
+        cells = [*self._headings, "unknown"][: len(self._widths)]
         return self._cells("line", cells, "likeliest") + "text\n"
 
     def line(self, line: ScoredLine) -> Iterator[str]:
@@ -61,6 +66,8 @@ class TableRenderer:
     def foot(self) -> str:
         total, names = self._scorer.total, self._scorer.names
         note = f"{total.characters:,} characters"
+        if self._scorer.unknown:
+            note += f" (unknown ones cost {UNKNOWN_NATS:g} nats each)"
         if len(names) == 1:
             note += f", {total.means()[0] / math.log(2):.4f} bits per character"
         else:
@@ -71,22 +78,22 @@ class TableRenderer:
 
     def _numbers(self, label: str, line: ScoredLine) -> str:
         """Return the row of a line without its text."""
-        cells = [
-            f"{'-' if math.isnan(mean) else format(mean, '.4f'):>{w}}"
-            for mean, w in zip(line.means(), self._widths, strict=True)
-        ]
+        cells = ["-" if math.isnan(mean) else format(mean, ".4f") for mean in line.means()]
+        if self._scorer.unknown:
+            cells.append("/".join(map(str, line.unknown)))
         best = line.likeliest()
         return self._cells(label, cells, "-" if best is None else self._headings[best])
 
     def _cells(self, label: str, cells: list[str], best: str) -> str:
+        cells = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
         if self._best_width:
             cells = [*cells, f"{best:<{self._best_width}}"]
         return "  ".join([f"{label:>6}", *cells, ""])
 
     def _text(self, line: ScoredLine) -> Iterator[str]:
         if self.needs_characters:
-            text, nats, _ = self._scorer.characters(line)
-            yield self._fitted(text.removesuffix("\n"), color_levels(nats))
+            text, nats, _, unknown = self._scorer.characters(line)
+            yield self._fitted(text.removesuffix("\n"), color_levels(nats, unknown))
         elif self._max_text_width:
             yield self._fitted("".join(self._scorer.pieces(line, self._max_text_width + 1)))
         else:
@@ -140,11 +147,15 @@ class JsonLinesRenderer:
         }
 
 
-def _measures(line: ScoredLine) -> list[dict[str, float | None]]:
-    """Return for each model the surprisal of a line as a whole, and per character."""
+def _measures(line: ScoredLine) -> list[dict[str, float | int | None]]:
+    """Return for each model the surprisal of a line, and its number of unknown characters."""
     return [
-        {"nats": float(total), "nats_per_character": float(mean) if line.characters else None}
-        for total, mean in zip(line.totals, line.means(), strict=True)
+        {
+            "nats": float(total),
+            "nats_per_character": float(mean) if line.characters else None,
+            "unknown": int(unknown),
+        }
+        for total, mean, unknown in zip(line.totals, line.means(), line.unknown, strict=True)
     ]
 
 
@@ -162,6 +173,9 @@ class HtmlRenderer:
             html.swatch(f"{level}{' or more' if level == MAX_LEVEL else ''}", level)
             for level in range(1, MAX_LEVEL + 1)
         )
+        if self._scorer.unknown:
+            unknown = f"unknown to the model, counted as {UNKNOWN_NATS:g}"
+            legend += f"; {html.swatch(unknown, UNKNOWN_LEVEL)}"
         return html.head(
             f"{self._scorer.title}: surprisal under {self._scorer.names[0]}",
             f"Surprisal in nats: {legend}. Point at a character to see what the model expected. "
@@ -169,13 +183,18 @@ class HtmlRenderer:
         )
 
     def line(self, line: ScoredLine) -> Iterator[str]:
-        text, nats, scores = self._scorer.characters(line)
+        text, nats, scores, unknown = self._scorer.characters(line)
         mean = float(line.means()[0])
         label = f"{line.number:6}  {'-' if math.isnan(mean) else format(mean, '.4f'):>7}"
-        titles = map(self._title, nats.tolist(), scores["expected"], scores["probability"])
-        yield html.line(label, text, color_levels(nats), titles)
+        expected = scores["expected"], scores["probability"]
+        titles = map(self._title, nats.tolist(), unknown.tolist(), *expected)
+        yield html.line(label, text, color_levels(nats, unknown), titles)
 
-    def _title(self, nats: float, expected: np.ndarray, probability: np.ndarray) -> str:
+    def _title(
+        self, nats: float, unknown: bool, expected: np.ndarray, probability: np.ndarray
+    ) -> str:
+        if unknown:
+            return f"unknown to the model, counted as {nats:g} nats"
         if math.isnan(nats):
             return "not predicted"
         pairs = zip(expected.tolist(), probability.tolist(), strict=True)
@@ -186,19 +205,22 @@ class HtmlRenderer:
         total = self._scorer.total
         mean = float(total.means()[0])
         bits = mean / math.log(2)
+        unknown = f" ({total.unknown[0]:,} of them unknown)" if self._scorer.unknown else ""
         return html.foot(
-            f"{total.characters:,} characters: {mean:.4f} nats ({bits:.4f} bits) per character."
+            f"{total.characters:,} characters{unknown}: {mean:.4f} nats ({bits:.4f} bits) "
+            "per character."
         )
 
 
 def write_scores(renderer: Renderer, scorer: LineScorer, sort: str, out: TextIO) -> None:
     """Write the lines to `out`, by "position" or by "surprisal", the most surprising first.
 
-    With several models, the surprisal is the lowest of theirs.
+    Lines with unknown characters are more surprising than all others. With several models, the
+    surprisal is the lowest of theirs.
     """
     out.write(renderer.head())
     lines = scorer.lines(keep_details=renderer.needs_characters)
-    rendered = ((float(line.means().min()), renderer.line(line)) for line in lines)
+    rendered = ((line.rank(), renderer.line(line)) for line in lines)
     if sort == "surprisal":
         out.writelines(_sorted(rendered))
     else:
@@ -207,17 +229,18 @@ def write_scores(renderer: Renderer, scorer: LineScorer, sort: str, out: TextIO)
     out.write(renderer.foot())
 
 
-def _sorted(rendered: Iterator[tuple[float, Iterator[str]]]) -> Iterator[str]:
-    """Yield the rendered lines by their keys, the highest first and NaN last.
+def _sorted(rendered: Iterator[tuple[tuple[bool, float], Iterator[str]]]) -> Iterator[str]:
+    """Yield the rendered lines by their ranks, the highest first.
 
     A temporary file holds the lines, so that a long text needs little memory.
     """
-    keys, ends = array("d"), array("q", [0])
+    unknown, means, ends = array("b"), array("d"), array("q", [0])
     with tempfile.SpooledTemporaryFile(BUFFER_SIZE) as file:
-        for key, pieces in rendered:
+        for rank, pieces in rendered:
             file.writelines(piece.encode() for piece in pieces)
-            keys.append(key)
+            unknown.append(rank[0])
+            means.append(rank[1])
             ends.append(file.tell())
-        for i in np.argsort(-np.array(keys), kind="stable"):
+        for i in np.lexsort((-np.array(means), -np.array(unknown))):
             file.seek(ends[i])
             yield file.read(ends[i + 1] - ends[i]).decode()

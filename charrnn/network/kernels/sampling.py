@@ -7,9 +7,12 @@ import numpy as np
 from ..jit import REASSOCIATIVE, jit, kernel
 from .activations import exp
 
+LARGEST_LOGIT = 1e100  # in magnitude: larger logits, infinity and NaN count as this or its negative
+LARGEST_PENALTY = 1e200  # larger ones count as this: their products with scores would overflow
+
 
 @jit
-def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, p):
+def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, scores, p):
     """Sample an id by inverting the cumulative distribution at u, 0 <= u < 1.
 
     The distribution is made in this order:
@@ -21,20 +24,23 @@ def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, 
        al. 2020).
     6. Only ids at least min_p times as likely as the likeliest remain (Nguyen et al. 2024).
 
-    Of equally likely ids the lowest ranks first. logits (V,); p (V,) float64 is scratch.
+    Of equally likely ids the lowest ranks first. Ids are ranked by their scores, which differ at
+    temperatures that make all probabilities equal. logits (V,); scores and p (V,) float64 are
+    scratch.
     """
-    _score(logits, allowed, p)
+    _score(logits, allowed, scores)
     if penalty != 1:
-        _penalize(p, logits, allowed, recent, penalty)
+        _penalize(scores, logits, allowed, recent, min(penalty, LARGEST_PENALTY))
+    likeliest = _likeliest(scores)
     if temperature == 0:
-        return _likeliest(p)
-    _exponentials(p, p[_likeliest(p)], temperature)
+        return likeliest
     if 0 < top_k < p.size:
-        _keep_likeliest(p, top_k)
+        _keep_likeliest(scores, top_k)
+    _exponentials(scores, scores[likeliest], temperature, p)
     if top_p < 1:
-        _keep_nucleus(p, top_p)
+        _keep_nucleus(scores, top_p, p)
     if min_p > 0:
-        least = min_p * p[_likeliest(p)]
+        least = min_p * p[likeliest]
         for i in range(p.size):
             p[i] = p[i] if p[i] >= least else 0.0
     return _invert(p, u * _sum(p))
@@ -50,10 +56,19 @@ def _likeliest(scores):
 
 
 @jit
+def _bounded(logit):
+    """The logit as a finite float64."""
+    x = np.float64(logit)
+    if abs(x) <= LARGEST_LOGIT:
+        return x
+    return LARGEST_LOGIT if x > 0 else -LARGEST_LOGIT
+
+
+@jit
 def _score(logits, allowed, scores):
     """scores = logits, or -inf for ids that are not allowed."""
     for i in range(scores.size):
-        scores[i] = logits[i] if allowed[i] else -np.inf
+        scores[i] = _bounded(logits[i]) if allowed[i] else -np.inf
 
 
 @jit
@@ -67,14 +82,14 @@ def _penalize(scores, logits, allowed, recent, penalty):
         scores[i] -= log_total
     for i in recent:
         if i >= 0 and allowed[i]:
-            scores[i] = penalty * (np.float64(logits[i]) - log_total)
+            scores[i] = penalty * (_bounded(logits[i]) - log_total)
 
 
 @jit
-def _exponentials(p, highest, temperature):
-    """Turn scores into weights, proportional to exp(score / temperature), in place."""
+def _exponentials(scores, highest, temperature, p):
+    """p = weights proportional to exp(score / temperature); the highest score has weight 1."""
     for i in range(p.size):
-        p[i] = exp((p[i] - highest) / temperature)
+        p[i] = exp((scores[i] - highest) / temperature)
 
 
 @jit(fastmath=REASSOCIATIVE)
@@ -86,27 +101,27 @@ def _sum(p):
 
 
 @jit
-def _keep_likeliest(p, k):
-    """Set all but the k largest of the weights p to zero, in place."""
-    least, left = _kth_largest(p, k), k
-    for i in range(p.size):
-        left -= 1 if p[i] > least else 0
-    for i in range(p.size):
-        if p[i] == least and left > 0:
+def _keep_likeliest(scores, k):
+    """Set all but the k highest scores to -inf, in place."""
+    least, left = _kth_largest(scores, k), k
+    for i in range(scores.size):
+        left -= 1 if scores[i] > least else 0
+    for i in range(scores.size):
+        if scores[i] == least and left > 0:
             left -= 1
-        elif p[i] <= least:
-            p[i] = 0
+        elif scores[i] <= least:
+            scores[i] = -np.inf
 
 
 @jit
-def _kth_largest(p, k):
-    """The k-th largest of p: the root of a min-heap of the k largest so far."""
-    heap = p[:k].copy()
+def _kth_largest(scores, k):
+    """The k-th largest score: the root of a min-heap of the k largest so far."""
+    heap = scores[:k].copy()
     for root in range(k // 2 - 1, -1, -1):
         _sift(heap, root)
-    for i in range(k, p.size):
-        if p[i] > heap[0]:
-            heap[0] = p[i]
+    for i in range(k, scores.size):
+        if scores[i] > heap[0]:
+            heap[0] = scores[i]
             _sift(heap, 0)
     return heap[0]
 
@@ -125,29 +140,28 @@ def _sift(heap, root):
 
 
 @jit
-def _keep_nucleus(p, top_p):
-    """Keep the largest of the weights p that reach top_p of their sum, zero the others, in place.
+def _keep_nucleus(scores, top_p, p):
+    """Keep the weights p of the highest scores that reach top_p of their sum; zero the others.
 
     Weights below 1 - top_p of the mean sum to less than 1 - top_p of the total, so they can never
     be needed: only the others are sorted.
     """
     total = _sum(p)
     least, count = (1 - top_p) * total / p.size, 0
-    weights, places = np.empty(p.size), np.empty(p.size, np.int64)
+    keys, places = np.empty(p.size), np.empty(p.size, np.int64)
     for i in range(p.size):
         if p[i] >= least:
-            weights[count], places[count] = -p[i], i
+            keys[count], places[count] = -scores[i], i
             count += 1
-    order = np.argsort(weights[:count], kind="mergesort")
     reached, last = 0.0, -1
-    for i in order:
+    for i in np.argsort(keys[:count], kind="mergesort"):
         if reached >= top_p * total:
             break
-        reached -= weights[i]
         last = places[i]
-    least = p[last]
+        reached += p[last]
     for i in range(p.size):
-        p[i] = p[i] if p[i] > least or (p[i] == least and i <= last) else 0.0
+        beyond = scores[i] < scores[last] or (scores[i] == scores[last] and i > last)
+        p[i] = 0.0 if beyond else p[i]
 
 
 @jit
@@ -172,11 +186,11 @@ def draw_rows(
     logits (1, N, padded V), allowed (V,) bool, u (N, steps), ids (steps, N) and x (1, N) int32.
     recent (N, W) int32 holds the last W ids of each row, the newest at the end; W may be 0.
     """
-    p = np.empty(allowed.size, np.float64)
+    scores, p = np.empty(allowed.size, np.float64), np.empty(allowed.size, np.float64)
     for n in range(first, last):
         i = draw(
             logits[0, n, : allowed.size], allowed, penalty, temperature, top_k, top_p, min_p,
-            recent[n], u[n, step], p,
+            recent[n], u[n, step], scores, p,
         )  # fmt: skip
         ids[step, n] = x[0, n] = i
         for j in range(1, recent.shape[1]):
