@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
@@ -108,6 +109,21 @@ def is_explicit(ctx: click.Context, name: str) -> bool:
     """Whether a parameter was set on the command line or in the environment."""
     return ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
+
+class _Text(click.types.StringParamType):
+    """Text in UTF-8, also where the locale has another encoding, in which bytes are escaped."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        if any("\udc80" <= c <= "\udcff" for c in text):
+            with contextlib.suppress(UnicodeEncodeError):  # half a surrogate pair
+                return os.fsencode(text).decode("utf-8", "surrogateescape")
+        return text
+
+
+TEXT = _Text()
 
 # A file name, which the shell completes. The code that opens the file checks it.
 FILE = click.Path(readable=False)

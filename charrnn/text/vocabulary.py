@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,23 +18,45 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CharRNNError, escape_unprintable
+from .graphemes import graphemes
 
 IdArray = npt.NDArray[Any]  # of an integer type, (n,) unless a comment says otherwise
 OnUnknown = Literal["error", "skip"]
+
+UNICODE_FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
 
 # Lone surrogates that do not represent an escaped byte (surrogateescape).
 _NOT_AN_ESCAPED_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class UnknownCharacters(CharRNNError):
-    """A text holds characters that the vocabulary lacks: `characters`, each once."""
+    """A text holds characters that the vocabulary lacks: `characters`, each once.
 
-    def __init__(self, characters: str):
+    If `vocabulary` has a character of `text` in another Unicode form, the message offers it.
+    """
+
+    def __init__(self, characters: str, vocabulary: Vocabulary, text: str | None = None):
         self.characters = characters
         super().__init__(
-            f"the model has never seen {describe_characters(characters)}: "
+            f"the model has never seen {describe_characters(characters)}"
+            f"{_other_form(characters, vocabulary, text or characters)}"
             "--unknown skip leaves such characters out."
         )
+
+
+def _other_form(characters: str, vocabulary: Vocabulary, text: str) -> str:
+    """Offer a Unicode form of one of `characters` of `text` that the vocabulary has, if any."""
+    for character in characters[:10]:
+        at = text.index(character)
+        near = text[max(0, at - 8) : at + 9]
+        unknown = [near[part] for part in graphemes(near) if character in near[part]]
+        for form in UNICODE_FORMS:
+            known = unicodedata.normalize(form, unknown[0])
+            if not vocabulary.unknown(known):
+                points = " ".join(f"U+{ord(c):04X}" for c in known)
+                shown = f"'{escape_unprintable(known)}' ({points})"
+                return f", but it knows {shown}, the Unicode form {form} of it: give that form, or "
+    return ": "
 
 
 def describe_characters(characters: str) -> str:
@@ -208,7 +231,7 @@ class CharVocabulary(Vocabulary):
         ids = self._look_up(text)
         if ids.min(initial=0) < 0:
             if unknown == "error":
-                raise UnknownCharacters(self.unknown(text))
+                raise UnknownCharacters(self.unknown(text), self, text)
             ids = ids[ids >= 0]
         return ids.astype(self.dtype)
 
@@ -257,7 +280,7 @@ class ByteVocabulary(Vocabulary):
         """Return the bytes of `text`: UTF-8, escaped bytes (surrogateescape) as themselves."""
         if isinstance(text, str):
             if unknown == "error" and (missing := self.unknown(text)):
-                raise UnknownCharacters(missing)
+                raise UnknownCharacters(missing, self)
             text = _NOT_AN_ESCAPED_BYTE.sub("", text).encode("utf-8", "surrogateescape")
         return np.frombuffer(text, np.uint8)
 

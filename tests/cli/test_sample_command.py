@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from helpers.commands import on_terminal, sentence_of
+from helpers.commands import on_terminal, sentence_of, train_model
 
 import charrnn
 from charrnn.config import ModelConfig
@@ -239,3 +239,48 @@ def test_sampling_works_with_a_vocabulary_of_4000(invoke, large_vocabulary):
         assert result.exit_code == 0 and len(result.stdout) == 30 * 51
     assert invoke(*common, "--beam", "10").exit_code == 0
     assert set(invoke(*common, "--allow", "丁丂").stdout) == set("丁丂")
+
+
+# --- Options without effect
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--stop", r"\n"], ["--stop", r"$'\n'"]),
+        (["--stop", "ż"], ["--stop 'ż'", "U+017C"]),
+        (["--stop", "M\u0301"], ["--stop", "U+0301"]),
+        (["--stop", ".", "--forbid", "."], ["--stop '.'"]),
+        (["--stop", "MA", "--allow", "M"], ["--stop 'MA'", "'A'"]),
+        (["--forbid", "żM"], ["--forbid has no effect on 'ż'"]),
+        (["--forbid", r"\n"], [r"--forbid takes \n", r"$'\n'"]),
+        (["--length", "9", "--lines", "2", "--forbid", "\n"], ["--lines has no effect"]),
+        (["--beam", "2", "--stop", r"\t"], ["--stop", r"$'\t'"]),
+        (["--stop", "\n"], []),
+        (["--forbid", "M\n", "--stop", "T"], []),
+    ],
+)
+def test_options_without_effect_are_noted(invoke, model_file, options, words):
+    result = invoke("sample", "-m", model_file, "--length", "5", *options)
+    notes = [line for line in result.stderr.splitlines() if not line.startswith("log-prob")]
+    assert result.exit_code == 0 and bool(notes) == bool(words)
+    assert all(line.startswith("note    --") for line in notes)
+    assert all(word in result.stderr for word in words)
+
+
+def test_a_stop_of_bytes_can_be_written(invoke, bytes_model_file):
+    options = ["sample", "-m", bytes_model_file, "--length", "3"]
+    assert invoke(*options, "--stop", "東").stderr == ""
+    assert "'東'" in invoke(*options, "--stop", "東", "--forbid", "杰").stderr  # two common bytes
+
+
+@pytest.mark.parametrize("name", ["--prime", "--stop", "--forbid", "--allow"])
+def test_texts_in_options_are_utf8_in_every_locale(spawn, working_folder, name):
+    model = train_model(working_folder, "model", "zażółć gęślą jaźń\n" * 30)
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    options = ["sample", "-m", model, "--length", "9", "--seed", "1", name, "żół"]
+    for more in {}, {f"CHARRNN_SAMPLE_{name[2:].upper()}": "żół"}:
+        arguments = options[:-2] if more else options
+        found = spawn(*arguments, env=env | more).communicate()
+        assert found == spawn(*options, env={"PYTHONUTF8": "1"}).communicate()
+        assert found[1] == b""

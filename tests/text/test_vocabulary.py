@@ -260,3 +260,26 @@ def test_vocabularies_are_equal_if_their_characters_are():
 def test_a_model_file_stores_characters_or_none_for_bytes():
     for vocabulary in CharVocabulary("ab"), ByteVocabulary():
         assert vocabulary_of(vocabulary.characters) == vocabulary
+
+
+@pytest.mark.parametrize(
+    "known, given, offered",
+    [
+        ("e\u0301", "caf\u00e9", "'e\u0301' (U+0065 U+0301), the Unicode form NFD"),
+        ("\u00e9", "cafe\u0301", "'\u00e9' (U+00E9), the Unicode form NFC"),
+        ("a\u0323\u0302", "\u1ead", "'a\u0323\u0302' (U+0061 U+0323 U+0302), the Unicode form NFD"),
+        ("\uac00", "\u1100\u1161", "'\uac00' (U+AC00), the Unicode form NFC"),
+        ("\u1100\u1161", "\uac00", "(U+1100 U+1161), the Unicode form NFD"),
+        ("\u00c5", "\u212b", "'\u00c5' (U+00C5), the Unicode form NFC"),
+        ("fi", "\ufb01", "'fi' (U+0066 U+0069), the Unicode form NFKC"),
+        ("A", "\uff21", "'A' (U+0041), the Unicode form NFKC"),
+        ("e", "caf\u00e9", None),
+        ("\u00e8", "cafe\u0301", None),
+    ],
+)
+def test_unknown_characters_offer_a_known_unicode_form(known, given, offered):
+    vocabulary = CharVocabulary("".join(dict.fromkeys("caf" + known)))
+    with pytest.raises(UnknownCharacters) as caught:
+        vocabulary.encode("c" * 20 + given + "c" * 20)
+    assert (offered in str(caught.value)) if offered else ("form" not in str(caught.value))
+    assert str(caught.value).endswith("--unknown skip leaves such characters out.")

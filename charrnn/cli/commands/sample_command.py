@@ -16,6 +16,7 @@ from ...errors import CharRNNError, UsageError
 from ...storage.inputs import require_not_input
 from ..options import (
     FILE,
+    TEXT,
     Command,
     is_explicit,
     model_option,
@@ -114,6 +115,7 @@ class Generation:
     ),
     option(
         "--stop",
+        type=TEXT,
         metavar="STRING",
         multiple=True,
         help="Stop before this string, which is not printed. May be repeated; the first match ends "
@@ -125,6 +127,7 @@ class Generation:
     option(
         "--prime",
         "--prompt",
+        type=TEXT,
         metavar="TEXT",
         default="",
         show_default=False,
@@ -139,9 +142,10 @@ class Generation:
 )
 @option_group(
     "Choice of characters",
-    option("--allow", metavar="CHARS", help="Generate only these characters."),
+    option("--allow", type=TEXT, metavar="CHARS", help="Generate only these characters."),
     option(
         "--forbid",
+        type=TEXT,
         metavar="CHARS",
         default="",
         show_default=False,
@@ -218,6 +222,7 @@ class Generation:
     ),
     option(
         "--separator",
+        type=TEXT,
         default="\n",
         show_default="newline",
         help="Print this after each text if there are several.",
@@ -266,9 +271,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     request = SampleRequest(**options)
     _check_usage(request, {name for name in options if is_explicit(ctx, name)})
     from ...api import load
+    from ..idle_options import idle_options
     from ..outputs import TextTee
 
     model = load(request.model, request.threads)
+    r, lines = request, request.lines if request.max_length else None  # else, an error
+    for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
+        echo_err(f"note    {sentence}")
     prime = _prime(request, model.vocabulary)
     generation = _generate(request, model, prime)
     record = request.novelty is not None or request.beam is not None

@@ -176,7 +176,8 @@ def _check_unknown(scorer: LineScorer, unknown: str) -> None:
     if not scorer.knows_any:
         raise CharRNNError(f"the model knows no character of {scorer.title}.")
     if unknown == "error" and scorer.unknown:
-        raise UnknownCharacters(scorer.unknown)
+        lacking = next(m.vocabulary for m in scorer.models if m.vocabulary.unknown(scorer.unknown))
+        raise UnknownCharacters(scorer.unknown, lacking)
     if scorer.unknown:
         knows = "the model does not know" if len(scorer.models) == 1 else "not all models know"
         echo_err(

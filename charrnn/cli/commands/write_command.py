@@ -14,7 +14,7 @@ import click
 from ...config import check_float, check_int
 from ...errors import CharRNNError, UsageError, error_reason
 from ...storage.inputs import require_not_input
-from ..options import FILE, Command, model_option, option, validator
+from ..options import FILE, TEXT, Command, model_option, option, validator
 from ..output import echo_err, read_stdin
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ if hasattr(signal, "SIGHUP"):
 @option(
     "--prime",
     "--prompt",
+    type=TEXT,
     metavar="TEXT",
     default="",
     show_default=False,
