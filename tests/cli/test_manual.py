@@ -141,7 +141,7 @@ COMPLETIONS = {  # typed text: completions
     "charrnn inspect --html cor": {"corpus.txt"},
     "charrnn write cor": {"corpus.txt"},
 }
-NO_FILES = {"allow", "encoding", "forbid", "prime", "separator", "stop", "unit"}
+NO_FILES = {"allow", "encoding", "corpus_encoding", "forbid", "prime", "separator", "stop", "unit"}
 
 
 @pytest.mark.parametrize("command", main.commands)
