@@ -57,6 +57,12 @@ class Corpus:
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
 
+    @property
+    def title(self) -> str:
+        """The names of the files, printable."""
+        names = ("standard input" if name == "-" else name for name in self.names)
+        return ", ".join(map(escape_unprintable, names))
+
 
 def read_corpus(
     paths: FilePath | Iterable[FilePath],
