@@ -12,12 +12,12 @@ import click
 def with_hint(error: click.ClickException, cause: BaseException) -> str:
     """Return the message of `error`, which `cause` led to, with a suggestion if there is one.
 
-    Click itself suggests commands, and options of the same command.
+    Click itself suggests commands.
     """
     if isinstance(error, click.BadParameter) and error.param is not None:
         return error.format_message() + _choice(error.message, error.param)
-    if isinstance(error, click.NoSuchOption) and (hint := _commands_with(error)):
-        return error.message + hint
+    if isinstance(error, click.NoSuchOption):
+        return error.message + (_commands_with(error) or _similar_options(error))
     missing = (e for e in _causes(cause) if isinstance(e, FileNotFoundError))
     hint = next((_similar_file(e.filename) for e in missing if e.filename), "")
     return error.format_message() + hint
@@ -46,6 +46,24 @@ def _commands_with(error: click.NoSuchOption) -> str:
     matches = [name for name, command in commands.items() if _has(command, error.option_name)]
     names = ", ".join(f"'{root.info_name} {name}'" for name in matches)
     return f" It is an option of {names}." if names else ""
+
+
+def _similar_options(error: click.NoSuchOption) -> str:
+    """Suggest options of the command that the given one abbreviates, or is spelled like.
+
+    Their dashes do not make them similar.
+    """
+    params = error.ctx.command.params if error.ctx else []
+    names = [name[2:] for param in params for name in param.opts if name.startswith("--")]
+    given = error.option_name.lstrip("-").lower()
+    abbreviated = [name for name in names if name.startswith(given) or _initials(name) == given]
+    matches = abbreviated or get_close_matches(given, names, 1, 0.7)
+    meant = " or ".join(f"'--{name}'" for name in matches)
+    return f" Did you mean {meant}?" if meant and given else ""
+
+
+def _initials(name: str) -> str:
+    return "".join(word[0] for word in name.split("-"))
 
 
 def _has(command: click.Command, option: str) -> bool:

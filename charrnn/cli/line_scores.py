@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..config import UNKNOWN_NATS
-from ..errors import escape_unprintable
 from ..text.corpus import Corpus
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class LineScorer:
         self, models: Sequence[LanguageModel], names: list[str], corpus: Corpus, top: int = 0
     ) -> None:
         self.models, self.names, self.corpus = models, names, corpus
-        self.title = ", ".join(map(escape_unprintable, corpus.names))
+        self.title = corpus.title
         self._newline_id = corpus.vocabulary.newline_id
         self._tables = [model.vocabulary.ids_of(corpus.vocabulary) for model in models]
         self._unknown = np.array(self._tables) < 0  # (models, V)

@@ -133,6 +133,11 @@ model_option = option(
     "-m", "--model", default=MODEL, type=FILE, help="Model file, written by `charrnn train`."
 )
 encoding_option = option("--encoding", default="utf-8", help="Encoding of the text files.")
+corpus_encoding_option = option(
+    "--corpus-encoding",
+    show_default="that of the text",
+    help="Encoding of the corpus.",
+)
 
 
 def unknown_option_with(help: str) -> OptionDecorator:

@@ -19,7 +19,6 @@ from ..text.vocabulary import Vocabulary, code_points
 
 BLOCK = 1 << 16  # windows of the corpus looked up at a time
 TABLE = 1 << 20  # maximum number of pairs of names for which a table is faster than a search
-SEPARATOR = "\ufdd0"  # between texts: Unicode reserves it, so that corpora do not contain it
 
 Finder = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -36,11 +35,23 @@ class Novelty:
 def compare(texts: Sequence[str], corpus: Corpus) -> tuple[Novelty, str]:
     """Compare texts with a corpus; return the result and the longest common run.
 
-    If the corpus was read as bytes, the texts are bytes decoded as Latin-1.
+    A run lies within one text and one file of the corpus; `start` counts the characters of all
+    texts. If the corpus was read as bytes, the texts are bytes decoded as Latin-1.
     """
-    text = SEPARATOR.join(texts)
-    result = novelty(_encode(text, corpus.vocabulary), corpus.ids[:])
-    return result, text[result.start : result.start + result.length]
+    unknown = len(corpus.vocabulary)
+    encoded = [_encode(text, corpus.vocabulary) for text in texts]
+    ids = np.insert(np.concatenate(encoded), np.cumsum(list(map(len, encoded)))[:-1], unknown + 1)
+    result = novelty(ids, _separated(corpus, unknown + 2), separator=unknown + 1)
+    return result, "".join(texts)[result.start : result.start + result.length]
+
+
+def _separated(corpus: Corpus, separator: int) -> np.ndarray:
+    """The ids of a corpus with an id that no text has between its files."""
+    ids: np.ndarray = corpus.ids[:]
+    if len(corpus.file_starts) == 1:
+        return ids
+    ids = ids.astype(np.promote_types(ids.dtype, np.min_scalar_type(separator)), copy=False)
+    return np.insert(ids, corpus.file_starts[1:], separator)
 
 
 def _encode(text: str, vocabulary: Vocabulary) -> np.ndarray:
@@ -54,25 +65,34 @@ def _encode(text: str, vocabulary: Vocabulary) -> np.ndarray:
 
 
 def novelty(
-    text: np.ndarray, corpus: np.ndarray, lengths: tuple[int, ...] = (20, 50, 100)
+    text: np.ndarray,
+    corpus: np.ndarray,
+    lengths: tuple[int, ...] = (20, 50, 100),
+    separator: int = -1,
 ) -> Novelty:
     """Compare text (n,) with corpus (N,), arrays of codes from 0, and find their common runs.
 
     `lengths` are the minimum lengths of runs for which fractions of the text are returned.
+    `separator` is a code that the corpus lacks; it is not counted as text.
     The memory needed is 8 bytes per character of the corpus and about 60 per character of the
     text.
     """
     fractions = dict.fromkeys(lengths, 0.0)
+    num_chars = np.count_nonzero(text != separator)
     names, width = _Names.of_characters(text, corpus), 1
     if not names.any():
         return Novelty(0, 0, fractions)
     while True:
         for length in lengths:
             if width <= length < 2 * width:
-                fractions[length] = _fraction(names.copied(length - width), length, len(text))
+                fractions[length] = (
+                    _num_covered(names.copied(length - width), length, len(text)) / num_chars
+                )
         doubled = names.joined(width)
         if not doubled.any():
-            return Novelty(*_longest(names, width), fractions)
+            length, start = _longest(names, width)
+            num_separators = int(np.count_nonzero(text[:start] == separator))
+            return Novelty(length, start - num_separators, fractions)
         names, width = doubled, 2 * width
 
 
@@ -89,12 +109,12 @@ def _longest(names: _Names, width: int) -> tuple[int, int]:
     return low, int(starts[0])
 
 
-def _fraction(starts: np.ndarray, length: int, total: int) -> float:
-    """The fraction of `total` characters that lie in windows of `length` from `starts`."""
+def _num_covered(starts: np.ndarray, length: int, total: int) -> int:
+    """How many of `total` characters lie in windows of `length` from `starts`."""
     edges = np.zeros(total + 1, np.int32)
     edges[starts] += 1
     edges[starts + length] -= 1
-    return float(np.count_nonzero(edges.cumsum()) / total)
+    return int(np.count_nonzero(edges.cumsum()))
 
 
 @dataclass(frozen=True)

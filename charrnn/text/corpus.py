@@ -26,7 +26,7 @@ from .reader import (
     TextInput,
     TextReader,
     codec_name,
-    codec_of,
+    is_utf8,
     names_of,
     open_input,
 )
@@ -58,6 +58,12 @@ class Corpus:
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
     num_skipped: int = 0  # how many characters of the text they are
+
+    @property
+    def title(self) -> str:
+        """The names of the files, printable."""
+        names = ("standard input" if name == "-" else name for name in self.names)
+        return ", ".join(map(escape_unprintable, names))
 
 
 def read_corpus(
@@ -98,7 +104,7 @@ def read_corpus(
         inputs = [open_input(path, folder, stack) for path in expand_folders(path_list)]
         num_passes = 2 if vocabulary is None else 1
         reader = TextReader(inputs, num_passes, progress, join=join, options=options)
-        codecs = [codec_of(i, encoding) if prefer_utf8 else encoding for i in inputs]
+        codecs = [_codec_of(i, encoding) if prefer_utf8 else encoding for i in inputs]
         if vocabulary is None:
             vocabulary = _build_vocabulary(chain.from_iterable(reader.text_files(codecs)))
             if vocabulary is None:
@@ -124,6 +130,18 @@ def read_corpus(
         skipped_characters="".join(sorted(skipped)),
         num_skipped=skipped.total(),
     )
+
+
+def _codec_of(source: TextInput, codec: str) -> str:
+    """Return "utf-8" for an input that is UTF-8 and not plain ASCII, else `codec`."""
+    if codec == "utf-8" or not is_utf8(source):
+        return codec
+    _log.info(
+        "%s is in UTF-8 and read as that, not as %s; to read it otherwise, give the encodings of "
+        "text and corpus apart",
+        *(source.name, codec),
+    )
+    return "utf-8"
 
 
 def require_varied(corpus: Corpus) -> None:

@@ -209,8 +209,8 @@ def codec_name(encoding: str) -> str:
     return codecs.lookup(encoding).name.removesuffix("-sig")
 
 
-def codec_of(source: TextInput, codec: str) -> str:
-    """Return "utf-8" for an input that is UTF-8 and not plain ASCII, else `codec`."""
+def is_utf8(source: TextInput) -> bool:
+    """Whether an input is UTF-8 and not plain ASCII."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_ascii = True
     try:
@@ -218,8 +218,8 @@ def codec_of(source: TextInput, codec: str) -> str:
             decoder.decode(chunk, final=not chunk)
             is_ascii = is_ascii and chunk.isascii()
     except UnicodeDecodeError:
-        return codec
-    return codec if is_ascii else "utf-8"
+        return False
+    return not is_ascii
 
 
 def _spooled_input(

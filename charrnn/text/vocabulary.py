@@ -341,5 +341,5 @@ def _require_distinct(characters: str) -> None:
     if len(surrogates):
         raise CharRNNError(
             f"the vocabulary holds half a surrogate pair (U+{surrogates[0]:04X}), which no file "
-            "can store: read the text in another --encoding, or as --bytes."
+            "can store: give another encoding of the text."
         )

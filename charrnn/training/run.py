@@ -39,8 +39,9 @@ class TrainingRun:
     """A model in training. Iterate over it, once, to train; each step yields a Report.
 
     `stop()` ends the iteration after the current step and saves; `finished` says whether all steps
-    were made. Afterwards `model` has the last weights, the model file the best ones, and
-    `full_val_loss` is their loss on the whole validation text if validations read a part of it.
+    were made, `stopped_early` whether overfitting ended it. Afterwards `model` has the last
+    weights, the model file the best ones, and `full_val_loss` is their loss on the whole validation
+    text if validations read a part of it.
 
     Iterating raises Diverged when training keeps diverging, and CharRNNError when the run cannot be
     saved: at once when it starts, later only if the last attempt fails, too. The run lock is
@@ -68,7 +69,7 @@ class TrainingRun:
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
         self.config, self.options = plan.config, plan.options
-        self.finished = False
+        self.finished = self.stopped_early = False
         self.full_val_loss: float | None = None
         self._lock, self._save_every, self._stopping = lock, save_every, False
         self._notices: list[str] = []
@@ -197,7 +198,7 @@ class TrainingRun:
             self.options.patience
         ):
             progress.set_total_steps(progress.step)
-            self._notices.append("stopped early: validation loss stopped improving (overfitting).")
+            self.stopped_early = True
 
     def _is_best(self, loss: float | None) -> bool:
         """Without a validation text, the latest weights are the best."""

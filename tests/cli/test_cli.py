@@ -20,6 +20,7 @@ import charrnn
 from charrnn.cli import main, outputs, progress, reported
 from charrnn.config import CELL_NAMES, UNKNOWN_NATS, TrainOptions, tensor_shapes
 from charrnn.storage import checkpoint
+from charrnn.training.progress import Progress
 from charrnn.training.run import TrainingRun
 
 TINY = ("--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--seq-length", "10")
@@ -218,6 +219,55 @@ def test_conflicting_options_are_refused_and_write_nothing(
 
 
 # --- Bad input: one sentence, nothing written
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train {bad}",
+        "train {bad} --encoding ascii",
+        "train {empty}",
+        "eval -m {model} {bad}",
+        "eval -m {model} {utf16}",
+        "eval -m {model} {text} --corpus {bad}",
+        "score -m {model} {bad}",
+        "score -m {model} {utf16}",
+        "inspect -m {model} {bad}",
+        "inspect -m {model} {utf16}",
+        "novelty {bad} --corpus {text}",
+        "novelty {text} --corpus {bad}",
+        "novelty {surrogate} --corpus {text} --encoding raw-unicode-escape",
+        "sample -m {model} --novelty {bad}",
+        "sample -m {model} --prime-file {bad}",
+        "sample -m {model} --prime é",
+    ],
+)
+def test_an_error_names_only_options_of_the_command(
+    invoke, corpus_file, model_file, working_folder, arguments
+):
+    texts = {
+        "bad": "Grüße\n".encode("latin-1"),
+        "utf16": "Grüße\n".encode("utf-16-le") * 9,
+        "empty": b"",
+        "surrogate": rb"a\ud800",
+    }
+    for name, data in texts.items():
+        (working_folder / name).write_bytes(data)
+    files = dict(zip(texts, texts, strict=True)) | {"text": corpus_file, "model": model_file}
+    command, *words = arguments.format(**files).split()
+    result = invoke(command, *words)
+    assert result.exit_code in (1, 2), result.output
+    named = set(re.findall(r"--[a-z-]+", result.stderr.partition("Error: ")[2]))
+    assert named <= {name for option in options_of(command) for name in option.opts}
+
+
+def test_stdin_is_called_so(invoke, model_file):
+    for command in ["score"], ["eval"], ["inspect"]:
+        options = ["-m", model_file, "-", "--unknown", "skip"]
+        message = sentence_of(invoke(*command, *options, input="\u1234" * 9), 1)
+        assert "no character of standard input" in message
+    page = invoke("score", "-m", model_file, "-", "--html", "-", input="TOM: Then\n").stdout
+    assert "standard input: surprisal" in page
 
 
 BAD_TEXTS = {
@@ -755,6 +805,16 @@ def test_train_describes_the_run_on_stderr_alone(invoke, corpus_file, working_fo
     assert "\r" not in result.stderr
     files = {"model.safetensors", "model.state.safetensors", "model.log.jsonl"}
     assert {p.name for p in working_folder.iterdir()} == files
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_early_stopping_is_no_warning(invoke, corpus_file, monkeypatch, quiet):
+    monkeypatch.setattr(TrainingRun, "_is_best", lambda run, loss: not run.writer.has_best)
+    monkeypatch.setattr(Progress, "should_stop_early", lambda progress, patience: True)
+    result = invoke("train", corpus_file, *TINY, "--epochs", "3", *quiet)
+    assert result.exit_code == 0
+    assert ("note    stopped early: validation loss" in result.stderr) == (not quiet)
+    assert result.stderr == "" or not quiet
 
 
 def test_train_with_quiet_prints_nothing(invoke, corpus_file):

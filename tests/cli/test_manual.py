@@ -141,7 +141,7 @@ COMPLETIONS = {  # typed text: completions
     "charrnn inspect --html cor": {"corpus.txt"},
     "charrnn write cor": {"corpus.txt"},
 }
-NO_FILES = {"allow", "encoding", "forbid", "prime", "separator", "stop", "unit"}
+NO_FILES = {"allow", "encoding", "corpus_encoding", "forbid", "prime", "separator", "stop", "unit"}
 
 
 @pytest.mark.parametrize("command", main.commands)
@@ -253,6 +253,9 @@ def suggestion_of(result, code):
         ("train x --temperature 1", "It is an option of 'charrnn sample', 'charrnn write'."),
         ("--top-k x sample", "It is an option of 'charrnn sample'."),
         ("trian x", "Did you mean 'train'?"),
+        ("sample --temp 1", "Did you mean '--temperature'?"),
+        ("train x --rd 1", "Did you mean '--recurrent-dropout'?"),
+        ("train x --lr-d 1", "Did you mean '--lr-decay' or '--lr-decay-after'?"),
     ],
 )
 def test_a_typing_error_gets_a_suggestion(invoke, arguments, hint):
@@ -263,7 +266,13 @@ def test_a_typing_error_gets_a_suggestion(invoke, arguments, hint):
     assert suggestion.replace("--learning-rate?", "'--learning-rate'?").endswith(f" {hint}\n")
 
 
-@pytest.mark.parametrize("arguments", ["train x --cell transformer", "--quite x", "frobnicate"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *("train x --cell transformer", "--quite x", "frobnicate", "train x --init"),
+        *("train x --temp 1", "sample --dropot 1", "train x -Z"),
+    ],
+)
 def test_an_unlike_name_gets_no_suggestion(invoke, arguments):
     assert "Did you mean" not in suggestion_of(invoke(*arguments.split()), 2)
 

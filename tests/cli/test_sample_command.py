@@ -188,6 +188,51 @@ def test_novelty_reports_the_longest_run_of_the_new_text(
     assert of_bytes.exit_code == 0 and "longest copied run" in of_bytes.stderr
 
 
+@pytest.mark.parametrize("count", [1, 50])
+def test_separators_are_no_text_for_novelty(sample, corpus_file, count):
+    length = 20
+    options = ["--temperature", 0, "--length", length, "-n", count, "--prime", "MARA: The tide is"]
+    text = sample(*options).stdout[: len("MARA: The tide is") + length]
+    corpus_file.with_name("same").write_text(text)
+    shown = sample(*options, "--novelty", corpus_file.with_name("same")).stderr
+    assert f"{length} characters" in shown and "in runs of 20 or more   100.00%" in shown
+
+
+def test_novelty_decodes_its_corpus(sample, corpus_file, bytes_model_file):
+    corpus = corpus_file.with_name("utf-16")
+    corpus.write_bytes(corpus_file.read_bytes().decode().encode("utf-16"))
+    shown = sample("--novelty", corpus, "--corpus-encoding", "utf-16").stderr
+    assert shown == sample("--novelty", corpus_file).stderr != ""
+    message = sentence_of(sample("--novelty", corpus), 1)
+    assert "--corpus-encoding (it decodes as utf-16, " in message
+    refused = sample("-m", bytes_model_file, "--novelty", corpus, "--corpus-encoding", "utf-16")
+    assert "bytes" in sentence_of(refused, 2)
+    assert "--novelty" in sentence_of(sample("--corpus-encoding", "utf-16"), 2)
+
+
+def test_novelty_of_a_bytes_model_counts_bytes_and_shows_characters(
+    sample, bytes_model_file, working_folder
+):
+    (working_folder / "corpus").write_bytes("üü".encode())
+    options = [
+        "-m",
+        bytes_model_file,
+        "--allow",
+        "\udcc3\udcbc",
+        "--prime",
+        "\udcc3",
+        "--length",
+        9,
+    ]
+    shown = sample(*options, "--novelty", "corpus", "--temperature", 9).stderr
+    assert ' bytes: "' in shown and "\xc3" not in shown
+
+
+def test_a_missing_novelty_corpus_is_noticed_before_text_is_written(sample, working_folder):
+    message = sentence_of(sample("--novelty", "missing", "-o", "out"), 1)
+    assert "missing" in message and not (working_folder / "out").exists()
+
+
 def test_a_bar_is_shown_on_a_terminal_for_text_to_a_file(slow_model, model_file, working_folder):
     """It appears after a second and is erased at the end."""
     on_terminal("sample", "-m", model_file, "--length", "1")  # compile before the measurement

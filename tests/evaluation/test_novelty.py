@@ -115,7 +115,7 @@ def test_compare_finds_runs_within_one_text(tmp_path, as_bytes):
         texts = [text.encode().decode("latin-1") for text in texts]
     result, longest = compare(texts, corpus)
     assert longest == (texts[1] if as_bytes else "ab")
-    assert (result.length, result.start) == ((3, 4) if as_bytes else (2, 1))
+    assert (result.length, result.start) == ((3, 3) if as_bytes else (2, 1))
 
 
 def test_compare_of_an_empty_text_finds_nothing(tmp_path):
@@ -167,13 +167,69 @@ def test_novelty_command_without_a_common_run(invoke, working_folder):
     assert "0 characters\n" in table
 
 
-def test_novelty_command_joins_corpora_and_decodes_them(invoke, working_folder):
-    (working_folder / "a").write_bytes("x grün".encode("latin-1"))
-    (working_folder / "b").write_bytes("e Tür".encode("latin-1"))
-    options = ["novelty", "-", "--corpus", "a", "--corpus", "b", "--json"]
-    result = invoke(*options, "--encoding", "latin-1", input="grüne Tür".encode("latin-1"))
-    assert json.loads(result.stdout)["longest_run"] == 9
-    assert "--encoding" in sentence_of(invoke(*options, input="grüne Tür".encode("latin-1")), 1)
+def novelty_of(invoke, *arguments, **options):
+    result = invoke("novelty", "--json", *arguments, **options)
+    assert result.exit_code == 0, result.stderr
+    values = json.loads(result.stdout)
+    assert values["longest_run_text"].isprintable() or "\n" in values["longest_run_text"]
+    return values
+
+
+def test_novelty_command_finds_no_run_across_two_files(invoke, working_folder):
+    for name, text in {"a": "x abcdef", "b": "", "c": "ghij y\n", "long": "z abcdefghij"}.items():
+        (working_folder / name).write_text(text)
+    options = ["--corpus", "a", "--corpus", "b", "--corpus", "c"]
+    assert novelty_of(invoke, "long", *options)["longest_run_text"] == " abcdef"
+    values = novelty_of(invoke, "a", "b", "c", "--corpus", "long")
+    assert (values["longest_run_text"], values["characters"]) == (" abcdef", 15)
+    values = novelty_of(invoke, "b", "c", "--corpus", "a", "--corpus", "c", input="")
+    assert (values["longest_run"], values["longest_run_start"]) == (7, 0)
+
+
+RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей чаю.\n"
+
+
+@pytest.mark.parametrize(
+    "text_encoding, corpus_encoding, options",
+    [
+        ("utf-8", "utf-8", []),
+        ("utf-8", "cp1251", ["--encoding", "cp1251"]),
+        ("utf-8", "cp1251", ["--corpus-encoding", "cp1251"]),
+        ("cp1251", "cp1251", ["--encoding", "cp1251"]),
+        ("cp1251", "utf-8", ["--encoding", "cp1251"]),
+        ("cp1251", "koi8-r", ["--encoding", "cp1251", "--corpus-encoding", "koi8-r"]),
+        ("utf-8", "utf-8", ["--encoding", "latin-1"]),
+        ("cp1251", "cp1251", ["--encoding", "latin-1"]),
+        ("utf-8", "utf-16", ["--corpus-encoding", "utf-16"]),
+        ("utf-16-le", "utf-16-le", ["--encoding", "utf-16-le"]),
+    ],
+)
+def test_novelty_compares_characters_whatever_the_encodings(
+    invoke, working_folder, text_encoding, corpus_encoding, options
+):
+    (working_folder / "corpus").write_bytes((RUSSIAN * 9).encode(corpus_encoding))
+    text = (RUSSIAN * 3).encode(text_encoding)
+    values = novelty_of(invoke, "-", "--corpus", "corpus", *options, input=text)
+    assert set(values["copied_share"].values()) == {1}
+    assert values["longest_run"] == values["characters"]
+
+
+def test_novelty_obeys_two_encodings(invoke, working_folder):
+    (working_folder / "corpus").write_bytes(RUSSIAN.encode())
+    given = ["--encoding", "latin-1", "--corpus-encoding", "utf-8"]
+    values = novelty_of(invoke, "corpus", "--corpus", "corpus", *given)
+    assert values["copied_share"]["20"] == 0
+
+
+def test_novelty_notes_that_it_reads_utf_8(invoke, working_folder):
+    (working_folder / "corpus").write_bytes(RUSSIAN.encode("cp1251"))
+    (working_folder / "text").write_bytes(RUSSIAN.encode())
+    result = invoke("novelty", "text", "--corpus", "corpus", "--encoding", "cp1251")
+    assert "100.00%" in result.stdout and "note    text is in UTF-8" in result.stderr
+    message = sentence_of(invoke("novelty", "text", "--corpus", "corpus"), 1)
+    assert "name its encoding with --corpus-encoding (it decodes as cp1251," in message
+    message = sentence_of(invoke("novelty", "corpus", "--corpus", "text"), 1)
+    assert "name its encoding with --encoding (" in message and "--bytes" not in message
 
 
 def test_novelty_command_reports_errors(invoke, working_folder):

@@ -168,7 +168,6 @@ def _read_text(
 ) -> InspectedText:
     import numpy as np
 
-    from ...errors import escape_unprintable
     from ...text.corpus import read_corpus
 
     corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
@@ -178,10 +177,9 @@ def _read_text(
         echo_err(
             f"note    only the first {MAX_CHARACTERS:,} of {len(corpus.ids):,} characters are read"
         )
-    title = ", ".join(map(escape_unprintable, corpus.names))
     text = model.vocabulary.decode(ids, "surrogateescape")
     ends = np.cumsum(model.vocabulary.ids_per_character(text)) - 1
-    return InspectedText(title, text, ids, ends)
+    return InspectedText(corpus.title, text, ids, ends)
 
 
 def _show_unit(

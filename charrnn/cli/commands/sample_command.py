@@ -18,6 +18,7 @@ from ..options import (
     FILE,
     TEXT,
     Command,
+    corpus_encoding_option,
     is_explicit,
     model_option,
     option,
@@ -27,10 +28,11 @@ from ..options import (
     validator,
 )
 from ..output import echo_err, read_stdin, warn_unknown
-from .novelty_command import say_novelty
+from .novelty_command import read_known, say_novelty
 
 if TYPE_CHECKING:
     from ...api import LanguageModel
+    from ...text.corpus import Corpus
     from ...text.vocabulary import Vocabulary
     from ..outputs import Texts, TextTee
 
@@ -66,6 +68,7 @@ class SampleRequest:
     jsonl: bool
     output: str
     novelty: str | None
+    corpus_encoding: str | None
 
     @property
     def max_length(self) -> int | None:
@@ -250,6 +253,7 @@ class Generation:
         help="Report on stderr how much of the new text is copied from this file, as `charrnn "
         "novelty` does.",
     ),
+    corpus_encoding_option,
 )
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
@@ -279,11 +283,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
         echo_err(f"note    {sentence}")
     prime = _prime(request, model.vocabulary)
+    known = None if request.novelty is None else _read_known(request, model.vocabulary)
     generation = _generate(request, model, prime)
     record = request.novelty is not None or request.beam is not None
     texts = TextTee(generation.texts, record)
     _write(request, prime, texts, generation.metadata)
     _report(request, texts.texts(), generation.log_probability, model.vocabulary)
+    if known is not None:
+        say_novelty(texts.texts(), known)
 
 
 def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
@@ -300,6 +307,8 @@ def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
         raise UsageError("JSON lines have no separator: give --jsonl or --separator, not both.")
     if r.jsonl and PLACEHOLDER in r.output:
         raise UsageError(f"--jsonl writes all texts to one file: omit {PLACEHOLDER} in its name.")
+    if r.corpus_encoding and not r.novelty:
+        raise UsageError("--corpus-encoding is that of --novelty: give both, or omit it.")
     if r.novelty and r.length == 0 and not (r.lines or r.stop):
         raise UsageError("--novelty needs a text with an end: --length 0 has none.")
     inputs = filter(None, (r.model, r.prime_file, r.novelty))
@@ -328,6 +337,14 @@ def _read_prime(path: str, vocabulary: Vocabulary) -> str:
         raise CharRNNError(
             f"{path}: the prime is not UTF-8: invalid byte at {error.start}."
         ) from None
+
+
+def _read_known(request: SampleRequest, vocabulary: Vocabulary) -> Corpus:
+    """Read the corpus of --novelty: before text is generated, which may take long."""
+    if request.corpus_encoding and vocabulary.is_bytes:
+        raise UsageError("a model of bytes is compared in bytes: omit --corpus-encoding.")
+    encoding = request.corpus_encoding or "utf-8"
+    return read_known(request.novelty or "", encoding, as_bytes=vocabulary.is_bytes)
 
 
 def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Generation:
@@ -373,13 +390,11 @@ def _report(
     log_probability: float | None,
     vocabulary: Vocabulary,
 ) -> None:
-    """Print the log-probability and the novelty on stderr, if they are asked for."""
+    """Print the log-probability of a beam search on stderr."""
     if log_probability is not None:
         [text] = texts
         length = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
         echo_err(_log_probability(log_probability, length, bool(request.stop)))
-    if request.novelty is not None:
-        say_novelty(texts, request.novelty, vocabulary)
 
 
 def _log_probability(nats: float, length: int, stopped: bool) -> str:
