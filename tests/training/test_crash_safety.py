@@ -244,6 +244,7 @@ def test_a_run_survives_a_limit_of_file_size(corpus_file, tmp_path, expected):
         for report in started(corpus_file, tmp_path / "m", save_every=0, **SHORT):
             if report.notice:
                 notices[report.step] = report.notice
+                assert report.problem == report.notice  # shown with --quiet, too
             if report.step == 2:
                 before = result_of(tmp_path / "m")
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))

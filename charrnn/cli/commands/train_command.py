@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -262,6 +263,7 @@ def command(
             overwrite=overwrite,
             threads=threads,
             progress=progress,
+            cpu_clock=time.process_time,
         )
     baselines = None if quiet else _baselines(prepared)
     run = prepared.start()
@@ -294,12 +296,13 @@ def _train(
     with _stopped_by_signals(run) as received, training_bar(run.summary, quiet) as show_report:
         for report in run:
             show_report(report)
-            if report.notice:
-                show_notice(report.notice)
+            if notice := report.problem if quiet else report.notice:
+                show_notice(notice)
             if sample_every and report.step % sample_every == 0 and not quiet:
                 show_text(run.sample(SAMPLE_LENGTH))
-        if notices := run.pop_notices():  # of the very last step
-            show_notice(notices)
+        last = run.pop_notices()  # since the very last step
+        if notice := last.problem if quiet else last.notice:
+            show_notice(notice)
     return report, received
 
 
