@@ -237,8 +237,7 @@ class TrainingRun:
             self._record_best()
         if self.finished and self.validation.is_partial:
             self._validate_best_on_full_split()
-        self.writer.save_all(self._state())
-        self.writer.require_all()
+        self.writer.save_last(self._state())
 
     def _validate_best_on_full_split(self) -> None:
         """Record the best weights' loss on the whole validation text in the model file."""
