@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import math
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -285,6 +286,7 @@ def train(
         overwrite=overwrite,
         threads=threads,
         progress=progress,
+        cpu_clock=time.process_time,
     )
     for report in prepared.start():
         if on_report is not None:

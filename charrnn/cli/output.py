@@ -26,7 +26,9 @@ class StderrHandler(logging.Handler):
     """Shows the library's log messages, such as that it compiles."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        echo_err(f"note    {record.getMessage()}")
+        on_terminal = sys.stderr is not None and sys.stderr.isatty()
+        erase = "\r\x1b[K" if on_terminal else ""  # a bar, which draws itself again
+        echo_err(f"{erase}note    {record.getMessage()}")
 
 
 def stdout() -> TextIO:

@@ -179,7 +179,7 @@ class _ReportLines:
     """
 
     def __init__(self) -> None:
-        # (step, time) of the first report; code was compiled before it
+        # (step, seconds) of the first report; code was compiled before it
         self._first: tuple[int, float] | None = None
         # step or time from which to print the next line
         self._next: tuple[float, float] = (math.inf, math.inf)
@@ -187,10 +187,10 @@ class _ReportLines:
     def __call__(self, report: Report) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first = report.step, now
+            self._first = report.step, report.seconds
             left = ""
         elif report.logged and (report.step >= self._next[0] or now >= self._next[1]):
-            seconds = (now - self._first[1]) / (report.step - self._first[0])
+            seconds = (report.seconds - self._first[1]) / (report.step - self._first[0])
             seconds *= report.total_steps - report.step
             left = f", {tqdm.format_interval(seconds)} left"
         else:

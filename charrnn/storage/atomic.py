@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
+import logging
 import os
-import shutil
 import stat
 from collections.abc import Iterable, Iterator
 
 from ..errors import FilePath, display_path, escape_unprintable, os_errors_as
 
-# Errors of file systems that cannot flush folders. Any other error of a flush is a failure.
-FLUSH_UNSUPPORTED = {errno.EINVAL, errno.EACCES, errno.ENOTSUP, errno.EBADF}
+# Errors of file systems that lack an operation. Linux lets 524 (ENOTSUPP) out of some of them.
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY, 524}
+# The same, and of those that cannot flush. Any other error of a flush is a failure.
+FLUSH_UNSUPPORTED = UNSUPPORTED | {
+    errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM, errno.EROFS
+}  # fmt: skip
 
 
 def write_atomically(path: FilePath, chunks: Iterable[bytes | memoryview]) -> None:
@@ -27,13 +32,15 @@ def write_atomically(path: FilePath, chunks: Iterable[bytes | memoryview]) -> No
     with os_errors_as(f"cannot write {display_path(path)}"):
         target = resolve_target(path)
         with _temporary_sibling(target) as temporary:
-            with open(temporary, "xb") as file:
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copymode(target, temporary)  # a private file stays private
+            mode = _mode_of(target)
+            create = functools.partial(os.open, mode=0o666 if mode is None else mode)
+            with open(temporary, "xb", opener=create) as file:
+                if mode is not None:
+                    _set_mode(temporary, mode)
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
-                os.fsync(file.fileno())
+                flush_to_disk(file.fileno(), os.path.dirname(target))
             os.replace(temporary, target)
         _flush_folder(os.path.dirname(target))
 
@@ -81,14 +88,56 @@ def _temporary_sibling(target: str) -> Iterator[str]:
             os.unlink(temporary)
 
 
+def flush_to_disk(descriptor: int, folder: str) -> None:
+    """Flush an open file in `folder`, or the folder itself, if its file system can; else say so."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        _allow_unflushed(error, folder)
+
+
 def _flush_folder(folder: str) -> None:
     """Flush the names in a folder to the disk, if the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
     except OSError as error:
-        if error.errno not in FLUSH_UNSUPPORTED:
-            raise
+        _allow_unflushed(error, folder)
+        return
+    try:
+        flush_to_disk(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def _allow_unflushed(error: OSError, folder: str) -> None:
+    if error.errno not in FLUSH_UNSUPPORTED:
+        raise error
+    warn_once(
+        f"the file system of {display_path(folder)} cannot flush files to the disk: a power cut "
+        "may lose what was saved last."
+    )
+
+
+def _mode_of(path: str) -> int | None:
+    """Return the permissions of a file; None if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return stat.S_IMODE(os.stat(path).st_mode)
+    return None
+
+
+def _set_mode(path: str, mode: int) -> None:
+    """Set the permissions of a new file, which was created with no more than these."""
+    try:
+        os.chmod(path, mode)
+    except OSError:  # CIFS and FAT have one mode for all files
+        if _mode_of(path) != mode:
+            warn_once(
+                f"the file system of {display_path(os.path.dirname(path))} cannot set permissions: "
+                "a file that is replaced may get others."
+            )
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, once per process."""
+    logging.getLogger("charrnn").warning(message)

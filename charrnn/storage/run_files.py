@@ -10,10 +10,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CharRNNError, FilePath, UsageError, display_path, os_errors_as
-from .atomic import hidden_sibling, require_writable, resolve_target, write_atomically
+from .atomic import (
+    UNSUPPORTED,
+    flush_to_disk,
+    hidden_sibling,
+    require_writable,
+    resolve_target,
+    warn_once,
+    write_atomically,
+)
 
 # Errors of file systems that have no locks.
-LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EINVAL}
+LOCKS_UNSUPPORTED = UNSUPPORTED | {
+    errno.ENOLCK, errno.EBADF, errno.EPERM, errno.EROFS
+}  # fmt: skip
+MAX_TRIES = 1000  # to lock a file that its owners remove
 
 
 class RunFiles(NamedTuple):
@@ -79,11 +90,12 @@ class RunLock:
 
 def _open_locked(path: str, output: str) -> int:
     """Open the lock file `path`, lock it and return its descriptor."""
-    while True:
+    for tries_left in reversed(range(MAX_TRIES)):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            _lock(descriptor, output)
-            if _is_at(path, descriptor):
+            _lock(descriptor, path, output)
+            # On some file systems a file never has the same number twice.
+            if _is_at(path, descriptor) or not tries_left:
                 with contextlib.suppress(OSError):  # the number only improves a message
                     os.ftruncate(descriptor, 0)
                     os.write(descriptor, b"%d\n" % os.getpid())
@@ -92,9 +104,10 @@ def _open_locked(path: str, output: str) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)  # the previous owner has just removed the file: try again
+    raise AssertionError("the last try returns or raises")
 
 
-def _lock(descriptor: int, output: str) -> None:
+def _lock(descriptor: int, path: str, output: str) -> None:
     try:
         import fcntl
     except ImportError:  # Windows
@@ -102,15 +115,40 @@ def _lock(descriptor: int, output: str) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.read(descriptor, 20).decode("ascii", "replace").strip()
-        owner = f"process {pid}" if pid.isdecimal() else "another process"
-        raise CharRNNError(
-            f"{owner} is training {output}: stop it or wait for its end, or give this run "
-            "another name with -o."
-        ) from None
+        raise _locked(descriptor, path, output) from None
     except OSError as error:
         if error.errno not in LOCKS_UNSUPPORTED:
             raise
+        warn_once(
+            f"the file system of {display_path(os.path.dirname(path))} has no locks "
+            f"({error.strerror}): start no second run on {output}."
+        )
+
+
+def _locked(descriptor: int, path: str, output: str) -> CharRNNError:
+    """Return the error for a run that another process has locked, or has left locked."""
+    pid = os.read(descriptor, 20).decode("ascii", "replace").strip()
+    if not pid.isdecimal():
+        owner, remedy = "another process", "stop it or wait for its end"
+    elif _runs_here(int(pid)):
+        owner, remedy = f"process {pid}", "stop it or wait for its end"
+    else:  # it runs on another computer, or has ended there and a server keeps its lock
+        owner = f"process {pid}, which does not run on this computer,"
+        remedy = f"wait for its end, or remove {display_path(path)} if it has ended"
+    return CharRNNError(
+        f"{owner} is training {output}: {remedy}, or give this run another name with -o."
+    )
+
+
+def _runs_here(pid: int) -> bool:
+    """Return whether the process exists on this computer."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
 
 
 def _unlock(descriptor: int, path: str) -> None:
@@ -160,7 +198,7 @@ class RunLog:
             os_errors_as(f"cannot write {display_path(self._path)}"),
             open(self._path, "ab") as file,
         ):
-            os.fsync(file.fileno())
+            flush_to_disk(file.fileno(), os.path.dirname(os.path.abspath(self._path)))
 
 
 def _file_size(path: Path) -> int:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from ..arithmetic import ceil_div
 from ..text.streams import BatchStreams
 from .planner import MAX_EPOCHS
 from .progress import Progress
+from .stopwatch import STALL_FACTOR, Stopwatch
 
 REPLAN_TOLERANCE = 0.01  # relative error of total_steps below which the plan does not change
 REPLAN_INTERVAL = 0.04  # of the deadline: the least time between two replannings
+OFF_PLAN = 0.5  # of the time left: relative error of a plan that does not wait for a validation
+REPLANNED_SLOWER = (
+    0.1  # of the deadline: with less time left, a slow run ends by the deadline alone
+)
+STALL_REPORTED = 0.01  # of the deadline: a longer stall is reported
 DEADLINE_SLACK = 1.02  # times the deadline, after which the run ends at once
 
 
@@ -18,7 +26,7 @@ class Pacer:
     """Replans `progress.total_steps` so that the run ends at `progress.deadline`.
 
     Time is counted in seconds of training, over all processes of the run: `seconds_before` is the
-    time of earlier processes.
+    time of earlier processes. A validation reads `val_chars` characters.
     """
 
     def __init__(
@@ -27,21 +35,48 @@ class Pacer:
         streams: BatchStreams,
         clock: Callable[[], float],
         seconds_before: float = 0.0,
+        val_chars: int = 0,
     ) -> None:
         self._progress, self._streams = progress, streams
-        self._clock, self._seconds_before = clock, seconds_before
+        self._stopwatch = Stopwatch(clock, seconds_before)
+        self._val_steps = val_chars * streams.num_chunks / streams.chars_per_epoch
+        self._notices: list[str] = []
 
     def start(self) -> None:
         """Start counting this process's time."""
-        self._started_at = self._clock()
         self._first_step = self._progress.step + 1
         # (step, seconds) since which the speed is measured, for the plan and for the reports
-        self._replan_mark = self._rate_mark = (self._progress.step, self._seconds_before)
+        self._replan_mark = self._rate_mark = (self._progress.step, self.seconds)
+        steps = self._progress.total_steps - self._progress.step
+        planned = (
+            self._seconds_left / steps if steps and 0 < self._seconds_left < math.inf else None
+        )
+        self._stopwatch.start(self._progress.deadline, planned)
 
     @property
     def seconds(self) -> float:
         """Seconds of training so far."""
-        return self._seconds_before + self._clock() - self._started_at
+        return self._stopwatch.seconds
+
+    @property
+    def _seconds_left(self) -> float:
+        deadline = self._progress.deadline
+        return math.inf if deadline is None else deadline - self.seconds
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Return the context in which to save: however slow the disk is, all of its time counts."""
+        return self._stopwatch.apart(math.inf)
+
+    def validating(self) -> AbstractContextManager[None]:
+        """Return the context in which to validate."""
+        return self._stopwatch.apart(
+            STALL_FACTOR * self._val_steps * self._stopwatch.seconds_per_step
+        )
+
+    def pop_notices(self) -> list[str]:
+        """Return the sentences on stalls and new plans since the last call."""
+        notices, self._notices = self._notices, []
+        return notices
 
     def measure_rate(self) -> tuple[float, float]:
         """Return the seconds so far, and this process's speed in characters per second."""
@@ -53,14 +88,61 @@ class Pacer:
             self._rate_mark = step, seconds
         return seconds, rate
 
-    def end_if_overdue(self) -> None:
-        """End the run when the machine has become so slow that the deadline has passed."""
+    def count_step(self) -> bool:
+        """Count the time of a step; end a run that is overdue, replan one that is far off its plan.
+
+        Returns whether the position in the text has changed.
+        """
+        self._stopwatch.tick()
         progress = self._progress
-        if progress.deadline is not None and self.seconds > DEADLINE_SLACK * progress.deadline:
-            progress.set_total_steps(progress.step)
+        if progress.deadline is None:
+            return False
+        if (stall := self._stopwatch.pop_stall()) > STALL_REPORTED * progress.deadline:
+            self._notices.append(
+                f"training stood still for {stall:.1f} s, which do not count: the run is planned "
+                "anew to end that much later."
+            )
+        if self.seconds + self._stopwatch.undecided > DEADLINE_SLACK * progress.deadline:
+            self._end()
+            return False
+        return self._is_off_plan() and self._replan_at(self._stopwatch.seconds_per_step)
+
+    def _end(self) -> None:
+        """End the run: the machine has become so slow that the deadline has passed."""
+        progress = self._progress
+        if progress.total_steps - progress.step > REPLAN_TOLERANCE * progress.total_steps:
+            self._notices.append(
+                f"the time is over after {progress.step:,} of {progress.total_steps:,} planned "
+                "updates: the machine has become slower."
+            )
+        progress.set_total_steps(progress.step)
+
+    def _is_off_plan(self) -> bool:
+        """Whether the plan, at the typical speed, ends far from the deadline."""
+        progress, left = self._progress, self._seconds_left
+        steps = progress.total_steps - progress.step
+        if progress.deadline is None or not steps or not self._stopwatch.is_certain:
+            return False
+        early = left - steps * self._stopwatch.seconds_per_step  # seconds; below 0: late
+        tolerance = max(REPLAN_INTERVAL * progress.deadline, OFF_PLAN * left)
+        return early > tolerance or (
+            early < -tolerance and left > REPLANNED_SLOWER * progress.deadline
+        )
+
+    def _replan_at(self, seconds_per_step: float) -> bool:
+        """Fit the remaining steps to the remaining time; returns as `replan`."""
+        progress, before = self._progress, self._progress.total_steps
+        changed = self._set_steps_left(math.ceil(self._seconds_left / seconds_per_step))
+        if progress.total_steps != before:
+            faster = "faster" if progress.total_steps > before else "slower"
+            self._notices.append(
+                f"the machine is {faster} than planned: the run is planned anew, with "
+                f"{progress.total_steps:,} updates."
+            )
+        return changed
 
     def replan(self) -> bool:
-        """Fit the remaining steps to the remaining time, at the speed since the last replanning.
+        """Fit the remaining steps to the speed since the last replanning.
 
         Returns whether the position in the text has changed.
         """
@@ -71,9 +153,14 @@ class Pacer:
         if seconds - mark_seconds < REPLAN_INTERVAL * progress.deadline:
             return False
         steps, elapsed = progress.step - mark_step, seconds - mark_seconds
-        self._replan_mark = progress.step, seconds
-        total = progress.step + max(0, int((progress.deadline - seconds) * steps / elapsed))
-        total = max(progress.step, min(total, MAX_EPOCHS * self._streams.num_chunks))
+        return self._set_steps_left(max(0, round(self._seconds_left * steps / elapsed)))
+
+    def _set_steps_left(self, steps: int) -> bool:
+        """Plan `steps` more steps; returns whether the position in the text has changed."""
+        progress = self._progress
+        self._replan_mark = progress.step, self.seconds
+        total = min(progress.step + steps, MAX_EPOCHS * self._streams.num_chunks)
+        total = max(progress.step, total)
         if abs(total - progress.total_steps) > REPLAN_TOLERANCE * progress.total_steps:
             progress.set_total_steps(total)
         return self.align_last_epoch()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config import ModelConfig, ResolvedOptions
 from ..storage.run_files import RunFiles
@@ -50,7 +50,15 @@ class Report:
     chars_per_second: float  # of this process
     seconds: float  # of training, all processes together
     logged: bool  # whether the log has a line for it
-    notice: str | None = None  # sentences to show: a problem, or its end
+    notice: str | None = None  # sentences to show: problems, their end, changes of the plan
+    problem: str | None = None  # the sentences of `notice` on problems and their end
+
+
+class Notices(NamedTuple):
+    """Sentences for a report, or None; fields as of Report."""
+
+    notice: str | None
+    problem: str | None
 
 
 def summarize(

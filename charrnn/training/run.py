@@ -28,7 +28,7 @@ from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
 from .recovery import Diverged, Recovery
-from .report import Report, log_record, make_report, summarize
+from .report import Notices, Report, log_record, make_report, summarize
 from .run_writer import BestWeights, RunWriter
 from .state import State, corrupt_if_invalid
 from .trainer import Trainer
@@ -39,9 +39,8 @@ class TrainingRun:
     """A model in training. Iterate over it, once, to train; each step yields a Report.
 
     `stop()` ends the iteration after the current step and saves; `finished` says whether all steps
-    were made, `stopped_early` whether overfitting ended it. Afterwards `model` has the last
-    weights, the model file the best ones, and `full_val_loss` is their loss on the whole validation
-    text if validations read a part of it.
+    were made. Afterwards `model` has the last weights, the model file the best ones, and
+    `full_val_loss` is their loss on the whole validation text if validations read a part of it.
 
     Iterating raises Diverged when training keeps diverging, and CharRNNError when the run cannot be
     saved: at once when it starts, later only if the last attempt fails, too. The run lock is
@@ -69,16 +68,18 @@ class TrainingRun:
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
         self.config, self.options = plan.config, plan.options
-        self.finished = self.stopped_early = False
+        self.finished = False
         self.full_val_loss: float | None = None
         self._lock, self._save_every, self._stopping = lock, save_every, False
-        self._notices: list[str] = []
+        self._problems: list[str] = []  # notices; those of problems are shown even with --quiet
+        self._events: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.trainer = Trainer(self.config, self.options, self.rng, threads)
         self.writer = RunWriter(files, self.config, corpus.vocabulary, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
-        self.pacer = Pacer(self.progress, streams, clock, seconds_before)
+        val_chars = min(self.options.val_chars, len(val_ids))
+        self.pacer = Pacer(self.progress, streams, clock, seconds_before, val_chars)
         if state is None and plan.deadline is not None:
             self.pacer.align_last_epoch()
         self.recovery = Recovery(self.progress, self.options, self.trainer, self.writer)
@@ -108,18 +109,20 @@ class TrainingRun:
                 try:
                     report = self._step()
                 except Diverged as error:
-                    self._notices.append(self.recovery.recover(error))
+                    self._problems.append(self.recovery.recover(error))
                 else:
                     yield report
             self._end()
         finally:
             self._lock.release()
 
-    def pop_notices(self) -> str | None:
-        """Return the notices that no report has had yet, as sentences; None: there are none."""
-        notices = [*self._notices, *filter(None, [self.writer.pop_notice()])]
-        self._notices.clear()
-        return " ".join(sentence[0].upper() + sentence[1:] for sentence in notices) or None
+    def pop_notices(self) -> Notices:
+        """Return the notices that no report has had yet."""
+        problems = [*self._problems, *filter(None, [self.writer.pop_notice()])]
+        events = [*self._events, *self.pacer.pop_notices()]
+        self._problems.clear()
+        self._events.clear()
+        return Notices(_sentences(problems + events), _sentences(problems))
 
     def sample(self, length: int) -> str:
         """Generate a text of `length` characters from the current weights.
@@ -137,13 +140,14 @@ class TrainingRun:
         """Make one update; validate, log and save when it is time to."""
         learning_rate = self._update()
         progress = self.progress
-        self.pacer.end_if_overdue()
+        moved = self.pacer.count_step()
         interval = validation_interval(progress.total_steps, self.streams.num_chunks)
         validate = progress.step % interval == 0 or progress.step == progress.total_steps
         if validate:
             self._validate()
-            if self.pacer.replan():
-                self.trainer.reset_state()
+            moved = self.pacer.replan() or moved
+        if moved:
+            self.trainer.reset_state()
         logged = validate or progress.step % log_interval(progress.total_steps) == 0
         report = make_report(
             progress, self.streams, learning_rate, *self.pacer.measure_rate(), logged
@@ -153,8 +157,9 @@ class TrainingRun:
             progress.loss_sum, progress.loss_count = 0.0, 0
         if self.writer.seconds_since_save >= self._save_every:
             self.recovery.check_weights()
-            self.writer.save_all(self._state())
-        return replace(report, notice=self.pop_notices())
+            with self.pacer.saving():
+                self.writer.save_all(self._state())
+        return replace(report, **self.pop_notices()._asdict())
 
     def _update(self) -> float:
         """Train on the next chunk; returns the learning rate."""
@@ -187,18 +192,20 @@ class TrainingRun:
         """Measure the validation loss; record the weights if they are the best; stop early."""
         self.recovery.check_weights()
         progress = self.progress
-        loss = self.validation.loss()
+        with self.pacer.validating():
+            loss = self.validation.loss()
         self.recovery.check_val_loss(loss)
         progress.record_validation(loss)
         if self._is_best(loss):
             progress.best_val_loss = loss
             self._record_best()
-            self.writer.save_model()
+            with self.pacer.saving():
+                self.writer.save_model()
         elif progress.step < progress.total_steps and progress.should_stop_early(
             self.options.patience
         ):
             progress.set_total_steps(progress.step)
-            self.stopped_early = True
+            self._events.append("stopped early: validation loss stopped improving (overfitting).")
 
     def _is_best(self, loss: float | None) -> bool:
         """Without a validation text, the latest weights are the best."""
@@ -230,8 +237,7 @@ class TrainingRun:
             self._record_best()
         if self.finished and self.validation.is_partial:
             self._validate_best_on_full_split()
-        self.writer.save_all(self._state())
-        self.writer.require_all()
+        self.writer.save_last(self._state())
 
     def _validate_best_on_full_split(self) -> None:
         """Record the best weights' loss on the whole validation text in the model file."""
@@ -274,6 +280,10 @@ class TrainingRun:
         self.rng, self.progress = state.rng, progress
         self.writer.has_best = bool(progress.history) and self.files.model.exists()
         return self.writer.resume_log(progress.step)
+
+
+def _sentences(notices: list[str]) -> str | None:
+    return " ".join(sentence[0].upper() + sentence[1:] for sentence in notices) or None
 
 
 def _tensors(flat: npt.NDArray[Any], config: ModelConfig) -> Arrays:

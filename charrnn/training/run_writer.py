@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,8 @@ from ..storage.run_files import RunFiles, RunLog
 from ..text.vocabulary import Vocabulary
 from .state import State
 
+RETRY_DELAYS = (0.1, 0.5)  # seconds before the first and the last save are tried again
+
 
 class BestWeights(NamedTuple):
     """The best weights so far, with the training history that the model file records."""
@@ -28,7 +31,7 @@ class BestWeights(NamedTuple):
 class RunWriter:
     """Writes a run's model, state and log.
 
-    A write that fails is retried at the next save; `require_all` raises the error that remains.
+    A write that fails is retried at the next save; `save_last` raises the error that remains.
     """
 
     def __init__(
@@ -52,8 +55,8 @@ class RunWriter:
 
         The state goes first: the model and the log of a run that is replaced become invalid by it.
         """
-        self._write_state(state)
-        self._log.flush()
+        _with_retries(lambda: self._write_state(state))
+        _with_retries(self._log.flush)
 
     def resume_log(self, step: int) -> float:
         """Truncate the log after `step`; returns the seconds of training until then."""
@@ -88,6 +91,19 @@ class RunWriter:
         if self.save_model():
             self._attempt("state", lambda: self._write_state(state))
 
+    def save_last(self, state: State) -> None:
+        """Save all files, for the last time. Raises CharRNNError when one cannot be written."""
+
+        def save() -> None:
+            self.save_all(state)
+            for error in self._failures.values():
+                raise error
+
+        try:
+            _with_retries(save)
+        except CharRNNError as error:
+            raise CharRNNError(f"{str(error).rstrip('.')}; {self._describe_saved()}.") from error
+
     def save_model(self) -> bool:
         """Write the best weights to the model file; returns whether the file is up to date."""
         return self._attempt("model", self._write_model)
@@ -111,13 +127,19 @@ class RunWriter:
             return f"saving failed: {error} Training continues and will try to save again."
         return "the run is saved again."
 
-    def require_all(self) -> None:
-        """Raise CharRNNError if the last attempt to write any file failed."""
-        for error in self._failures.values():
-            raise CharRNNError(
-                f"{str(error).rstrip('.')}; what has been saved is the run as it was after step "
-                f"{self._saved_step:,}, and --resume continues from there."
-            ) from error
+    def _describe_saved(self) -> str:
+        """Say what remains on the disk when the last save has failed."""
+        best_is_saved = self._best is None or self._best_is_saved
+        if self.files.state.exists():
+            state = (
+                f"what has been saved is the run as it was after step {self._saved_step:,}, and "
+                "--resume continues from there"
+            )
+        else:
+            state = f"the run that was saved after step {self._saved_step:,} is gone"
+        if not self.files.model.exists():
+            return f"{state}; there is no model"
+        return f"{state}; the model is {'' if best_is_saved else 'not '}the best so far"
 
     def _attempt(self, name: str, write: Callable[[], None]) -> bool:
         """Return whether `write` succeeds; record its failure under `name`."""
@@ -138,6 +160,16 @@ class RunWriter:
     def _write_state(self, state: State) -> None:
         state.save(self.files.state)
         self._saved_at, self._saved_step = self._clock(), state.progress.step
+
+
+def _with_retries(save: Callable[[], None]) -> None:
+    """Call `save`, and again after each of RETRY_DELAYS while it raises CharRNNError."""
+    for delay in RETRY_DELAYS:
+        try:
+            return save()
+        except CharRNNError:
+            time.sleep(delay)
+    return save()
 
 
 def _log_until(step: int, path: Path) -> tuple[bytes, float]:

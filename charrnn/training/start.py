@@ -23,6 +23,7 @@ from ..text.files import expand_folders
 from ..text.reader import EncodingOptions
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
+from .stopwatch import STALL_FACTOR
 
 if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .planner import Plan
@@ -44,6 +45,7 @@ def prepare_run(
     save_every: float = SAVE_EVERY,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
+    cpu_clock: Callable[[], float] | None = None,
 ) -> PreparedRun:
     """Lock the run `output`, read its state with `resume`, and read its text.
 
@@ -52,7 +54,8 @@ def prepare_run(
     must agree with them.
     `threads` None: all usable cores. `save_every` is the least time between two saves, in seconds.
     `progress(done, total)` is called while the text is read, with numbers of bytes. `clock` returns
-    seconds; the time limit of the run starts when the text has been read.
+    seconds; the time limit of the run starts when the text has been read. `cpu_clock` returns
+    seconds of the processor: with it, a stall between reading and training does not count.
 
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used. Nothing is written then, and the lock is released.
@@ -77,7 +80,7 @@ def prepare_run(
             progress=progress,
             options=EncodingOptions("--encoding", "--bytes"),
         )
-        started_at = clock()
+        started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
         _check_text(corpus, state, files)
         val_fraction = (requested if state is None else state.options).val_fraction
         train_ids, val_ids = split(corpus.ids, val_fraction)
@@ -96,6 +99,8 @@ def prepare_run(
         save_every=save_every,
         clock=clock,
         started_at=started_at,
+        cpu_clock=cpu_clock,
+        cpu_started_at=cpu_started_at,
     )
 
 
@@ -116,7 +121,9 @@ class PreparedRun:
     threads: int | None
     save_every: float
     clock: Callable[[], float]
-    started_at: float  # when the time limit started, by the clock
+    started_at: float  # when the time limit started, by the clock ...
+    cpu_clock: Callable[[], float] | None
+    cpu_started_at: float  # ... and by the processor's clock
 
     def start(self) -> TrainingRun:
         """Plan a new run, or take up the saved one; iterate over the result to train.
@@ -168,9 +175,17 @@ class PreparedRun:
             TextSizes(len(self.corpus.vocabulary), len(self.train_ids), len(self.val_ids)),
             requested,
             partial(measure_chars_per_second, streams, threads),
-            lambda: self.clock() - self.started_at,
+            self._seconds_used,
         )
         return streams, plan
+
+    def _seconds_used(self) -> float:
+        """Seconds since the time limit started, without a stall: this work uses the processor."""
+        seconds = self.clock() - self.started_at
+        if self.cpu_clock is None:
+            return seconds
+        busy = self.cpu_clock() - self.cpu_started_at
+        return busy if seconds > STALL_FACTOR * busy + 1 else seconds
 
     def _saved_streams(self, state: State) -> BatchStreams:
         """Cut the text into the streams of a saved run. Raises CharRNNError if it cannot be."""

@@ -1,6 +1,7 @@
 """Fault injection: counts or interrupts the system calls of charrnn.storage."""
 
 import contextlib
+import functools
 import os
 
 from charrnn.storage import atomic, run_files
@@ -60,10 +61,15 @@ class Calls:
         os.unlink(path)
         self.at("unlinked", path)
 
-    def _open_file(self, path, mode):
+    def chmod(self, path, mode):
+        self.at("chmod", path)
+        os.chmod(path, mode)
+
+    def _open_file(self, path, mode, opener=None):
         path = os.fspath(path)
         self.at("open", path)
-        file = open(path, mode, buffering=0)  # noqa: SIM115
+        opener = opener and functools.partial(os.open, **opener.keywords)  # not `self.open`
+        file = open(path, mode, buffering=0, opener=opener)  # noqa: SIM115
         self._paths[file.fileno()] = path
         try:
             self.at("created" if "x" in mode else "opened", path)
@@ -108,3 +114,16 @@ class At:
             self.count += 1
             if self.count in self._numbers:
                 self._act()
+
+
+class Refuses:
+    """An `at` for Calls: the calls `name` fail with `error`, all of them or those in `numbers`."""
+
+    def __init__(self, name, error, numbers=None):
+        self.count, self._name, self._error, self._numbers = 0, name, error, numbers
+
+    def __call__(self, name, path, data=None):
+        if name == self._name:
+            self.count += 1
+            if self._numbers is None or self.count in self._numbers:
+                raise OSError(self._error, os.strerror(self._error))

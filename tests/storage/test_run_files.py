@@ -312,6 +312,28 @@ def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
         RunLock(tmp_path / "m")
 
 
+def test_a_lock_of_another_computer_is_an_error_that_says_how_to_remove_it(tmp_path, monkeypatch):
+    """A file server may keep the lock of a process that has ended, too."""
+
+    def locked(*args):
+        raise BlockingIOError(errno.EAGAIN, "locked")
+
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    monkeypatch.setattr("fcntl.flock", locked)
+    (tmp_path / ".m.lock").write_text(f"{dead.pid}\n")
+    with pytest.raises(CharRNNError) as caught:
+        RunLock(tmp_path / "m")
+    assert f"process {dead.pid}, which does not run on this computer, is train" in str(caught.value)
+    assert f"remove {tmp_path}/.m.lock if it has ended" in str(caught.value)
+
+
+def test_a_file_system_that_numbers_files_anew_can_be_locked(tmp_path, monkeypatch):
+    """Its lock file seems to be replaced at each look."""
+    monkeypatch.setattr("os.path.samestat", lambda *_: False)
+    RunLock(tmp_path / "m").release()
+
+
 def test_a_refused_run_is_not_left_locked(tmp_path):
     (tmp_path / "m").write_bytes(b"")
     for how, error in (

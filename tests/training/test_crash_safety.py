@@ -1,5 +1,6 @@
 """Kills, power cuts and disk errors: a run loses nothing and leaves no partial file."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -12,13 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.faults import At, Calls
+from helpers.faults import At, Calls, Refuses
 from helpers.namespaces import NAMESPACE, can_mount
 from helpers.powercut import Disk
 from helpers.runs import files_in, result_of, started, trained
 
 from charrnn.errors import CharRNNError
+from charrnn.storage.atomic import warn_once
 from charrnn.storage.checkpoint import load_state
+from charrnn.training import run_writer
 from charrnn.training.start import prepare_run
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -41,6 +44,11 @@ def models(corpus_file, tmp_path_factory):
     output = tmp_path_factory.mktemp("models") / "m"
     run = started(corpus_file, output, save_every=0, **SHORT)
     return {output.read_bytes() for _ in run if output.exists()}
+
+
+@pytest.fixture(autouse=True)
+def fast_retries(monkeypatch):
+    monkeypatch.setattr(run_writer, "RETRY_DELAYS", (0.0, 0.0))
 
 
 def resumed(corpus_file, output):
@@ -244,6 +252,7 @@ def test_a_run_survives_a_limit_of_file_size(corpus_file, tmp_path, expected):
         for report in started(corpus_file, tmp_path / "m", save_every=0, **SHORT):
             if report.notice:
                 notices[report.step] = report.notice
+                assert report.problem == report.notice  # shown with --quiet, too
             if report.step == 2:
                 before = result_of(tmp_path / "m")
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
@@ -306,6 +315,109 @@ def test_a_run_survives_a_disk_that_is_full_for_a_while(corpus_file, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"4": "No space left on device", "7": "saved again"}
+
+
+# --- file systems that lack an operation
+
+
+ENOTSUPP = 524  # of Linux
+
+
+@pytest.fixture
+def warnings(caplog):
+    """The warnings of the test, each of which is logged once per process."""
+    warn_once.cache_clear()
+    yield lambda: [record.getMessage() for record in caplog.records]
+    warn_once.cache_clear()
+
+
+UNSUPPORTED = [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF, errno.EPERM, ENOTSUPP]
+
+
+@pytest.mark.parametrize("error", [*UNSUPPORTED, errno.EROFS])
+def test_a_run_is_saved_without_flushing(corpus_file, tmp_path, expected, warnings, error):
+    with Calls(Refuses("fsync", error)).installed():
+        run = started(corpus_file, tmp_path / "m", save_every=0, **SHORT)
+        assert [report.notice for report in run] == [None] * 7
+    assert result_of(tmp_path / "m") == expected
+    [warning] = warnings()
+    assert f"the file system of {tmp_path} cannot flush files" in warning
+
+
+@pytest.mark.parametrize("error", [*UNSUPPORTED, errno.EACCES])
+def test_a_run_is_saved_where_permissions_cannot_be_set(
+    corpus_file, tmp_path, expected, warnings, error
+):
+    """With the mode of all files, as on FAT and CIFS, there is nothing to tell."""
+    with Calls(Refuses("chmod", error)).installed():
+        run = started(corpus_file, tmp_path / "m", save_every=0, **SHORT)
+        assert [report.notice for report in run] == [None] * 7
+    assert result_of(tmp_path / "m") == expected and warnings() == []
+    (tmp_path / "m").chmod(0o666)
+    with Calls(Refuses("chmod", error)).installed():
+        trained(corpus_file, tmp_path / "m", overwrite=True, **SHORT)
+    assert len(warnings()) == 1 and "cannot set permissions" in warnings()[0]
+
+
+def test_a_private_file_stays_private_where_permissions_cannot_be_set(corpus_file, tmp_path):
+    trained(corpus_file, tmp_path / "m", **SHORT)
+    for name in FILES:
+        (tmp_path / name).chmod(0o600)
+    with Calls(Refuses("chmod", errno.EPERM)).installed():
+        trained(corpus_file, tmp_path / "m", overwrite=True, **SHORT)
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in FILES} == {0o600}
+
+
+@pytest.mark.parametrize("error", UNSUPPORTED + [errno.ENOLCK])
+def test_a_run_is_trained_without_locks(
+    corpus_file, tmp_path, expected, warnings, monkeypatch, error
+):
+    def refuse(*args):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    trained(corpus_file, tmp_path / "m", **SHORT)
+    assert result_of(tmp_path / "m") == expected and files_in(tmp_path) == FILES
+    [warning] = warnings()
+    assert "has no locks" in warning and "start no second run" in warning
+
+
+@pytest.mark.parametrize("name", ["open", "write", "fsync", "replace"])
+def test_a_failure_at_the_first_or_last_save_is_no_failure(corpus_file, tmp_path, expected, name):
+    (tmp_path / "count").mkdir()
+    with Calls(count := Refuses(name, errno.EBUSY, {})).installed():
+        run = started(corpus_file, tmp_path / "count" / "m", save_every=100, **SHORT)
+        before = count.count
+        for report in run:
+            if report.step == 7:
+                last = count.count
+    for number in before + 1, before + 2, last + 1, last + 2, count.count:
+        folder = tmp_path / f"{number}"
+        folder.mkdir(exist_ok=True)
+        with Calls(Refuses(name, errno.EBUSY, {number})).installed():
+            trained(corpus_file, folder / "m", save_every=100, overwrite=True, **SHORT)
+        assert result_of(folder / "m") == expected
+        assert files_in(folder) == FILES
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("lost", ["state", "model"])
+def test_a_failed_run_says_what_is_saved(corpus_file, tmp_path, old, lost):
+    """Of an older run that is replaced, the model may remain."""
+    if old:
+        trained(corpus_file, tmp_path / "m", **SHORT)
+    run = started(corpus_file, tmp_path / "m", overwrite=old, save_every=100, **SHORT)
+    path = tmp_path / {"state": "m.state.safetensors", "model": "m"}[lost]
+    with pytest.raises(CharRNNError) as caught, contextlib.ExitStack() as faults:
+        for report in run:
+            if report.step == 1:
+                at = Refuses("replace", errno.EIO)
+                only = lambda name, p, data=None: at(name, p) if path.name in p else None  # noqa
+                faults.enter_context(Calls(only).installed())
+    message = str(caught.value)
+    assert "was after step 0, and --resume continues from there; the model is " in message
+    assert message.endswith("the best so far.") and ("not the best" in message) == (lost == "model")
+    resumed(corpus_file, tmp_path / "m")
 
 
 # --- files and folders that are removed or moved

@@ -191,11 +191,13 @@ def test_the_steps_fill_the_time(seconds):
 def test_a_run_of_a_few_seconds_ends_in_time(corpus_file, tmp_path):
     charrnn.train(corpus_file, tmp_path / "compiled", steps=1, num_layers=1, hidden_size=128)
     run = started(corpus_file, tmp_path / "m", time=4.0, num_layers=1)
-    *_, last = run
+    reports = list(run)
+    last = reports[-1]
     assert run.finished and last.step == last.total_steps > 1
     assert last.seconds < 4 * pacing.DEADLINE_SLACK + 1  # the last step and validation
     training = charrnn.load(tmp_path / "m").training
-    assert training["options"]["time"] == 4 and training["total_steps"] <= last.total_steps
+    assert training["options"]["time"] == 4
+    assert training["total_steps"] in {report.total_steps for report in reports}
 
 
 def test_the_schedule_follows_the_clock(corpus_file, tmp_path):

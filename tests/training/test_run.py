@@ -633,7 +633,7 @@ def test_early_stopping_ends_an_overfitting_run(tmp_path, monkeypatch, deadline)
     run.progress.deadline = deadline
     reports = list(run)
     assert run.finished and len(reports) < run.summary.steps / 2
-    assert run.stopped_early and reports[-1].notice is None
+    assert "Stopped early" in reports[-1].notice and reports[-1].problem is None
     losses = [record[2] for record in run.progress.history]
     assert all(loss > 1.02 * min(losses) for loss in losses[-4:])
     assert charrnn.load(tmp_path / "m").training["val_loss"] == min(losses)

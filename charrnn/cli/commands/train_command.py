@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -280,6 +281,7 @@ def command(
             overwrite=overwrite,
             threads=threads,
             progress=progress,
+            cpu_clock=time.process_time,
         )
     baselines = None if quiet else _baselines(prepared)
     run = prepared.start()
@@ -320,12 +322,13 @@ def _train(
     with _stopped_by_signals(run) as received, training_bar(run.summary, quiet) as show_report:
         for report in run:
             show_report(report)
-            if report.notice:
-                show_notice(report.notice)
+            if notice := report.problem if quiet else report.notice:
+                show_notice(notice)
             if sample_every and report.step % sample_every == 0 and not quiet:
                 show_text(run.sample(SAMPLE_LENGTH))
-        if notices := run.pop_notices():  # of the very last step
-            show_notice(notices)
+        last = run.pop_notices()  # since the very last step
+        if notice := last.problem if quiet else last.notice:
+            show_notice(notice)
     return report, received
 
 
@@ -334,8 +337,6 @@ def _conclude(
 ) -> None:
     from ..progress import show_baseline_losses
 
-    if run.stopped_early:
-        echo_err("note    stopped early: validation loss stopped improving (overfitting)")
     if report is None:
         echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
