@@ -814,7 +814,7 @@ def test_early_stopping_is_no_warning(invoke, corpus_file, monkeypatch, quiet):
     monkeypatch.setattr(Progress, "should_stop_early", lambda progress, patience: True)
     result = invoke("train", corpus_file, *TINY, "--epochs", "3", *quiet)
     assert result.exit_code == 0
-    assert ("note    stopped early: validation loss" in result.stderr) == (not quiet)
+    assert ("Stopped early: validation loss" in result.stderr) == (not quiet)
     assert result.stderr == "" or not quiet
 
 
