@@ -40,7 +40,9 @@ class TableRenderer:
 
     def __init__(self, scorer: LineScorer, out: TextIO, color: bool) -> None:
         self._scorer = scorer
-        self._headings = ["nats/char"] if len(scorer.models) == 1 else scorer.names
+        self._unit = scorer.corpus.vocabulary.unit
+        heading = "nats/char" if self._unit == "character" else f"nats/{self._unit}"
+        self._headings = [heading] if len(scorer.models) == 1 else scorer.names
         self._widths = [max(len(heading), 7) for heading in self._headings]
         several = len(scorer.models) > 1
         self._best_width = max(map(len, [*scorer.names, "likeliest"])) if several else 0
@@ -60,9 +62,9 @@ class TableRenderer:
 
     def foot(self) -> str:
         total, names = self._scorer.total, self._scorer.names
-        note = f"{total.characters:,} characters"
+        note = f"{total.characters:,} {self._unit}s"
         if len(names) == 1:
-            note += f", {total.means()[0] / math.log(2):.4f} bits per character"
+            note += f", {total.means()[0] / math.log(2):.4f} bits per {self._unit}"
         else:
             num_best = zip(names, self._scorer.num_best, strict=True)
             note += "; likeliest model by line: "
@@ -156,6 +158,7 @@ class HtmlRenderer:
     def __init__(self, scorer: LineScorer) -> None:
         self._scorer = scorer
         self._names = scorer.models[0].vocabulary.display_names()
+        self._unit = scorer.corpus.vocabulary.unit
 
     def head(self) -> str:
         legend = ", ".join(
@@ -165,7 +168,7 @@ class HtmlRenderer:
         return html.head(
             f"{self._scorer.title}: surprisal under {self._scorer.names[0]}",
             f"Surprisal in nats: {legend}. Point at a character to see what the model expected. "
-            "Each line starts with its number and its nats per character.",
+            f"Each line starts with its number and its nats per {self._unit}.",
         )
 
     def line(self, line: ScoredLine) -> Iterator[str]:
@@ -187,7 +190,8 @@ class HtmlRenderer:
         mean = float(total.means()[0])
         bits = mean / math.log(2)
         return html.foot(
-            f"{total.characters:,} characters: {mean:.4f} nats ({bits:.4f} bits) per character."
+            f"{total.characters:,} {self._unit}s: "
+            f"{mean:.4f} nats ({bits:.4f} bits) per {self._unit}."
         )
 
 
