@@ -76,9 +76,9 @@ def print_table(rows: Sequence[tuple[str, str]]) -> None:
         click.echo(f"{name:<{width}}  {value}")
 
 
-def loss_in_words(nats: float) -> str:
-    """Format a loss in nats and in bits."""
-    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per character"
+def loss_in_words(nats: float, unit: str) -> str:
+    """Format a loss in nats and in bits per `unit`, "character" or "byte"."""
+    return f"{nats:.4f} nats ({nats / math.log(2):.4f} bits) per {unit}"
 
 
 def warn_unknown(characters: str) -> None:

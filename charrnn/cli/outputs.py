@@ -27,12 +27,12 @@ def files_of(output: str, count: int) -> list[str]:
 
 
 class TextTee:
-    """Passes texts on, reports their characters and, with `record`, retains them."""
+    """Passes texts on, counts their characters or bytes and, with `record`, retains them."""
 
-    def __init__(self, texts: Texts, record: bool) -> None:
-        self._texts, self._record = texts, record
+    def __init__(self, texts: Texts, record: bool, unit: str) -> None:
+        self._texts, self._record, self.unit = texts, record, unit
         self._pieces: list[list[bytes]] = []
-        self.progressed: Callable[[int], object] | None = None  # called with new characters
+        self.progressed: Callable[[int], object] | None = None  # called with numbers of units
 
     def __iter__(self) -> Iterator[Iterator[bytes]]:
         for pieces in self._texts:
@@ -45,7 +45,7 @@ class TextTee:
             if self._record:
                 self._pieces[-1].append(piece)
             if self.progressed is not None:
-                self.progressed(len(piece.decode("utf-8", "replace")))
+                self.progressed(len(piece if self.unit == "byte" else piece.decode()))
             yield piece
 
     def texts(self) -> list[bytes]:

@@ -27,14 +27,15 @@ def describe(summary: Summary) -> None:
     """Print the text's sizes, the model, the length of the run and the files it writes."""
     s = summary
     resumed = f", resumed after step {s.resumed_step:,}" if s.resumed_step else ""
-    echo_err(f"text    {s.characters:,} characters ({s.bytes:,} bytes), {s.vocab_size:,} different")
+    of_bytes = f" ({s.bytes:,} bytes), {s.vocab_size:,} different" if s.unit != "byte" else ""
+    echo_err(f"text    {s.characters:,} {s.unit}s{of_bytes}")
     echo_err(f"split   {s.train_characters:,} for training, {s.val_characters:,} for validation")
     c, o = s.config, s.options
     echo_err(
         f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters"
     )
     echo_err(
-        f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} characters, "
+        f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} {s.unit}s, "
         f"{_rounded(s.epochs)} epochs; {o.optimizer}, learning rate {o.learning_rate:g}{resumed}"
     )
     echo_err(f"files   {', '.join(escape_unprintable(str(file)) for file in s.files)}")
@@ -42,25 +43,24 @@ def describe(summary: Summary) -> None:
         echo_err(f"note    {note}")
 
 
-def show_baselines(b: Baselines | None) -> None:
+def show_baselines(b: Baselines | None, unit: str) -> None:
     """Print the baselines' losses; None: the validation text is too short for them."""
     if b is None:
         return
     echo_err("note    baselines on the validation text:")
-    show_baseline_losses(b)
+    show_baseline_losses(b, unit)
     if b.truncated:
         echo_err(
-            f"note    both learn from the last {b.train_chars:,} characters before it "
-            "(xz: a megabyte)"
+            f"note    both learn from the last {b.train_chars:,} {unit}s before it (xz: a megabyte)"
         )
-        echo_err(f"note    both are measured on the first {b.eval_chars:,} characters of it")
+        echo_err(f"note    both are measured on the first {b.eval_chars:,} {unit}s of it")
 
 
-def show_baseline_losses(b: Baselines) -> None:
+def show_baseline_losses(b: Baselines, unit: str) -> None:
     """Print a line for each baseline."""
-    characters = "character" if b.order == 1 else "characters"
-    echo_err(f"n-gram  {loss_in_words(b.ngram)}, with {b.order} {characters} of context")
-    echo_err(f"xz      {loss_in_words(b.xz)}")
+    units = unit if b.order == 1 else f"{unit}s"
+    echo_err(f"n-gram  {loss_in_words(b.ngram, unit)}, with {b.order} {units} of context")
+    echo_err(f"xz      {loss_in_words(b.xz, unit)}")
 
 
 @contextlib.contextmanager
@@ -76,9 +76,9 @@ def training_bar(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], N
             **_bar_size(),
             file=sys.stderr,
         ) as bar:
-            yield lambda report: _update_bar(bar, report)
+            yield lambda report: _update_bar(bar, report, summary.unit)
     else:
-        yield _ReportLines()
+        yield _ReportLines(summary.unit)
 
 
 @contextlib.contextmanager
@@ -106,27 +106,27 @@ def byte_bar(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]
 
 
 @contextlib.contextmanager
-def text_bar(output: str, total: int | None) -> Iterator[Callable[[int], object] | None]:
-    """Show the writing of text: yields a function of numbers of characters, or None.
+def text_bar(output: str, total: int | None, unit: str) -> Iterator[Callable[[int], object] | None]:
+    """Show the writing of text: yields a function of numbers of `unit`s, or None.
 
     No bar is shown unless the text goes to a file: a pipe's reader may use the terminal.
     """
     if output == "-" and (sys.stdout is None or not _is_file(sys.stdout)):
         yield None
         return
-    with char_bar(total) as advance:
+    with char_bar(total, unit) as advance:
         yield advance
 
 
 @contextlib.contextmanager
-def char_bar(total: int | None) -> Iterator[Callable[[int], object] | None]:
-    """Show work on a text: yields a function of numbers of characters, or None."""
+def char_bar(total: int | None, unit: str) -> Iterator[Callable[[int], object] | None]:
+    """Show work on a text: yields a function of numbers of `unit`s, or None."""
     if not _on_terminal():
         yield None
         return
     with tqdm(
         total=total,
-        unit=" characters",
+        unit=f" {unit}s",
         unit_scale=True,
         leave=False,
         delay=BAR_DELAY,
@@ -166,8 +166,8 @@ def _bar_size() -> dict[str, Any]:
     return {"ncols": 80, "nrows": 24}
 
 
-def _update_bar(bar: tqdm, report: Report) -> None:
-    bar.set_description_str(f"{_numbers(report)}, ", refresh=False)
+def _update_bar(bar: tqdm, report: Report, unit: str) -> None:
+    bar.set_description_str(f"{_numbers(report, unit)}, ", refresh=False)
     bar.total = report.total_steps
     bar.update(report.step - bar.n)
 
@@ -178,7 +178,8 @@ class _ReportLines:
     A line follows each twentieth of the run and, in a long run, each minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
         # (step, seconds) of the first report; code was compiled before it
         self._first: tuple[int, float] | None = None
         # step or time from which to print the next line
@@ -195,15 +196,15 @@ class _ReportLines:
             left = f", {tqdm.format_interval(seconds)} left"
         else:
             return
-        numbers = _numbers(report)
+        numbers = _numbers(report, self._unit)
         echo_err(f"step {report.step:,}/{report.total_steps:,}, {numbers}{left}")
         self._next = (min(report.step + report.total_steps / 20, report.total_steps), now + 60)
 
 
-def _numbers(report: Report) -> str:
+def _numbers(report: Report, unit: str) -> str:
     epoch = f"epoch {report.epoch:,.2f}/{_rounded(report.total_epochs)}"
     val = "" if report.val_loss is None else f", val {report.val_loss:.3f}"
-    speed = f"{report.chars_per_second:,.0f} chars/s"
+    speed = f"{report.chars_per_second:,.0f} {'bytes' if unit == 'byte' else 'chars'}/s"
     return f"{epoch}, train {report.train_loss:.3f}{val}, {speed}"
 
 

@@ -151,7 +151,7 @@ def require_varied(corpus: Corpus) -> None:
     if all((part == ids[0]).all() for part in parts):
         character = escape_unprintable(corpus.vocabulary.decode(ids[:1]))
         raise CharRNNError(
-            f"the text is one character, '{character}', {len(ids):,} times: "
+            f"the text is one {corpus.vocabulary.unit}, '{character}', {len(ids):,} times: "
             "there is nothing to learn, give another text."
         )
 

@@ -82,6 +82,7 @@ class Vocabulary(ABC):
     """The symbols that a model knows, in the order of their ids: CharVocabulary, ByteVocabulary."""
 
     is_bytes: ClassVar[bool]  # whether a text must be read as bytes
+    unit: ClassVar[str]  # what an id stands for: "character" or "byte"
     symbol_encoding: ClassVar[str]  # encodes symbols as the bytes of the text
     characters: str | None  # for a model file: the characters in the order of their ids, or None
 
@@ -200,6 +201,7 @@ class CharVocabulary(Vocabulary):
     """
 
     is_bytes = False
+    unit = "character"
     symbol_encoding = "utf-8"
 
     characters: str
@@ -270,6 +272,7 @@ class ByteVocabulary(Vocabulary):
     """The vocabulary of the 256 bytes, which encodes every text; an id is a byte's number."""
 
     is_bytes = True
+    unit = "byte"
     symbol_encoding = "latin-1"
     characters = None
 

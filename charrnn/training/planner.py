@@ -77,6 +77,7 @@ class TextSizes(NamedTuple):
     vocab_size: int
     num_train: int  # characters of the training text
     num_val: int  # characters of the validation text
+    unit: str = "character"  # or "byte"
 
 
 class Plan(NamedTuple):
@@ -172,7 +173,7 @@ def fit_to_time(
         recurrent_dropout=recurrent_dropout,
         weight_decay=_given_or(options.weight_decay, weight_decay),
     )
-    summary = _describe(config, resolved, seconds, rate, budget.epochs)
+    summary = _describe(config, resolved, seconds, rate, budget.epochs, text.unit)
     return Plan(config, resolved, budget.deadline, summary)
 
 
@@ -304,13 +305,18 @@ def measure_chars_per_second(
 
 
 def _describe(
-    config: ModelConfig, options: ResolvedOptions, seconds: float, rate: float, epochs: float
+    config: ModelConfig,
+    options: ResolvedOptions,
+    seconds: float,
+    rate: float,
+    epochs: float,
+    unit: str,
 ) -> str:
     asked = format_duration(seconds)
     capped = f"{MAX_EPOCHS} epochs, not {asked}, as the text is short,"
     return (
         f"planned for {asked if epochs < MAX_EPOCHS else capped} "
-        f"at {_two_digits(rate):,} characters per second: {config.num_layers} x "
+        f"at {_two_digits(rate):,} {unit}s per second: {config.num_layers} x "
         f"{config.hidden_size} units, batch size {options.batch_size}, "
         f"dropout {config.dropout:g}, recurrent dropout {options.recurrent_dropout:g}, "
         f"weight decay {options.weight_decay:g}"

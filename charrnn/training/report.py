@@ -17,6 +17,7 @@ from .progress import Progress
 class Summary:
     """Description of a run before it starts."""
 
+    unit: str  # of all counts of characters: "character" or "byte"
     characters: int
     bytes: int
     vocab_size: int
@@ -73,6 +74,7 @@ def summarize(
 ) -> Summary:
     """Describe a run; `num_val` is the length of the validation text."""
     return Summary(
+        unit=corpus.vocabulary.unit,
         characters=len(corpus.ids),
         bytes=corpus.num_bytes,
         vocab_size=config.vocab_size,

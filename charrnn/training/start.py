@@ -150,7 +150,8 @@ class PreparedRun:
         else:
             requested = with_defaults(self.requested)
             streams, plan = self._plan(requested, threads)
-        notes = (*filter(None, [plan.summary]), *_notes(requested, plan, len(self.val_ids)))
+        unit = self.corpus.vocabulary.unit
+        notes = (*filter(None, [plan.summary]), *_notes(requested, plan, len(self.val_ids), unit))
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
@@ -172,7 +173,10 @@ class PreparedRun:
         streams = make_streams(self.train_ids, requested)
         plan = make_plan(
             streams,
-            TextSizes(len(self.corpus.vocabulary), len(self.train_ids), len(self.val_ids)),
+            TextSizes(
+                *(len(self.corpus.vocabulary), len(self.train_ids), len(self.val_ids)),
+                unit=self.corpus.vocabulary.unit,
+            ),
             requested,
             partial(measure_chars_per_second, streams, threads),
             self._seconds_used,
@@ -241,7 +245,7 @@ def _check_settings(settings: Mapping[str, Any], state: State) -> None:
             )
 
 
-def _notes(requested: TrainOptions, plan: Plan, num_val: int) -> Iterator[str]:
+def _notes(requested: TrainOptions, plan: Plan, num_val: int, unit: str) -> Iterator[str]:
     """Sentences on what was fitted to the text."""
     for name in "batch_size", "seq_length":
         asked, used = getattr(requested, name), getattr(plan.options, name)
@@ -251,4 +255,4 @@ def _notes(requested: TrainOptions, plan: Plan, num_val: int) -> Iterator[str]:
     if not num_val:
         yield "there is no validation text: the last weights are saved, not the best"
     elif num_val > max_chars + 1:
-        yield f"each validation reads {max_chars:,} characters of the validation text"
+        yield f"each validation reads {max_chars:,} {unit}s of the validation text"

@@ -219,6 +219,29 @@ def test_conflicting_options_are_refused_and_write_nothing(
     assert model_file.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "eval {text} --corpus {text} --window 9",
+        "score {text}",
+        "sample --beam 2 --length 5",
+        "sample --length 30 --novelty {text}",
+        "sample --length 30 --jsonl",
+        "train {text} --bytes --epochs 1 -o out",
+        "train {text} --bytes --time 1 -o out",
+    ],
+)
+def test_bytes_are_not_called_characters(invoke, bytes_model_file, arguments):
+    command, *words = arguments.format(text=bytes_model_file.with_name("corpus.txt")).split()
+    options = TINY if command == "train" else ["-m", bytes_model_file]
+    result = invoke(command, *words, *options)
+    assert result.exit_code == 0, result.stderr
+    info = invoke("info", bytes_model_file).stdout
+    shown = re.sub(r"compiling.*", "", result.stdout + result.stderr + info)
+    assert "char" not in shown.replace(str(bytes_model_file.parent), "").replace("charrnn", "")
+    assert "per byte" in info
+
+
 # --- Bad input: one sentence, nothing written
 
 

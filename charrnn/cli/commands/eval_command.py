@@ -97,7 +97,7 @@ def command(
     training_text = read(corpus) if corpus else None
     from ...evaluation.evaluate import evaluate
 
-    with char_bar(len(text.ids)) as measured:
+    with char_bar(len(text.ids), text.vocabulary.unit) as measured:
         result = evaluate(
             language_model.model,
             text,
@@ -105,20 +105,19 @@ def command(
             window=window,
             progress=measured,
         )
+    unit = language_model.vocabulary.unit
     if training_text and result.baselines is None:
-        _warn_too_short()
+        _warn_too_short(unit)
     if as_json:
         print_json(_object(result))
     else:
-        print_table(_rows(result, window))
+        print_table(_rows(result, window, unit))
 
 
-def _warn_too_short() -> None:
+def _warn_too_short(unit: str) -> None:
     from ...evaluation.baselines import MIN_EVAL_CHARS
 
-    echo_err(
-        f"Warning: the n-gram and xz are not measured on fewer than {MIN_EVAL_CHARS} characters."
-    )
+    echo_err(f"Warning: the n-gram and xz are not measured on fewer than {MIN_EVAL_CHARS} {unit}s.")
 
 
 def _object(result: Evaluation) -> dict[str, object]:
@@ -143,20 +142,20 @@ def _in_nats_and_bits(prefix: str, nats: float) -> dict[str, float]:
     return {f"{prefix}nats_per_character": nats, f"{prefix}bits_per_character": bits}
 
 
-def _rows(result: Evaluation, window: int | None) -> list[tuple[str, str]]:
+def _rows(result: Evaluation, window: int | None, unit: str) -> list[tuple[str, str]]:
     from ...evaluation.loss import perplexity
 
     rows = [
-        ("characters", f"{result.characters:,}"),
-        ("nats per character", f"{result.loss:.4f}"),
-        ("bits per character", f"{result.loss / math.log(2):.4f}"),
+        (f"{unit}s", f"{result.characters:,}"),
+        (f"nats per {unit}", f"{result.loss:.4f}"),
+        (f"bits per {unit}", f"{result.loss / math.log(2):.4f}"),
         ("perplexity", f"{perplexity(result.loss):.4f}"),
     ]
     if result.unknown:
         rows.insert(1, ("unknown characters", f"{result.unknown:,}, {UNKNOWN_NATS:g} nats each"))
     if result.windowed_loss is not None:
-        rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss)))
+        rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss, unit)))
     if baselines := result.baselines:
-        rows.append((f"n-gram, context {baselines.order}", loss_in_words(baselines.ngram)))
-        rows.append(("xz", loss_in_words(baselines.xz)))
+        rows.append((f"n-gram, context {baselines.order}", loss_in_words(baselines.ngram, unit)))
+        rows.append(("xz", loss_in_words(baselines.xz, unit)))
     return rows

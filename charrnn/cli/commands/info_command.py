@@ -59,11 +59,11 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
         ("dropout", f"{c['dropout']:g}"),
         ("parameters", f"{_num_parameters(file):,}"),
         ("vocabulary", file.vocabulary.describe()),
-        *_history(file.training),
+        *_history(file.training, file.vocabulary.unit),
     ]
 
 
-def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
+def _history(training: dict[str, Any], unit: str) -> list[tuple[str, str]]:
     """How the model was trained. The file may be from anyone, and so each value is checked."""
     numbers = {k: v for k, v in training.items() if type(v) in (int, float)}
     rows = []
@@ -72,7 +72,7 @@ def _history(training: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("trained", f"{steps}, {numbers['epochs']:.4g} epochs"))
     for name, key in ("training loss", "train_loss"), ("validation loss", "val_loss"):
         if key in numbers:
-            rows.append((name, loss_in_words(numbers[key])))
+            rows.append((name, loss_in_words(numbers[key], unit)))
     options = training.get("options")
     options = options.items() if isinstance(options, dict) else ()
     shown = ((k.replace("_", " "), str(v)) for k, v in options if v is not None)

@@ -175,7 +175,8 @@ def _read_text(
     ids = corpus.ids[:MAX_CHARACTERS]
     if len(ids) < len(corpus.ids):
         echo_err(
-            f"note    only the first {MAX_CHARACTERS:,} of {len(corpus.ids):,} characters are read"
+            f"note    only the first {MAX_CHARACTERS:,} of {len(corpus.ids):,} "
+            f"{model.vocabulary.unit}s are read"
         )
     text = model.vocabulary.decode(ids, "surrogateescape")
     ends = np.cumsum(model.vocabulary.ids_per_character(text)) - 1

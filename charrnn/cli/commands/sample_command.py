@@ -286,7 +286,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     known = None if request.novelty is None else _read_known(request, model.vocabulary)
     generation = _generate(request, model, prime)
     record = request.novelty is not None or request.beam is not None
-    texts = TextTee(generation.texts, record)
+    texts = TextTee(generation.texts, record, model.vocabulary.unit)
     _write(request, prime, texts, generation.metadata)
     _report(request, texts.texts(), generation.log_probability, model.vocabulary)
     if known is not None:
@@ -376,7 +376,7 @@ def _write(
     from ..outputs import write_objects, write_texts
     from ..progress import text_bar
 
-    with text_bar(request.output, request.total_length) as texts.progressed:
+    with text_bar(request.output, request.total_length, texts.unit) as texts.progressed:
         if request.jsonl:
             write_objects(texts, request.output, prime, metadata)
         else:
@@ -394,11 +394,11 @@ def _report(
     if log_probability is not None:
         [text] = texts
         length = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
-        echo_err(_log_probability(log_probability, length, bool(request.stop)))
+        echo_err(_log_probability(log_probability, length, vocabulary.unit, bool(request.stop)))
 
 
-def _log_probability(nats: float, length: int, stopped: bool) -> str:
+def _log_probability(nats: float, length: int, unit: str, stopped: bool) -> str:
     if stopped:
         return f"log-probability {nats:.4f} nats, including the stop"
-    mean = f" ({nats / length:.4f} per character)" if length else ""
+    mean = f" ({nats / length:.4f} per {unit})" if length else ""
     return f"log-probability {nats:.4f} nats{mean}"

@@ -101,7 +101,12 @@ def command(
     from ..progress import text_bar
     from ..render.scores import write_scores
 
-    with text_bar(html or "-", len(scorer.corpus.ids)) as scorer.progress, _output(html) as out:
+    with (
+        text_bar(
+            html or "-", len(scorer.corpus.ids), scorer.corpus.vocabulary.unit
+        ) as scorer.progress,
+        _output(html) as out,
+    ):
         write_scores(_renderer(scorer, out, html, as_json, color), scorer, sort, out)
 
 

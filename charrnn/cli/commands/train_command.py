@@ -287,7 +287,7 @@ def command(
     run = prepared.start()
     if not quiet:
         describe(run.summary)
-        show_baselines(baselines)
+        show_baselines(baselines, run.summary.unit)
     report, received = _train(run, quiet, sample_every)
     if not run.finished:
         step = report.step if report else run.summary.resumed_step
@@ -341,9 +341,9 @@ def _conclude(
         echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
         loss = report.best_val_loss if run.full_val_loss is None else run.full_val_loss
-        echo_err(f"best    {loss_in_words(loss)} on the validation text")
+        echo_err(f"best    {loss_in_words(loss, run.summary.unit)} on the validation text")
         if baselines:
-            show_baseline_losses(baselines)
+            show_baseline_losses(baselines, run.summary.unit)
     echo_err(f"done    charrnn sample -m {_quoted(output)}")
 
 

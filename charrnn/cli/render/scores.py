@@ -44,7 +44,9 @@ class TableRenderer:
 
     def __init__(self, scorer: LineScorer, out: TextIO, color: bool) -> None:
         self._scorer = scorer
-        self._headings = ["nats/char"] if len(scorer.models) == 1 else scorer.names
+        self._unit = scorer.corpus.vocabulary.unit
+        heading = "nats/char" if self._unit == "character" else f"nats/{self._unit}"
+        self._headings = [heading] if len(scorer.models) == 1 else scorer.names
         columns_of_numbers = [*self._headings, *(["unknown"] if scorer.unknown else [])]
         self._widths = [max(len(heading), 7) for heading in columns_of_numbers]
         several = len(scorer.models) > 1
@@ -65,11 +67,11 @@ class TableRenderer:
 
     def foot(self) -> str:
         total, names = self._scorer.total, self._scorer.names
-        note = f"{total.characters:,} characters"
+        note = f"{total.characters:,} {self._unit}s"
         if self._scorer.unknown:
             note += f" (unknown ones cost {UNKNOWN_NATS:g} nats each)"
         if len(names) == 1:
-            note += f", {total.means()[0] / math.log(2):.4f} bits per character"
+            note += f", {total.means()[0] / math.log(2):.4f} bits per {self._unit}"
         else:
             num_best = zip(names, self._scorer.num_best, strict=True)
             note += "; likeliest model by line: "
@@ -167,6 +169,7 @@ class HtmlRenderer:
     def __init__(self, scorer: LineScorer) -> None:
         self._scorer = scorer
         self._names = scorer.models[0].vocabulary.display_names()
+        self._unit = scorer.corpus.vocabulary.unit
 
     def head(self) -> str:
         legend = ", ".join(
@@ -179,7 +182,7 @@ class HtmlRenderer:
         return html.head(
             f"{self._scorer.title}: surprisal under {self._scorer.names[0]}",
             f"Surprisal in nats: {legend}. Point at a character to see what the model expected. "
-            "Each line starts with its number and its nats per character.",
+            f"Each line starts with its number and its nats per {self._unit}.",
         )
 
     def line(self, line: ScoredLine) -> Iterator[str]:
@@ -207,8 +210,8 @@ class HtmlRenderer:
         bits = mean / math.log(2)
         unknown = f" ({total.unknown[0]:,} of them unknown)" if self._scorer.unknown else ""
         return html.foot(
-            f"{total.characters:,} characters{unknown}: {mean:.4f} nats ({bits:.4f} bits) "
-            "per character."
+            f"{total.characters:,} {self._unit}s{unknown}: "
+            f"{mean:.4f} nats ({bits:.4f} bits) per {self._unit}."
         )
 
 
