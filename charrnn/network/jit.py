@@ -132,13 +132,6 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return set_cache(jit(function), NoCache(_log_compilation))
 
 
-def usable_cores() -> int:
-    """The number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class ThreadTeam:
     """A fixed number of threads that share out a task.
 
