@@ -227,7 +227,7 @@ def load(path: FilePath = "model.safetensors", threads: int | None = None) -> La
     Raises CharRNNError for anything but a complete and valid model file.
     """
     file = read_model(path)
-    from .network.jit import usable_cores
+    from .network.cores import usable_cores
     from .network.model import Model
 
     model = Model(ModelConfig(**file.config), threads=threads or usable_cores())

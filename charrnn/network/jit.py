@@ -24,7 +24,9 @@ import llvmlite
 import llvmlite.binding
 import numba
 
-from .numba_internals import JIT_OPTIONS, FolderCache, NoCache, set_cache
+from ..errors import error_reason, escape_unprintable
+from .code_folder import CodeFolder
+from .numba_internals import JIT_OPTIONS, FolderCache, set_cache
 
 F = TypeVar("F", bound=Callable[..., Any])
 Task = Callable[[int, int], object]
@@ -66,27 +68,12 @@ def _source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache_folder() -> str | None:
-    """The folder for compiled code, if there is one that only this user can write."""
+def _cache_folder() -> str:
+    """The folder for compiled code. It is relative, and not used, for a user without a home."""
     base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     if not base and sys.platform == "darwin":
         base = os.path.expanduser("~/Library/Caches")
-    folder = os.path.join(base or os.path.expanduser("~/.cache"), "charrnn", _source_hash())
-    if not os.path.isabs(folder):  # the user has no home folder
-        return None
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) and _is_private(folder) else None
-
-
-def _is_private(folder: str) -> bool:
-    """Whether only this user can write there: code that is loaded from it is executed."""
-    if not hasattr(os, "getuid"):
-        return True
-    info = os.stat(folder)
-    return info.st_uid == os.getuid() and not info.st_mode & 0o022
+    return os.path.join(base or os.path.expanduser("~/.cache"), "charrnn", _source_hash())
 
 
 CACHE_FOLDER = _cache_folder()
@@ -96,15 +83,20 @@ CACHE_FOLDER = _cache_folder()
 SYMBOL_LOADERS: dict[str, Callable[[], None]] = {}
 
 
-@functools.cache
 def _log_compilation() -> None:
     """Log, once per process, that it compiles: a first run takes longer to start."""
-    often = (
-        "once"
-        if CACHE_FOLDER
-        else "each time, since no cache folder of this user's own can be written"
-    )
-    logging.getLogger("charrnn").info("compiling for this processor: some 10 seconds, %s", often)
+    _log_once("compiling for this processor: some 10 seconds")
+
+
+def _log_unsaved(error: OSError) -> None:
+    """Log, once per process, that compiled code is not kept."""
+    path = error.filename if os.path.isabs(error.filename or "") else CACHE_FOLDER
+    _log_once(f"each start compiles, since code cannot be saved: {path}: {error_reason(error)}")
+
+
+@functools.cache
+def _log_once(message: str) -> None:
+    logging.getLogger("charrnn").info("%s", escape_unprintable(message))
 
 
 @overload
@@ -126,17 +118,9 @@ def jit(function: Any = None, *, fastmath: Set[str] = FASTMATH) -> Any:
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a function that Python calls: `jit`, with its machine code cached on disk."""
-    if CACHE_FOLDER:
-        cache = FolderCache(function, CACHE_FOLDER, SYMBOL_LOADERS, _log_compilation)
-        return set_cache(jit(function), cache)
-    return set_cache(jit(function), NoCache(_log_compilation))
-
-
-def usable_cores() -> int:
-    """The number of cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    folder = CodeFolder(CACHE_FOLDER)
+    cache = FolderCache(function, folder, SYMBOL_LOADERS, _log_compilation, _log_unsaved)
+    return set_cache(jit(function), cache)
 
 
 class ThreadTeam:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import llvmlite.binding
-from numba.core import cgutils, types
-from numba.core.caching import Cache, CompileResultCacheImpl, NullCache, _CacheLocator
+from numba.core import cgutils, config, types
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
 from numba.core.runtime import _nrt_python
+from numba.core.serialize import dumps
+
+from .code_folder import CodeFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,86 +28,83 @@ F = TypeVar("F", bound=Callable[..., Any])
 JIT_OPTIONS = {"no_cfunc_wrapper": True}
 
 
-class _Locator(_CacheLocator):  # type: ignore[misc]  # Numba's types are not read
-    """Puts compiled code in one folder, whose name stands for the sources."""
-
-    def __init__(self, folder: str, name: str = "") -> None:
-        self._folder, self._name = folder, name
-
-    def from_function(self, function: Callable[..., Any], file: str) -> _Locator:
-        """Return the locator of a function. (Numba would ask a class, here it asks an instance.)"""
-        return _Locator(self._folder, f"{function.__module__}-{function.__code__.co_firstlineno}")
-
-    def get_cache_path(self) -> str:
-        return self._folder
-
-    def get_source_stamp(self) -> str:
-        return "charrnn"
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-
-class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]  # as above
-    def __init__(self, folder: str, function: Callable[..., Any]) -> None:
-        self._locator_classes = [_Locator(folder)]
-        super().__init__(function)
+# The settings, in numba/core/config.py, that change the code, besides the processor's name and
+# features: code compiled with other settings is other code.
+CODE_SETTINGS = (
+    "BOUNDSCHECK",
+    "DEBUGINFO_DEFAULT",
+    "DEBUG_NRT",
+    "DIFF_IR",
+    "ENABLE_PROFILING",
+    "EXTEND_VARIABLE_LIFETIMES",
+    "FULL_TRACEBACKS",
+    "LLVM_REFPRUNE_FLAGS",
+    "LLVM_REFPRUNE_PASS",
+    "LOOP_VECTORIZE",
+    "OPT",
+    "SLP_VECTORIZE",
+    "USE_LEGACY_TYPE_SYSTEM",  # of older releases
+    "USING_SVML",
+)
 
 
-class FolderCache(Cache):  # type: ignore[misc]  # as above
-    """Numba's file cache, made safe for concurrent processes and for faults of the disk.
+class FolderCache(NullCache):  # type: ignore[misc]  # Numba's types are not read
+    """A cache of compiled code: one file for a function, the types of its arguments, and settings.
 
-    function: the Python function whose compiled code is cached.
-    folder: where the files are written.
+    function: the Python function whose compiled code is cached. It closes over nothing.
+    folder: where the files are; its name stands for the sources.
     symbol_loaders: {name of a compiled function: function that makes it known to LLVM}. Cached
         code that calls such a name stores a reference to its loader, which runs first on loading.
     on_compile: called when the code is not in the cache.
+    on_failure: called with the reason when the code cannot be saved.
     """
 
     def __init__(
         self,
         function: Callable[..., Any],
-        folder: str,
+        folder: CodeFolder,
         symbol_loaders: dict[str, Callable[[], None]],
         on_compile: Callable[[], None],
+        on_failure: Callable[[OSError], None],
     ) -> None:
-        self._impl_class = functools.partial(_Implementation, folder)
-        super().__init__(function)
-        self._folder, self._symbol_loaders, self._on_compile = folder, symbol_loaders, on_compile
+        assert not function.__closure__, "captured values are not part of the key"
+        code = function.__code__
+        self._name = f"{function.__module__}.{function.__qualname__}-{code.co_firstlineno}"
+        self._bytecode, self._folder, self._symbol_loaders = code.co_code, folder, symbol_loaders
+        self._on_compile, self._on_failure = on_compile, on_failure
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        code = None
-        try:
-            # Cache.load_overload would import the compiler, for a third of a second.
-            _register_runtime()
-            code = self._load_overload(sig, target_context)
-        except Exception:
-            # A file cut short by a crash costs one compilation: remove it.
-            with contextlib.suppress(OSError), _cache_lock(self._folder):
-                self.flush()
-        if code is None:
-            self._on_compile()
-        return code
+        """Return the stored code, or None: a damaged file is one that is not there."""
+        key = self._key(sig, target_context.codegen())
+        with contextlib.suppress(Exception):
+            stored_key, code = pickle.loads(self._folder.read(self._file(key)))
+            if stored_key == key:
+                _register_runtime()
+                return CompileResult._rebuild(target_context, *code)
+        self._on_compile()
+        return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         code = data.library.get_llvm_str()
         loaders = self._symbol_loaders.items()
         data.reload_init.extend(load for name, load in loaders if name in code)
-        with contextlib.suppress(OSError), _cache_lock(self._folder):
-            super().save_overload(sig, data)
+        key = self._key(sig, data.library.codegen)
+        try:
+            if data.library.has_dynamic_globals:  # addresses in this process; NUMBA_OPT=0 has some
+                raise OSError("it holds addresses of this process")
+            self._folder.write(self._file(key), dumps((key, data._reduce())))
+        except OSError as error:
+            self._on_failure(error)
+
+    def _key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        settings = repr([getattr(config, name, None) for name in CODE_SETTINGS])
+        return self._name, self._bytecode, sig, codegen.magic_tuple(), settings
+
+    def _file(self, key: tuple[Any, ...]) -> str:
+        return f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
 
 
-class NoCache(NullCache):  # type: ignore[misc]  # as above
-    """Compiles in every process, and calls `on_compile` before it does."""
-
-    def __init__(self, on_compile: Callable[[], None]) -> None:
-        self._on_compile = on_compile
-
-    def load_overload(self, sig: Any, target_context: Any) -> None:
-        self._on_compile()
-
-
-def set_cache(dispatcher: F, cache: FolderCache | NoCache) -> F:
+def set_cache(dispatcher: F, cache: FolderCache) -> F:
     """Let a jitted function load and save its machine code by `cache`; returns the function."""
     dispatcher._cache = cache  # type: ignore[attr-defined]  # a Numba dispatcher has it
     return dispatcher
@@ -117,19 +119,6 @@ def _register_runtime() -> None:
     """
     for name, address in _nrt_python.c_helpers.items():
         llvmlite.binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
-
-
-@contextlib.contextmanager
-def _cache_lock(folder: str) -> Iterator[None]:
-    """Exclude other processes: Numba reads, numbers and writes its index in separate steps."""
-    try:
-        import fcntl
-    except ImportError:  # there is no such lock on this system; the index is replaced atomically
-        yield
-        return
-    with open(os.path.join(folder, "lock"), "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def function_address(dispatcher: Any, arg_types: tuple[Any, ...]) -> int:

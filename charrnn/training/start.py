@@ -138,7 +138,7 @@ class PreparedRun:
             raise
 
     def _start(self) -> TrainingRun:
-        from ..network.jit import usable_cores
+        from ..network.cores import usable_cores
         from .planner import Plan, with_defaults
         from .run import TrainingRun
 

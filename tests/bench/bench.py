@@ -22,7 +22,8 @@ from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, ResolvedOptions
 from charrnn.generation.sampler import generate
 from charrnn.network.arrays import zeros
-from charrnn.network.jit import BFLOAT16, usable_cores
+from charrnn.network.cores import usable_cores
+from charrnn.network.jit import BFLOAT16
 from charrnn.network.kernels.matmul import pack, product
 from charrnn.network.model import Model
 from charrnn.text.vocabulary import CharVocabulary

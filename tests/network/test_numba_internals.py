@@ -6,24 +6,29 @@ charrnn/network/kernels use the typing and target contexts, as Numba's own exten
 
 import ast
 import inspect
+import pickle
+import re
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
-from numba.core import caching, callconv, dispatcher
+from numba.core import caching, callconv, config, dispatcher, serialize
 
 import charrnn.network
 from charrnn.network import numba_internals
 from charrnn.network.arrays import zeros
 from charrnn.network.jit import jit
 from charrnn.network.kernels.matmul import product
+from charrnn.network.numba_internals import CODE_SETTINGS
 
 PRIVATE_NAMES = {
-    "numba.core.caching": {"Cache", "CompileResultCacheImpl", "NullCache", "_CacheLocator"},
+    "numba.core.caching": {"NullCache"},
+    "numba.core.compiler": {"CompileResult"},
     "numba.core.runtime": {"_nrt_python"},
+    "numba.core.serialize": {"dumps"},
 }
-PUBLIC_CORE = {"cgutils", "types"}  # of numba.core; documented for extensions
+PUBLIC_CORE = {"cgutils", "config", "types"}  # of numba.core; documented for extensions
 FILES = sorted(Path(charrnn.network.__file__).parent.rglob("*.py"))
 
 
@@ -69,33 +74,36 @@ def test_cache_methods_that_the_dispatcher_calls(name):
     assert f"self._cache.{name}(" in inspect.getsource(dispatcher)
 
 
-@pytest.mark.parametrize("name", ["_load_overload", "flush", "save_overload"])
-def test_cache_methods_that_folder_cache_calls(name):
-    """Gone: without `_load_overload`, call super().load_overload, which is slower to import.
-
-    Without the others, write a cache of one pickle per function: numba/core/caching.py shows what
-    the compile result's `_reduce` and `_rebuild` need.
-    """
-    assert callable(getattr(caching.Cache, name))
-
-
-def test_cache_implementation_is_found_by_class_attributes():
-    """Gone: `FolderCache` writes beside the sources, not into its folder.
-
-    Look in numba/core/caching.py for how `Cache.__init__` makes its `_impl`, and how that chooses
-    a locator.
-    """
-    assert caching.Cache._impl_class is None
-    assert isinstance(caching.CompileResultCacheImpl._locator_classes, list)
+def test_compile_result_can_be_pickled():
+    """Gone: look in numba/core/caching.py for how `CompileResultCacheImpl` does it."""
+    assert double(2) == 4
+    (result,) = double.overloads.values()
+    code = pickle.loads(serialize.dumps(result._reduce()))
+    again = numba_internals.CompileResult._rebuild(double.targetctx, *code)
+    assert again.signature == result.signature
+    assert not result.library.has_dynamic_globals
 
 
-@pytest.mark.parametrize(
-    "name", ["get_cache_path", "get_source_stamp", "get_disambiguator", "from_function"]
+# Settings that do not change compiled code, or only the code of parallel loops, which are not used.
+HARMLESS = re.compile(
+    "CUDA_|DEBUG_|DUMP_|DISABLE_(CUDA|PERF|TYPE)|.*(THREAD|CACHE|WARN|COLOR|TIMINGS|DIAGNOSTICS)"
+    "|(ENABLE_CUDASIM|FORCE_CUDA_CC|GDB_BINARY|SHOW_HELP|TRACE|CHROME_TRACE|HIGHLIGHT_DUMPS"
+    "|DEBUG|NRT_STATS|JIT_COVERAGE|ENABLE_SYS_MONITORING|PARFOR_MAX_TUPLE_SIZE"
+    "|USE_LLVMLITE_MEMORY_MANAGER)$"
 )
-def test_locator_methods(name):
-    """Gone, or joined by others: adapt `_Locator`, which must only give the folder of the files."""
-    assert callable(getattr(caching._CacheLocator, name))
-    assert caching._CacheLocator.__abstractmethods__ <= set(vars(numba_internals._Locator))
+# DEVELOPER_MODE sets FULL_TRACEBACKS, the others the name and the features of the processor.
+ELSEWHERE = {"DEVELOPER_MODE", "CPU_NAME", "CPU_FEATURES", "ENABLE_AVX", "DISABLE_INTEL_SVML"}
+
+
+def test_settings_that_change_code_are_known():
+    """New ones: add them to CODE_SETTINGS if they change compiled code, to HARMLESS otherwise."""
+    source = inspect.getsource(config)
+    names = set(re.findall(r'_readenv\(\s*"NUMBA_(\w+)"', source))
+    names -= {"DEBUGINFO", "DISABLE_JIT"}  # DEBUGINFO_DEFAULT is in the list; refused
+    assert len(names) > 50
+    assert {n for n in names if not HARMLESS.match(n)} <= {*CODE_SETTINGS, *ELSEWHERE}
+    for name in {*CODE_SETTINGS} - {"USE_LEGACY_TYPE_SYSTEM", "USING_SVML"}:  # not in all releases
+        assert hasattr(config, name), name
 
 
 def test_addresses_of_the_runtime():
