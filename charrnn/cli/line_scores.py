@@ -35,7 +35,7 @@ class ScoredLine:
     def add(self, scores: list[np.ndarray], keep_details: bool) -> None:
         """Add the scores of the next ids by each model."""
         nats = np.array([s["nats"] for s in scores])
-        predicted = nats[:, ~np.isnan(nats[0])]
+        predicted = nats[:, ~np.isnan(nats).any(axis=0)]
         self.characters += predicted.shape[1]
         self.totals += predicted.sum(axis=1)
         self.end += nats.shape[1]

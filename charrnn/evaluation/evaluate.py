@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from ..network.model import Model
 from ..text.corpus import Corpus
 from .baselines import Baselines, baselines
-from .loss import mean_loss, windowed_loss
+from .loss import mean_loss, num_predicted, windowed_loss
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Losses on a text in nats per character; None for those that were not measured."""
 
-    characters: int
+    characters: int  # that are predicted
     loss: float
     windowed_loss: float | None = None
     baselines: Baselines | None = None
@@ -33,9 +33,10 @@ def evaluate(
 
     `training_text` adds the baselines, which learn from it; a short `text` has none. `window` adds
     the loss in windows of that many characters. `progress` is called as by `mean_loss`. Raises
-    CharRNNError for a text of fewer than two characters or shorter than the window.
+    CharRNNError for a text of which nothing is predicted or shorter than the window.
     """
-    result = Evaluation(len(text.ids), mean_loss(model, text.ids, progress))
+    loss = mean_loss(model, text.ids, progress)
+    result = Evaluation(num_predicted(model, text.ids), loss)
     if window is not None:
         result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
     if training_text is not None:
