@@ -28,6 +28,7 @@ from .text.vocabulary import Vocabulary, describe_characters
 if TYPE_CHECKING:
     from .generation.sampler import SamplingOptions
     from .network.model import Model
+    from .network.start import TextStart
     from .training.report import Report
 
 
@@ -59,7 +60,8 @@ class LanguageModel:
     ) -> Iterator[str]:
         """Generate a text and yield it piece by piece; `length` None: without end.
 
-        `prime`: text to continue; empty: the text starts as a line does.
+        `prime`: text to continue, which begins a line; empty: the text begins a line.
+        `mid_line`: the prime continues a line instead of beginning one.
         `temperature`: below 1 makes the text safer, above 1 bolder; 0 takes the most likely
         character each time.
         `repetition_penalty`: factor on the log-probability of each of the last 32 characters,
@@ -88,6 +90,7 @@ class LanguageModel:
         length: int | None = 500,
         *,
         prime: str = "",
+        mid_line: bool = False,
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
         top_k: int = 0,
@@ -114,14 +117,17 @@ class LanguageModel:
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
         seed = secrets.randbits(48) if seed is None else seed
-        prime_ids = self._prime_ids(prime)
+        start, prime_ids = self._start(prime, mid_line)
+        if temperature == 0 or top_k == 1:  # the text must not depend on the seed
+            start = start.first
         from .generation.sampler import SamplingOptions
 
         options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, allowed)
-        return self._texts(prime_ids, count, seed, ending, options)
+        return self._texts(start, prime_ids, count, seed, ending, options)
 
     def _texts(
         self,
+        start: TextStart,
         prime_ids: np.ndarray,
         count: int,
         seed: int,
@@ -131,7 +137,9 @@ class LanguageModel:
         from .generation.batch import BatchGenerator
 
         symbols = self.vocabulary.symbols
-        for pieces in BatchGenerator(self.model, prime_ids, count, seed, ending, symbols, options):
+        for pieces in BatchGenerator(
+            self.model, prime_ids, count, seed, ending, symbols, options, start
+        ):
             yield self.vocabulary.stream_utf8(pieces)
 
     def beam(
@@ -140,6 +148,7 @@ class LanguageModel:
         length: int | None = 500,
         *,
         prime: str = "",
+        mid_line: bool = False,
         allow: str | None = None,
         forbid: str = "",
         stop: str | Iterable[str] | None = None,
@@ -156,17 +165,25 @@ class LanguageModel:
         ending = self._ending(length, stop, lines, allowed)
         if length is lines is None and not ending.stops:
             raise UsageError("a beam search needs an end: give --length, --lines or --stop.")
-        prime_ids = self._prime_ids(prime)
+        start, prime_ids = self._start(prime, mid_line)
         from .generation.beam_search import beam_search
 
         symbols = self.vocabulary.symbols
-        text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed)
+        text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed, start)
         return b"".join(self.vocabulary.stream_utf8([text])), nats
 
-    def _prime_ids(self, prime: str) -> np.ndarray:
-        """The ids of the prime; for an empty one, the id after which a line starts."""
+    def _start(self, prime: str, mid_line: bool) -> tuple[TextStart, np.ndarray]:
+        """Where the text starts, and the ids to read from there.
+
+        A model that knows no line starts reads the id after which a line starts.
+        """
         ids = self.vocabulary.encode(prime)
-        return ids if len(ids) else np.array([self.vocabulary.line_start])
+        if mid_line and not len(ids):
+            raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
+        start = self.model.blank_start() if mid_line else self.model.start
+        if len(start.ids) + len(ids) == 0:
+            ids = np.array([self.vocabulary.line_start])
+        return start, ids
 
     def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
         """Mask of the ids that may be generated, (V,) bool."""
@@ -213,8 +230,9 @@ class LanguageModel:
     def loss(self, text: str | bytes) -> float:
         """Return the cross-entropy of `text` in nats per character.
 
-        Each character but the first is predicted from all before it. Raises UnknownCharacters for
-        characters that the model does not know, CharRNNError for fewer than two characters.
+        Each character is predicted from all before it, the first as the beginning of a line.
+        Raises UnknownCharacters for characters that the model does not know, CharRNNError for an
+        empty text.
         """
         from .evaluation.loss import mean_loss
 
@@ -229,9 +247,12 @@ def load(path: FilePath = "model.safetensors", threads: int | None = None) -> La
     file = read_model(path)
     from .network.cores import usable_cores
     from .network.model import Model
+    from .network.start import TextStart
 
     model = Model(ModelConfig(**file.config), threads=threads or usable_cores())
     model.load_state_dict(file.tensors)
+    if file.start is not None:
+        model.start = TextStart(file.start.states, np.array([file.start.id]))
     return LanguageModel(model, file.vocabulary, file.training)
 
 

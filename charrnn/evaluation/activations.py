@@ -48,9 +48,12 @@ class ActivationReport(NamedTuple):
 def iter_activations(model: Model, ids: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the states (T, L, S, H) and gates (T, L, gates, H) after each of `ids` (n,), in chunks.
 
-    The first chunk starts from a zero state. The gates are in the order of the cell's SIGMOIDS.
+    The text starts from the model's first start. The gates are in the order of the cell's SIGMOIDS.
     """
     stack, h = Stack(model, 1, STEPS), model.config.hidden_size
+    stack.set_state(model.start.first.states)
+    stack.forward(model.start.ids.reshape(-1, 1))
+    stack.advance_state(len(model.start.ids))
     planes = np.array(list(model.cell.SIGMOIDS.values()), int)
     for start in range(0, len(ids), STEPS):
         x = ids[start : start + STEPS, None].astype(np.int32)

@@ -9,7 +9,7 @@ from ..config import UNKNOWN_NATS
 from ..network.model import Model
 from ..text.corpus import Corpus
 from .baselines import Baselines, baselines
-from .loss import mean_loss, windowed_loss
+from .loss import mean_loss, num_predicted, windowed_loss
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Evaluation:
     A character that the model does not know costs UNKNOWN_NATS in each of them.
     """
 
-    characters: int
+    characters: int  # that are predicted
     loss: float
     windowed_loss: float | None = None
     baselines: Baselines | None = None
@@ -38,9 +38,10 @@ def evaluate(
 
     `training_text` adds the baselines, which learn from it; a short `text` has none. `window` adds
     the loss in windows of that many characters. `progress` is called as by `mean_loss`. Raises
-    CharRNNError for a text of fewer than two characters or shorter than the window.
+    CharRNNError for a text of which nothing is predicted or shorter than the window.
     """
-    result = Evaluation(len(text.ids), mean_loss(model, text.ids, progress))
+    loss = mean_loss(model, text.ids, progress)
+    result = Evaluation(num_predicted(model, text.ids), loss)
     if window is not None:
         result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
     if training_text is not None:

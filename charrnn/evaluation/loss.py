@@ -27,31 +27,40 @@ def _chunk_length(model: Model, rows: int = 1) -> int:
 
 
 def surprisals(model: Model, ids: Ids) -> Iterator[np.ndarray]:
-    """Yield -log p of each id given all ids before it, from a zero state, in nats.
+    """Yield -log p of each id of `ids` (n,) given all ids before it, in nats.
 
-    `ids` (n,) give n - 1 values, in float64 arrays of up to 256; the first id is not predicted.
+    The text starts from the model's first start; from a blank one, the first id is not predicted.
+    The values are in float64 arrays of up to 256.
     """
-    steps = _chunk_length(model)
-    streams = BatchStreams(ids, 1, steps)
-    stack = Stack(model, 1, steps)
-    for k in range(streams.num_chunks):
-        yield stack.losses_of(*streams.chunk(k))[:, 0].copy()
+    scorer = StreamingScorer(model)
+    first = len(ids) - num_predicted(model, ids)
+    for start in range(first, len(ids), scorer.steps):
+        skipped, first = first, 0
+        chunk = ids[start - skipped : start + scorer.steps]
+        yield scorer.read(chunk)["nats"][skipped:].copy()
+
+
+def num_predicted(model: Model, ids: Ids) -> int:
+    """The number of `ids` (n,) that have a surprisal: all, or all but the first."""
+    return max(0, len(ids) - 1 + len(model.start.ids))
 
 
 def mean_loss(model: Model, ids: Ids, progress: Callable[[int], object] | None = None) -> float:
     """Return the mean surprisal of `ids` (n,) in nats per character.
 
     `progress` is called with the number of characters predicted since its last call. Raises
-    CharRNNError for fewer than two ids: the first is not predicted.
+    CharRNNError when no id is predicted.
     """
-    if len(ids) < 2:
-        raise CharRNNError("the text is too short to measure: at least two characters are needed.")
+    count = num_predicted(model, ids)
+    if count == 0:
+        needed = "one character is" if len(model.start.ids) else "two characters are"
+        raise CharRNNError(f"the text is too short to measure: at least {needed} needed.")
     total = 0.0
     for chunk in surprisals(model, ids):
         total += chunk.sum()
         if progress is not None:
             progress(len(chunk))
-    return float(total / (len(ids) - 1))
+    return float(total / count)
 
 
 def perplexity(loss: float) -> float:
@@ -139,7 +148,7 @@ class Validator:
 
 
 class StreamingScorer:
-    """Scores one text that arrives in pieces, from a zero state.
+    """Scores one text that arrives in pieces, from the model's first start.
 
     Scores are arrays of `dtype`: the surprisal `nats` of each id, as `surprisals` gives it, and the
     `top` ids that the model `expected` most at that position, the likeliest first, with their
@@ -147,8 +156,10 @@ class StreamingScorer:
     """
 
     def __init__(self, model: Model, top: int = 0) -> None:
-        self._stack = Stack(model, 1, _chunk_length(model))
-        self._last = np.empty(0, np.int32)
+        self.steps = _chunk_length(model)  # the pieces that are scored fastest
+        self._stack = Stack(model, 1, self.steps)
+        self._stack.set_state(model.start.first.states)
+        self._last = model.start.ids
         self._top = min(top, model.config.vocab_size)
         p_shape = (self._stack.steps, 1, model.config.vocab_size)
         self._p = np.empty(p_shape, model.dtype) if self._top else None
@@ -164,13 +175,13 @@ class StreamingScorer:
         return scores
 
     def read(self, ids: np.ndarray) -> np.ndarray:
-        """Score the next ids (n,) of the text, whose first id is not predicted."""
+        """Score the next ids (n,); from a blank start, the first of the text is not predicted."""
         scores = self.unscored(len(ids))
         ids = np.concatenate([self._last, ids]).astype(np.int32)
         self._last = ids[-1:]
         predicted = scores[len(scores) - len(ids) + 1 :]
-        for start in range(0, len(ids) - 1, self._stack.steps):
-            y = ids[start + 1 : start + 1 + self._stack.steps]
+        for start in range(0, len(ids) - 1, self.steps):
+            y = ids[start + 1 : start + 1 + self.steps]
             part = predicted[start : start + len(y)]
             x = ids[start : start + len(y)]
             part["nats"] = self._stack.losses_of(x[:, None], y[:, None], self._p)[:, 0]

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..arithmetic import ceil_div
 from ..network.model import Model
+from ..network.start import TextStart
 from .sampler import DEFAULT_SAMPLING, BatchSampler, SamplingOptions
 from .stopping import StopMatcher, StoppingCriteria
 
@@ -31,9 +32,10 @@ class _Text:
 class BatchGenerator:
     """Generates `count` texts after one prime and iterates over them, each an iterator of pieces.
 
-    Text i is drawn with the seed `seed` + i. `symbols` turns ids into a str of one character per
-    id. The texts must be read in order, each to its end. They are generated in parallel, ahead of
-    the reader until the buffer is full. A text does not depend on the others.
+    Text i is drawn with the seed `seed` + i, from the start of that seed. `symbols` turns ids into
+    a str of one character per id. The texts must be read in order, each to its end. They are
+    generated in parallel, ahead of the reader until the buffer is full. A text does not depend on
+    the others.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class BatchGenerator:
         criteria: StoppingCriteria,
         symbols: Callable[[np.ndarray], str],
         options: SamplingOptions = DEFAULT_SAMPLING,
+        start: TextStart | None = None,
     ) -> None:
-        self._sampler = BatchSampler(model, prime, 1, options)
+        starts = (start or model.start).for_seeds(seed, count, len(prime))
+        self._sampler = BatchSampler(model, prime, 1, options, starts)
         self._rows: list[int | None] = [None]  # the index of the text that each row generates
         self._count, self._seed, self._criteria, self._symbols = count, seed, criteria, symbols
         steps = STEPS if criteria.stops or criteria.lines else STEPS_FIXED_LENGTH
@@ -105,7 +109,7 @@ class BatchGenerator:
         for row in free[:num_new]:
             self._texts[self._num_started] = _Text(self._criteria)
             rng = np.random.default_rng(self._seed + self._num_started)
-            self._sampler.begin(row, rng)
+            self._sampler.begin(row, rng, self._num_started)
             self._rows[row] = self._num_started
             self._num_started += 1
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..network.model import Model
 from ..network.stack import Stack
+from ..network.start import TextStart
 from .sampler import state_after
 from .stopping import StopMatcher, StoppingCriteria
 
@@ -38,8 +39,11 @@ def beam_search(
     criteria: StoppingCriteria,
     symbols: Callable[[np.ndarray], str],
     allowed: npt.NDArray[np.bool_],
+    start: TextStart | None = None,
 ) -> tuple[str, float]:
     """Return the likeliest text found after `prime`, and its log-probability in nats.
+
+    The prime is read from the first state of `start`, by default the model's.
 
     At each length the beam holds the `width` likeliest hypotheses; finished ones leave it. The
     log-probability includes a stop that ends the text. Only ids `allowed`, (V,) bool, are
@@ -51,7 +55,9 @@ def beam_search(
     if beam[0].matcher.finished:
         return "", 0.0
     stack = Stack(model, width, 1)
-    stack.set_state(state_after(model, prime[:-1]).repeat(width, axis=2))
+    start = (start or model.start).first
+    prime = start.prepend(prime)
+    stack.set_state(state_after(model, prime[:-1, None], start.states).repeat(width, axis=2))
     x = np.full((1, width), prime[-1], np.int32)
     best: _Ids = ()
     best_score = -np.inf

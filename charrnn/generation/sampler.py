@@ -8,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..network.arrays import Workspace
 from ..network.kernels.sampling import draw_rows
 from ..network.model import Model
 from ..network.stack import Stack
+from ..network.start import TextStart
 
 PRIME_STEPS = 64  # characters of a prime per forward pass
+PRIME_LOGITS = 1 << 22  # maximum number of logits of such a pass: a large vocabulary shortens it
 PENALTY_WINDOW = 32  # last characters that a repetition penalty applies to
 WORK_PER_THREAD = 2**21  # multiply-adds of a step that make another thread worthwhile
 
@@ -47,9 +50,10 @@ def generate(
     prime: np.ndarray,
     rng: np.random.Generator,
     options: SamplingOptions = DEFAULT_SAMPLING,
+    start: TextStart | None = None,
 ) -> Iterator[int]:
-    """Yield ids that continue `prime` (n,), at least one id, without end."""
-    sampler = BatchSampler(model, prime, 1, options)
+    """Yield ids that continue `prime` (n,) without end; `start` is as of BatchSampler."""
+    sampler = BatchSampler(model, prime, 1, options, start)
     sampler.begin(0, rng)
     while True:
         yield int(sampler.sample(1)[0, 0])
@@ -58,6 +62,7 @@ def generate(
 class BatchSampler:
     """Samples several texts in parallel, one per row, all after the same prime.
 
+    The prime is read from `start`, by default the model's; together they have at least one id.
     Each character takes one number of its row's generator and equals rng.choice(V, p=p), with p
     as SamplingOptions defines it. A text does not depend on the other rows.
     """
@@ -68,6 +73,7 @@ class BatchSampler:
         prime: np.ndarray,
         rows: int,
         options: SamplingOptions = DEFAULT_SAMPLING,
+        start: TextStart | None = None,
     ) -> None:
         allowed, penalty = options.allowed, float(options.repetition_penalty)
         if allowed is None:
@@ -77,15 +83,18 @@ class BatchSampler:
             allowed, penalty, float(options.temperature), options.top_k, float(options.top_p),
             float(options.min_p),
         )  # fmt: skip
-        self._prime, self._state = prime, state_after(model, prime[:-1])
+        start = start or model.start
+        self._prime = start.prepend(prime)
+        self._states = state_after(model, self._prime[:-1, None], start.states)
         self._stack = Stack(model, rows, 1)
         self._ids = np.zeros((1, rows), np.int32)
         self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
         self._rngs: list[np.random.Generator | None] = [None] * rows
 
-    def begin(self, row: int, rng: np.random.Generator) -> None:
-        """Begin a new text in this row, drawn with `rng`."""
-        self._stack.set_state(self._state, slice(row, row + 1))
+    def begin(self, row: int, rng: np.random.Generator, number: int = 0) -> None:
+        """Begin a new text in this row, drawn with `rng`; text `number` takes its start in turn."""
+        k = number % self._states.shape[2]
+        self._stack.set_state(self._states[:, :, k : k + 1], slice(row, row + 1))
         self._ids[0, row] = self._prime[-1]
         if width := self._recent.shape[1]:
             prime = self._prime[-width:]
@@ -120,11 +129,20 @@ class BatchSampler:
         self._rngs = [None if row is None else self._rngs[row] for row in rows]
 
 
-def state_after(model: Model, ids: np.ndarray) -> np.ndarray:
-    """The state (L, S, 1, H) after reading ids (n,) from a zero state."""
-    stack = Stack(model, 1, PRIME_STEPS)
-    for start in range(0, len(ids), PRIME_STEPS):
-        chunk = np.ascontiguousarray(ids[start : start + PRIME_STEPS], np.int32)[:, None]
+def state_after(
+    model: Model, ids: np.ndarray, states: np.ndarray, workspace: Workspace | None = None
+) -> np.ndarray:
+    """The states (L, S, N, H) after reading ids from `states`; ids are (n, N), or (n,) for all N.
+
+    `workspace` is as of Stack.
+    """
+    rows = states.shape[2]
+    steps = max(1, min(PRIME_STEPS, PRIME_LOGITS // (rows * model.config.vocab_size)))
+    stack = Stack(model, rows, steps, workspace=workspace)
+    stack.set_state(states)
+    columns = np.broadcast_to(ids, (len(ids), rows))
+    for first in range(0, len(ids), steps):
+        chunk = np.ascontiguousarray(columns[first : first + steps], np.int32)
         stack.forward(chunk)
         stack.advance_state(len(chunk))
     return stack.get_state()

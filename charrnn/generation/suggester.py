@@ -46,8 +46,9 @@ class Suggester:
         self._length, self._temperature = length, temperature
         self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
         self._stack = Stack(model, 1, STEPS)
+        self._text_start = model.start.first if temperature == 0 else model.start
         self._ids: np.ndarray = np.empty(0, np.int32)
-        self._states = {0: model.zero_state(1)}  # after the first n of the ids, by n
+        self._states = {0: self._text_start.first.states}  # after the first n of the ids, by n
         self._begin(text)
 
     @property
@@ -96,6 +97,10 @@ class Suggester:
         self._drawn = ""
         self.unknown = self._vocabulary.unknown(text)
         ids = self._vocabulary.encode(text, "skip")
+        start = self._text_start.for_seeds(self._seed, 1, len(ids))
+        if not np.array_equal(start.states, self._states[0]):
+            self._ids, self._states = np.empty(0, np.int32), {0: start.states}
+        ids = start.prepend(ids)
         if len(ids) == 0:
             ids = np.array([self._vocabulary.line_start])
         self._pieces = self._generate(ids, np.random.default_rng(self._seed))

@@ -21,6 +21,7 @@ from .kernels.dropout import drop_, fold_in
 from .kernels.matmul import pack, pack_transposed, padded, sum_biases
 from .kernels.microkernel import NR
 from .parameters import Parameters
+from .start import TextStart
 
 
 class Model:
@@ -36,6 +37,8 @@ class Model:
     threads: the size of the thread team.
     precision: bfloat16 rounds both sides of every matrix product to it, in training too. Sums,
         weights and all else stay float32.
+
+    `start` is where texts start; a model file sets it, otherwise it is `blank_start`.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Model:
         if rng is not None:
             self._initialise(rng)
         self.pack()
+        self.start = self.blank_start()
 
     def _initialise(self, rng: np.random.Generator) -> None:
         bound = self.config.hidden_size**-0.5
@@ -162,3 +166,7 @@ class Model:
         """The state (L, S, N, H) before the first character of a text."""
         c = self.config
         return np.zeros((c.num_layers, self.cell.STATES, rows, c.hidden_size), self.dtype)
+
+    def blank_start(self) -> TextStart:
+        """The start of a text before which nothing is known."""
+        return TextStart(self.zero_state(1), np.empty(0, np.int32))

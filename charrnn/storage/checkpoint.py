@@ -11,6 +11,7 @@ The reader is our own because it must verify files from untrusted sources.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -24,12 +25,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..config import CELL_SHAPES
 from ..errors import CharRNNError, FilePath, display_path, error_reason, escape_unprintable
 from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
-MODEL_FORMAT_VERSION = 1
+MODEL_FORMAT_VERSION = 2  # version 2 added the starts of texts
 # A state file can be read only if it has this version. Version 2 renamed the fields of Progress.
 STATE_FORMAT_VERSION = 2
 MODEL_KEY = "charrnn"
@@ -65,6 +67,16 @@ Arrays = dict[str, Array]
 TensorShapes = Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
 
 
+class StoredStart(NamedTuple):
+    """Where texts start: `id` is read from one of `states`, float32 (layers, states, K, units).
+
+    It is not among the tensors, so that these are a `state_dict` of PyTorch and nothing else.
+    """
+
+    id: int
+    states: Array
+
+
 class ModelFile(NamedTuple):
     """The verified content of a model file."""
 
@@ -73,6 +85,7 @@ class ModelFile(NamedTuple):
     vocabulary: Vocabulary
     training: dict[str, Any]
     format_version: int
+    start: StoredStart | None
 
 
 class _TensorInfo(NamedTuple):
@@ -91,9 +104,15 @@ def save_model(
     config: dict[str, Any],
     vocabulary: Vocabulary,
     training: dict[str, Any],
+    start: StoredStart | None = None,
 ) -> None:
     """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
-    content = {"config": config, "vocabulary": vocabulary.characters, "training": training}
+    content = {
+        "config": config,
+        "vocabulary": vocabulary.characters,
+        "training": training,
+        "start": start and _encode_start(start),
+    }
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     write_atomically(path, serialize(MODEL_KEY, MODEL_FORMAT_VERSION, content, tensors))
 
@@ -110,7 +129,9 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
             raise corrupt_file("it holds no configuration")
         _check_tensors(tensors, config, tensor_shapes)
         vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
-        return ModelFile(tensors, config, vocabulary, training, content["format_version"])
+        version = content["format_version"]
+        start = _checked_start(content.get("start"), config) if version > 1 else None
+        return ModelFile(tensors, config, vocabulary, training, version, start)
 
 
 def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
@@ -340,6 +361,28 @@ def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
             f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"
         )
     return vocabulary
+
+
+def _encode_start(start: StoredStart) -> dict[str, Any]:
+    states = np.ascontiguousarray(start.states, "<f4")
+    return {"id": start.id, "states": base64.b64encode(states.tobytes()).decode()}
+
+
+def _checked_start(value: Any, config: dict[str, Any]) -> StoredStart | None:
+    """Read what _encode_start wrote, for a `config` that has been checked."""
+    if value is None:
+        return None
+    try:
+        i, encoded = value["id"], base64.b64decode(value["states"], validate=True)
+        shape = config["num_layers"], CELL_SHAPES[config["cell"]].states, -1, config["hidden_size"]
+        states = np.frombuffer(encoded, "<f4").reshape(shape)
+    except (KeyError, TypeError, ValueError):
+        raise corrupt_file("it does not describe the starts of texts") from None
+    if type(i) is not int or not 0 <= i < config["vocab_size"] or not states.size:
+        raise corrupt_file("the starts of its texts do not fit its configuration")
+    if not np.isfinite(states).all():
+        raise corrupt_file("the starts of its texts hold values that are not finite")
+    return StoredStart(i, states)
 
 
 def corrupt_file(how: str) -> CharRNNError:

@@ -19,11 +19,12 @@ from ..generation.sampler import generate
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
 from ..network.parameters import Parameters
-from ..storage.checkpoint import Arrays, corrupt_file
+from ..storage.checkpoint import Arrays, StoredStart, corrupt_file
 from ..storage.run_files import RunFiles, RunLock
 from ..text.corpus import Corpus
 from ..text.disk_ids import Ids
 from ..text.streams import BatchStreams
+from .line_ends import LineEnds
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
@@ -55,6 +56,7 @@ class TrainingRun:
         *,
         corpus: Corpus,
         streams: BatchStreams,
+        train_ids: Ids,
         val_ids: Ids,
         requested: TrainOptions,
         plan: Plan,
@@ -75,6 +77,7 @@ class TrainingRun:
         self._events: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.trainer = Trainer(self.config, self.options, self.rng, threads)
+        self._line_ends = LineEnds(train_ids, corpus.vocabulary)
         self.writer = RunWriter(files, self.config, corpus.vocabulary, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
@@ -129,10 +132,10 @@ class TrainingRun:
 
         The run is not affected.
         """
-        vocabulary = self.corpus.vocabulary
-        prime = np.array([vocabulary.line_start])
-        ids = generate(self.model, prime, np.random.default_rng(self.options.seed))
-        return vocabulary.decode([next(ids) for _ in range(length)])
+        seed, no_prime = self.options.seed, np.empty(0, np.int32)
+        start = self._line_ends.start(self.model).for_seeds(seed, 1, 0)
+        ids = generate(self.model, no_prime, np.random.default_rng(seed), start=start)
+        return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
 
     # --- one step
 
@@ -226,7 +229,9 @@ class TrainingRun:
             "options": asdict(self.options) | self.requested.limit,
         }
         tensors = self.model.state_dict(into=self.writer.best_buffers())
-        self.writer.set_best(BestWeights(tensors, training))
+        start = self._line_ends.start(self.model, self.trainer.workspace)
+        stored = StoredStart(int(start.ids[0]), start.states)
+        self.writer.set_best(BestWeights(tensors, training, stored))
 
     # --- end, state
 
@@ -244,7 +249,7 @@ class TrainingRun:
         best = self.writer.load_best()
         self.full_val_loss = self.validation.full_loss(best.tensors)
         training = best.training | {"val_loss": self.full_val_loss}
-        self.writer.set_best(BestWeights(best.tensors, training))
+        self.writer.set_best(best._replace(training=training))
 
     def _state(self) -> State:
         flat_arrays = self.trainer.flat_arrays()

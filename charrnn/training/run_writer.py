@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..config import ModelConfig, tensor_shapes
 from ..errors import CharRNNError, display_path, os_errors_as
-from ..storage.checkpoint import Arrays, load_model, save_model
+from ..storage.checkpoint import Arrays, StoredStart, load_model, save_model
 from ..storage.run_files import RunFiles, RunLog
 from ..text.vocabulary import Vocabulary
 from .state import State
@@ -26,6 +26,7 @@ class BestWeights(NamedTuple):
 
     tensors: Arrays
     training: dict[str, Any]
+    start: StoredStart | None
 
 
 class RunWriter:
@@ -77,7 +78,7 @@ class RunWriter:
         if self._best:
             return self._best
         file = load_model(self.files.model, tensor_shapes)
-        return BestWeights(file.tensors, file.training)
+        return BestWeights(file.tensors, file.training, file.start)
 
     @property
     def seconds_since_save(self) -> float:
@@ -153,8 +154,9 @@ class RunWriter:
 
     def _write_model(self) -> None:
         if self._best and not (self._best_is_saved and self.files.model.exists()):
-            tensors, training = self._best
-            save_model(self.files.model, tensors, asdict(self._config), self._vocabulary, training)
+            config = asdict(self._config)
+            tensors, training, start = self._best
+            save_model(self.files.model, tensors, config, self._vocabulary, training, start)
             self._best_is_saved = True
 
     def _write_state(self, state: State) -> None:

@@ -155,6 +155,7 @@ class PreparedRun:
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
+            train_ids=self.train_ids,
             val_ids=self.val_ids,
             requested=requested,
             plan=plan,

@@ -7,11 +7,11 @@ import re
 import numpy as np
 import pytest
 from helpers.browser import CHROMIUM, Browser
+from helpers.logits import text_logits
 
 import charrnn
 from charrnn.cli.render.characters import escape_character
 from charrnn.evaluation.activations import HiddenUnit, values
-from charrnn.network.stack import forward
 
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(1)>&lt;\n"
@@ -81,12 +81,11 @@ def titles(kind, model_file, text):
     ids = model.vocabulary.encode(text)
     if kind == "inspect":
         return [f"{v:.4f}" for v in values(model.model, ids, HiddenUnit(0, 1, 2))]
-    logits, _ = forward(model.model, ids[:-1, None], model.model.zero_state(1))
-    p = np.exp(logits[:, 0] - logits.max(axis=2))
+    p = np.exp(text_logits(model.model, ids))
     p /= p.sum(axis=1, keepdims=True)
-    nats = -np.log(p[np.arange(len(p)), ids[1:]])
+    nats = -np.log(p[np.arange(len(p)), ids])
     names = [escape_character(model.vocabulary.characters[i]) for i in p.argmax(axis=1)]
-    return ["not predicted"] + [
+    return [
         f"{n:.2f} nats ({math.exp(-n):.1%}); expected: \u201c{name}\u201d {top:.1%}"
         for n, name, top in zip(nats, names, p.max(axis=1), strict=True)
     ]

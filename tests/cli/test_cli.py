@@ -206,6 +206,7 @@ def test_sample_refuses_impossible_values(invoke, model_file, option, values):
         "train {text} --resume --overwrite",
         "train {text} --bytes --encoding latin-1",
         "sample -m {model} --prime a --prime-file b",
+        "sample -m {model} --mid-line",
         "sample -m {model} -o {model}",
         "train",
         "eval",
@@ -460,11 +461,11 @@ def test_a_model_of_a_newer_format_is_refused(
     invoke, model_file, working_folder, monkeypatch, command
 ):
     file = checkpoint.load_model(model_file, tensor_shapes)
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 2)
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 99)
     checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
     monkeypatch.undo()
     monkeypatch.chdir(working_folder)
-    assert "version 2" in sentence_of(invoke(*COMMANDS[command], "new"), 1)
+    assert "version 99" in sentence_of(invoke(*COMMANDS[command], "new"), 1)
 
 
 def test_escapes_in_names_do_not_reach_the_terminal(spawn):
@@ -741,7 +742,7 @@ def test_eval_charges_all_losses_for_unknown_characters(invoke, model_file, corp
 
 
 def test_eval_refuses_texts_that_are_too_short(invoke, model_file):
-    sentence_of(invoke("eval", "-m", model_file, "-", input=b"M"), 1)
+    assert invoke("eval", "-m", model_file, "-", input=b"M").exit_code == 0
     sentence_of(invoke("eval", "-m", model_file, "-", input=b""), 1)
 
 

@@ -60,6 +60,7 @@ SAMPLE = {
     "--forbid": [None, "\n", "\udcff\ud800"],
     "--jsonl": [None, True],
     "--temperature": [None, 0, 1e-320, 1e-9, 1e308],
+    "--mid-line": [None, True],
     "--prime": [None, "", "MARA", "M\udcff", "\u202eü\x00"],
     "--top-k": [None, 1, 3, MOST],
     "--top-p": [None, 1e-320, 0.5, 1],

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import tracemalloc
+from pathlib import Path
 
 import click
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from helpers.commands import objects, on_terminal, options_of, sentence_of, train_model, unpainted
 from helpers.html_pages import EVIL, Page
 from helpers.loaded_modules import RUN, modules_after
+from helpers.logits import text_logits
 
 import charrnn
 from charrnn.cli import line_scores, main
@@ -29,14 +31,14 @@ from charrnn.cli.render.color import (
 )
 from charrnn.config import UNKNOWN_NATS
 from charrnn.evaluation.loss import STEPS, StreamingScorer, surprisals
-from charrnn.network.stack import forward
+
+FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1-lstm.safetensors"
 
 
 def nats_of(path, data):
-    """The surprisal of each character or byte, NaN for the first."""
+    """The surprisal of each character or byte."""
     model = charrnn.load(path)
-    parts = surprisals(model.model, model.vocabulary.encode(data))
-    return np.concatenate([[math.nan], *parts])
+    return np.concatenate(list(surprisals(model.model, model.vocabulary.encode(data))))
 
 
 # --- What a model finds
@@ -59,13 +61,12 @@ def test_streaming_scorer_gives_the_surprisals_for_pieces_of_any_size(model_file
 def test_a_reader_tells_what_was_expected(model_file, text, top):
     model = charrnn.load(model_file)
     ids = model.vocabulary.encode(text)[:600]
-    logits, _ = forward(model.model, ids[:-1, None], model.model.zero_state(1))
-    p = np.exp(logits[:, 0] - logits.max(axis=2))
+    p = np.exp(text_logits(model.model, ids))
     p /= p.sum(axis=1, keepdims=True)
-    found = StreamingScorer(model.model, top).read(ids)[1:]
+    found = StreamingScorer(model.model, top).read(ids)
     order = np.argsort(-p, axis=1)[:, :top]
     likeliest = np.take_along_axis(p, order, 1)
-    assert found["probability"].shape == (len(ids) - 1, min(top, len(model.vocabulary)))
+    assert found["probability"].shape == (len(ids), min(top, len(model.vocabulary)))
     np.testing.assert_allclose(found["probability"], likeliest, atol=1e-5)
     np.testing.assert_allclose(np.take_along_axis(p, found["expected"], 1), likeliest, atol=1e-5)
 
@@ -79,14 +80,13 @@ def test_json_has_the_surprisal_of_each_character(invoke, model_file, corpus_fil
     assert [f["text"] for f in found] == text.splitlines()
     assert [f["line"] for f in found] == list(range(1, len(found) + 1))
     flat = [n for f in found for n in f["surprisals"]]
-    assert flat[0] is None
-    np.testing.assert_allclose(flat[1:], nats[1:], atol=6e-5)
+    np.testing.assert_allclose(flat, nats, atol=6e-5)
     start = 0
     for f in found:
         part = nats[start : (start := start + len(f["text"]) + 1)]
-        assert f["characters"] == np.count_nonzero(~np.isnan(part))
-        assert f["nats"] == pytest.approx(np.nansum(part), rel=1e-5)
-        assert f["nats_per_character"] == pytest.approx(np.nanmean(part), rel=1e-5)
+        assert f["characters"] == len(part)
+        assert f["nats"] == pytest.approx(np.sum(part), rel=1e-5)
+        assert f["nats_per_character"] == pytest.approx(np.mean(part), rel=1e-5)
 
 
 @pytest.mark.parametrize("data", ["M\n", "\nM", "\n\n\n", "MARA", "M\nT\n\nM", "\nMARA: The\n\n"])
@@ -95,13 +95,34 @@ def test_json_has_all_lines_of_odd_texts(invoke, model_file, data):
     found = objects(invoke("score", "-m", model_file, "--json", "-", input=text))
     lines_ = text.split("\n")
     assert [f["text"] for f in found] == (lines_ if lines_[-1] else lines_[:-1])
-    assert sum(f["characters"] for f in found) == len(text) - 1
-    whole = charrnn.load(model_file).loss(text) * (len(text) - 1)
+    assert sum(f["characters"] for f in found) == len(text)
+    whole = charrnn.load(model_file).loss(text) * len(text)
     assert sum(f["nats"] for f in found) == pytest.approx(whole, rel=1e-5)
-    if text[0] == "\n":
-        assert (found[0]["characters"], found[0]["nats_per_character"]) == (0, None)
-        table = invoke("score", "-m", model_file, "-", input=text).stdout
-        assert re.search(r"^ +1 +- +$", table, re.MULTILINE)
+
+
+def test_a_model_of_format_1_does_not_predict_the_first_character(invoke):
+    text = "\nMARA: The\n\n"
+    found = objects(invoke("score", "-m", FORMAT_1, "--json", "-", input=text))
+    assert (found[0]["characters"], found[0]["nats_per_character"]) == (0, None)
+    table = invoke("score", "-m", FORMAT_1, "-", input=text).stdout
+    assert re.search(r"^ +1 +- +$", table, re.MULTILINE)
+    assert "at least two characters" in invoke("score", "-m", FORMAT_1, "-", input="M").stderr
+
+
+def test_score_and_eval_count_the_same_characters(invoke, model_file):
+    for path, count in (model_file, 10), (FORMAT_1, 9):
+        found = objects(invoke("score", "-m", path, "--json", "-", input="MARA: The\n"))
+        values = json.loads(invoke("eval", "-m", path, "--json", "-", input="MARA: The\n").stdout)
+        assert sum(f["characters"] for f in found) == values["characters"] == count
+        nats = sum(f["nats"] for f in found)
+        assert nats == pytest.approx(values["nats_per_character"] * count, rel=1e-5)
+
+
+def test_a_model_of_format_1_beside_a_newer_one_scores_the_same_characters(invoke, model_file):
+    for models in [(model_file, FORMAT_1), (FORMAT_1, model_file)]:
+        options = [option for model in models for option in ("-m", model)]
+        [line] = objects(invoke("score", *options, "--json", "-", input="MARA: The\n"))
+        assert line["characters"] == 9
 
 
 @pytest.mark.parametrize("block, piece", [(1, 1), (7, 3), (40, 41), (STEPS + 1, 2)])
@@ -133,7 +154,7 @@ def test_table_has_the_values_of_json(invoke, model_file, corpus_file, text):
     for row, f in zip(rows, found, strict=True):
         assert row == f"{f['line']:>6}  {f['nats_per_character']:>9.4f}  {f['text']}"
     nats = charrnn.load(model_file).loss(text)
-    bits = f"{len(text) - 1:,} characters, {nats / math.log(2):.4f} bits per character"
+    bits = f"{len(text):,} characters, {nats / math.log(2):.4f} bits per character"
     assert last == f"   all  {nats:>9.4f}  {bits}"
 
 
@@ -143,14 +164,14 @@ def test_sort_surprisal_puts_the_most_surprising_lines_first(
 ):
     monkeypatch.setattr(scores, "BUFFER_SIZE", 100)
     options = ["score", "-m", model_file, "-", *more]
-    text = "\n" + text[:900] + "taT.M\n" + text[:200]
+    text = text[:900] + "taT.M\n" + text[:200]
     split = re.compile("(?=<b>)|(?=</pre>)" if "--html" in more else "(?<=\n)").split
     in_order = split(invoke(*options, input=text).stdout)
     by_surprisal = split(invoke(*options, "--sort", "surprisal", input=text).stdout)
     assert sorted(in_order) == sorted(by_surprisal) and in_order != by_surprisal
     found = objects(invoke(*options[:4], "--json", "--sort", "surprisal", input=text))
     means = [f["nats_per_character"] for f in found]
-    assert means[:-1] == sorted(means[:-1], reverse=True) and means[-1] is None
+    assert means == sorted(means, reverse=True)
     assert found[0]["text"].endswith("taT.M")
     if not more:
         assert [row.split()[0] for row in by_surprisal[1:-2]] == [str(f["line"]) for f in found]
@@ -251,9 +272,8 @@ def test_page_shows_the_surprisal_and_the_expected_characters(
     assert "".join(shown for _, shown in page.characters) == text
     nats = nats_of(model_file, text)
     model = charrnn.load(model_file)
-    ids = model.vocabulary.encode(text)
-    logits, _ = forward(model.model, ids[:-1, None], model.model.zero_state(1))
-    for (attributes, _), n, z in zip(page.characters[1:], nats[1:], logits[:, 0], strict=True):
+    logits = text_logits(model.model, model.vocabulary.encode(text))
+    for (attributes, _), n, z in zip(page.characters, nats, logits, strict=True):
         assert attributes["data-t"].startswith(f"{n:.2f} nats ({math.exp(-n):.1%}); expected: ")
         likeliest = re.findall(r"“(.*?)” ([\d.]+)%", attributes["data-t"])
         p = np.exp(z) / np.exp(z).sum()
@@ -262,7 +282,6 @@ def test_page_shows_the_surprisal_and_the_expected_characters(
         assert [float(q) for _, q in likeliest] == pytest.approx(np.sort(100 * p)[:-4:-1], abs=0.06)
         level = min(int(n), 5)
         assert (f"s{level}" in attributes.get("class", "")) == (level > 0)
-    assert page.characters[0][0]["data-t"] == "not predicted"
     assert f"{charrnn.load(model_file).loss(text):.4f} nats" in content
     assert "http:" not in content and "https:" not in content and "url(" not in content
 
@@ -333,13 +352,13 @@ def test_a_model_of_bytes_scores_whole_characters(invoke, bytes_model_file):
     found = objects(invoke(*options, "--json", input=data))
     texts = [f["text"].encode("utf-8", "surrogateescape") for f in found]
     assert texts == data.split(b"\n")
-    assert sum(f["characters"] for f in found) == len(data) - 1
+    assert sum(f["characters"] for f in found) == len(data)
     nats = nats_of(bytes_model_file, data)
     flat = [n for f in found for n in f["surprisals"]]
     decoded = data.decode("utf-8", "surrogateescape")
     ends = np.cumsum([len(c.encode("utf-8", "surrogateescape")) for c in decoded])
     sums = [nats[a:b].sum() for a, b in itertools.pairwise([0, *ends])]
-    np.testing.assert_allclose(flat[1:], sums[1:], atol=1e-3)
+    np.testing.assert_allclose(flat, sums, atol=1e-3)
     for more in [], ["--color"]:
         shown = unpainted(invoke(*options, *more, input=data, env={"FORCE_COLOR": "1"}).stdout)
         rows = [row[17:].strip() for row in shown.splitlines()[1:-1]]
@@ -384,7 +403,7 @@ def test_a_model_without_newline_scores_lines(invoke, working_folder):
     )
     assert [f["text"] for f in found] == ["to be", "or not"]
     assert found[0]["surprisals"][-1] == UNKNOWN_NATS
-    assert (found[0]["characters"], found[0]["unknown"]) == (5, 1)
+    assert (found[0]["characters"], found[0]["unknown"]) == (6, 1)
 
 
 @pytest.mark.parametrize("odd", ["MАRA", "☠MARA", "☠", "☠☠☠☠", "\u0301", "MARA☠"])
@@ -448,8 +467,8 @@ def test_several_models_are_compared_line_by_line(
     assert head.split() == ["line", "model", "other", "likeliest", "text"]
     assert [row.split()[3] for row in rows] == likeliest
     counts = f"model {likeliest.count('model')}, other {likeliest.count('other')}"
-    assert last.endswith(f"{len(text) - 1} characters; likeliest model by line: {counts}")
-    totals = [sum(f["nats"] for f in a) / (len(text) - 1) for a in alone]
+    assert last.endswith(f"{len(text)} characters; likeliest model by line: {counts}")
+    totals = [sum(f["nats"] for f in a) / len(text) for a in alone]
     assert [float(n) for n in last.split()[1:3]] == pytest.approx(totals, abs=1e-4)
     by_surprisal = objects(invoke(*options, "--json", "--sort", "surprisal", input=text))
     best = [min(m["nats_per_character"] for m in f["models"]) for f in by_surprisal]
@@ -471,12 +490,12 @@ def test_each_model_reads_its_characters_and_is_charged_for_others(
     assert "'M'" in sentence_of(invoke(*options, input="late\nMrs b\n"), 1)
     scored = "alatest <b>\nMrs\n"
     found = objects(invoke(*options, "--unknown", "skip", input=scored))
-    assert sum(f["characters"] for f in found) == len(scored) - 1
+    assert sum(f["characters"] for f in found) == len(scored)
     for i, (path, trained_on) in enumerate([(model_file, text), (evil_model_file, EVIL)]):
         known = "".join(c for c in scored if c in trained_on)
         unknown = len(scored) - len(known)
         assert sum(f["models"][i]["unknown"] for f in found) == unknown > 0
-        whole = charrnn.load(path).loss(known) * (len(known) - 1) + UNKNOWN_NATS * unknown
+        whole = charrnn.load(path).loss(known) * len(known) + UNKNOWN_NATS * unknown
         assert sum(f["models"][i]["nats"] for f in found) == pytest.approx(whole, rel=1e-5)
 
 
@@ -530,7 +549,6 @@ def test_score_rejects_wrong_usage(invoke, model_file, bytes_model_file, corpus_
 def test_score_rejects_unusable_texts(invoke, model_file):
     options = ["score", "-m", model_file, "-"]
     assert "no text" in sentence_of(invoke(*options, input=""), 1)
-    assert "two characters" in sentence_of(invoke(*options, input="M"), 1)
     assert "--encoding" in sentence_of(invoke(*options, input=b"\xff\xfe\xfd"), 1)
     assert "no character" in sentence_of(invoke(*options, "--unknown", "skip", input="üüü"), 1)
     assert "charrnn train" in sentence_of(invoke("score", "-", input="MARA"), 1)

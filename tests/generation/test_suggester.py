@@ -114,4 +114,4 @@ def test_byte_model_suggests_complete_characters(bytes_model_file):
         ids = model.vocabulary.encode(suggestion)
         data = b"".join(next(model.texts(1, len(ids) + 4, prime="Grüße aus 東", seed=seed)))
         assert data.startswith(suggestion.encode("utf-8", "surrogateescape"))
-        assert len(suggestion) == 40
+        assert 40 <= len(suggestion) <= 42  # bytes that are not UTF-8 become known together

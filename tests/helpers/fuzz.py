@@ -24,7 +24,7 @@ import numpy as np
 
 from charrnn.api import read_model
 from charrnn.cli.commands import info_command as info
-from charrnn.config import ModelConfig, ResolvedOptions, TrainOptions, tensor_shapes
+from charrnn.config import CELL_SHAPES, ModelConfig, ResolvedOptions, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.text.vocabulary import vocabulary_of
@@ -46,18 +46,26 @@ NASTY = [
 
 
 def models(rng):
-    """Yield (tensors, config, vocabulary, training) of three models of a few hundred weights."""
-    for config, characters in [
-        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f"),
-        (ModelConfig(4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5), "\nabc"),
-        (ModelConfig(256, cell="gru", hidden_size=1, num_layers=1), None),
+    """Yield (tensors, config, vocabulary, training, start) of three models of few weights."""
+    for config, characters, start in [
+        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f", None),
+        (
+            ModelConfig(4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5),
+            "\nabc",
+            checkpoint.StoredStart(3, rng.normal(size=(2, 2, 3, 2)).astype(np.float32)),
+        ),
+        (
+            ModelConfig(256, cell="gru", hidden_size=1, num_layers=1),
+            None,
+            checkpoint.StoredStart(10, np.zeros((1, 1, 1, 1), np.float32)),
+        ),
     ]:
         training = {
             "steps": 9, "total_steps": 10, "epochs": 1.5, "characters": 900, "train_loss": 2.5,
             "val_loss": None, "history": [[9, 2.5, None]],
             "options": vars(ResolvedOptions(steps=10, learning_rate=0.1)),
         }  # fmt: skip
-        yield tensors_of(config, rng), vars(config), vocabulary_of(characters), training
+        yield tensors_of(config, rng), vars(config), vocabulary_of(characters), training, start
 
 
 def states(rng):
@@ -408,6 +416,11 @@ def fault_of_content(result, path):
         config, groups = ModelConfig(**result.config), [result.tensors]
         assert len(result.vocabulary) == config.vocab_size
         assert result.vocabulary.decode(range(config.vocab_size)).encode()
+        if result.start is not None:
+            shape = config.num_layers, CELL_SHAPES[config.cell].states, config.hidden_size
+            states = result.start.states
+            assert states.shape[:2] + states.shape[3:] == shape and states.size
+            assert np.isfinite(states).all() and 0 <= result.start.id < config.vocab_size
     for tensors in groups:
         assert {n: t.shape for n, t in tensors.items()} == tensor_shapes(vars(config))
         assert all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
@@ -426,7 +439,7 @@ def fault_of_equality(result, path, valid):
     if isinstance(result, State):
         result.save(path)
     else:
-        checkpoint.save_model(path, *result[:4])
+        checkpoint.save_model(path, *result[:4], result.start)
     return None if path.read_bytes() in valid else "it is changed, and no check has found it"
 
 

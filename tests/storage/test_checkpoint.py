@@ -94,7 +94,7 @@ def test_a_model_is_read_as_it_was_written(model):
     assert loaded.config == CONFIG
     assert loaded.vocabulary == VOCABULARY
     assert loaded.training == TRAINING
-    assert loaded.format_version == 1
+    assert loaded.format_version == 2
     assert loaded.tensors.keys() == tensors_of().keys()
     for name, tensor in tensors_of().items():
         assert loaded.tensors[name].dtype == np.float32
@@ -129,7 +129,7 @@ def test_the_safetensors_package_reads_a_model(model):
     assert all(np.array_equal(loaded[name], t) for name, t in tensors_of().items())
     with safetensors.safe_open(model, "numpy") as file:
         content = json.loads(file.metadata()["charrnn"])
-    assert content["format_version"] == 1
+    assert content["format_version"] == 2
     assert content["vocabulary"] == VOCABULARY.characters
 
 
@@ -379,8 +379,8 @@ def test_exchanged_arrays_are_refused(model):
 
 
 def test_a_model_of_a_newer_format_asks_for_an_upgrade(tmp_path):
-    path = resealed(tmp_path / "m", content={"format_version": 2, "config": "unheard of"})
-    refused(path, "format version 2, and this charrnn knows 1 only: upgrade")
+    path = resealed(tmp_path / "m", content={"format_version": 3, "config": "unheard of"})
+    refused(path, "format version 3, and this charrnn knows 2 only: upgrade")
 
 
 def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
@@ -413,9 +413,57 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 1), (tmp_path / "s", "charrnn-state", 2):
+    for path, key, version in (model, "charrnn", 2), (tmp_path / "s", "charrnn-state", 2):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
+
+
+@pytest.mark.parametrize("cell, states", [("rnn", 1), ("lstm", 2)])
+def test_starts_of_texts_are_read_as_written(tmp_path, cell, states):
+    config = CONFIG | {"cell": cell, "num_layers": 2}
+    start = checkpoint.StoredStart(4, np.random.default_rng(1).normal(size=(2, states, 7, 3)))
+    save_model(tmp_path / "m", tensors_of(config), config, VOCABULARY, {}, start)
+    found = load_model(tmp_path / "m", tensor_shapes).start
+    assert found.id == 4 and found.states.dtype == np.float32
+    np.testing.assert_array_equal(found.states, start.states.astype(np.float32))
+
+
+def test_a_model_of_version_1_has_no_starts(tmp_path):
+    start = {"id": 0, "states": "AAAAAAAAAAAAAAAA"}
+    for version, expected in (1, None), (2, np.zeros((1, 1, 1, 3))):
+        path = resealed(tmp_path / "m", content={"format_version": version, "start": start})
+        found = load_model(path, tensor_shapes).start
+        assert expected is None if found is None else np.array_equal(found.states, expected)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        {},
+        [],
+        "AAAA",
+        7,
+        False,
+        {"id": 0},
+        {"states": "AAAAAAAAAAAAAAAA"},
+        {"id": 0, "states": ""},
+        {"id": 0, "states": None},
+        {"id": 0, "states": "AAAAAAAAAAAAAAA"},  # not base64
+        {"id": 0, "states": "AAAAAAAAAAAAAAA\u00e9"},
+        {"id": 0, "states": "AAAA AAAAAAAAAAAA"},
+        {"id": 0, "states": "AAAAAAAAAAA="},  # two values for three units
+        {"id": 0, "states": "AADAfwAAwH8AAMB/"},  # NaN
+        {"id": 0, "states": "AACAfwAAgH8AAIB/"},  # infinity
+        {"id": 5, "states": "AAAAAAAAAAAAAAAA"},
+        {"id": -1, "states": "AAAAAAAAAAAAAAAA"},
+        {"id": True, "states": "AAAAAAAAAAAAAAAA"},
+        {"id": 1.0, "states": "AAAAAAAAAAAAAAAA"},
+        {"id": None, "states": "AAAAAAAAAAAAAAAA"},
+    ],
+    ids=str,
+)
+def test_impossible_starts_of_texts_are_refused(tmp_path, start):
+    refused(resealed(tmp_path / "m", content={"format_version": 2, "start": start}), "damaged")
 
 
 def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatch):

@@ -252,6 +252,7 @@ def test_a_short_text_is_memorised(tmp_path):
         batch_size=1, seq_length=60, steps=600, learning_rate=0.01, threads=1,
     )  # fmt: skip
     model = charrnn.load(tmp_path / "m", threads=1)
+    model.model.start = model.model.blank_start()  # as in training
     assert model.loss(text) < 0.05
     assert model.sample(200, prime=text[:100], temperature=0) == text[100:]
 
@@ -275,6 +276,7 @@ def test_the_model_file_holds_the_weights_of_the_best_validation(corpus_file, tm
     model = charrnn.load(tmp_path / "m")
     corpus = read_corpus(corpus_file)
     _, val_ids = split(corpus.ids, 0.1)
+    model.model.start = model.model.blank_start()  # as in validation
     assert mean_loss(model.model, val_ids) == pytest.approx(losses[best], rel=0.02)
 
 

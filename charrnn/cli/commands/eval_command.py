@@ -62,8 +62,7 @@ def command(
     """Measure the loss of a model on a text.
 
     Lower is better. Each character is predicted from all characters before it, in one pass over the
-    text. The mean is over all characters but the first. Several files are read as one text; `-` is
-    stdin.
+    text, the first one as the first of a line. Several files are read as one text; `-` is stdin.
 
     The n-gram model is the best of those with 0 to 5 characters of context. It counts the last
     3,000,000 characters of --corpus; xz compresses after their last megabyte. Both are measured on

@@ -53,6 +53,7 @@ class SampleRequest:
     stop: tuple[str, ...]
     prime: str
     prime_file: str | None
+    mid_line: bool
     unknown: str
     allow: str | None
     forbid: str
@@ -140,6 +141,11 @@ class Generation:
         "--prime-file",
         type=FILE,
         help="File with the text to continue, in UTF-8; - is stdin. A newline at its end counts.",
+    ),
+    option(
+        "--mid-line",
+        is_flag=True,
+        help="The text to continue starts in the middle of a line, not at its beginning.",
     ),
     unknown_option,
 )
@@ -259,8 +265,9 @@ class Generation:
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Generate text with a trained model.
 
-    The text is written as it is generated, after the prime. Without a prime it starts like the
-    beginning of a line. On a terminal, a newline is added if the text does not end with one.
+    The text is written as it is generated, after the prime. It starts as a line of the training
+    text does, with the prime if there is one. On a terminal, a newline is added if the text does
+    not end with one.
 
     The options for the choice of characters apply in this order: --allow and --forbid,
     --repetition-penalty, --temperature, --top-k, --top-p, --min-p.
@@ -300,6 +307,8 @@ def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
     r = request
     if r.prime and r.prime_file:
         raise UsageError("give --prime or --prime-file, not both.")
+    if r.mid_line and not (r.prime or r.prime_file):
+        raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
     if r.beam is not None and (ignored := [n for n in SAMPLING_OPTIONS if n in explicit]):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
         raise UsageError(f"a beam search does not sample: omit {names}, or omit --beam.")
@@ -351,7 +360,7 @@ def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Gener
     r = request
     common: dict[str, Any] = {
         "length": r.max_length, "lines": r.lines, "stop": r.stop, "prime": prime,
-        "allow": r.allow, "forbid": r.forbid,
+        "mid_line": r.mid_line, "allow": r.allow, "forbid": r.forbid,
     }  # fmt: skip
     if r.beam is not None:
         text, log_probability = model.beam(r.beam, **common)

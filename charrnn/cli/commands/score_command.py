@@ -79,8 +79,8 @@ def command(
 
     The number before a line is its surprisal in nats per character, with its newline. The last row
     is the surprisal of the whole text, as in `charrnn eval`. Each character is predicted from all
-    characters before it; the first one has no number. Long lines are shortened on a terminal.
-    Several files are read as one text; `-` is stdin.
+    characters before it, the first one as the first of a line. Long lines are shortened on a
+    terminal. Several files are read as one text; `-` is stdin.
 
     With several models, each has a column, and the last column names the model that assigns the
     line the highest probability. --sort surprisal then uses the surprisal of that model.
@@ -143,6 +143,8 @@ def open_scorer(
 
     models = _load_models(model_paths)
     corpus = _read_text(texts, encoding, as_bytes=models[0].vocabulary.is_bytes)
+    if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):
+        raise CharRNNError("the text is too short to score: at least two characters are needed.")
     scorer = LineScorer(models, _names(model_paths), corpus, top)
     _check_unknown(scorer, unknown)
     return scorer
@@ -169,10 +171,7 @@ def _read_text(texts: Sequence[str], encoding: str, as_bytes: bool) -> Corpus:
     from ..progress import byte_bar
 
     with byte_bar() as progress:
-        corpus = read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
-    if len(corpus.ids) < 2:
-        raise CharRNNError("the text is too short to score: at least two characters are needed.")
-    return corpus
+        return read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
 
 
 def _check_unknown(scorer: LineScorer, unknown: str) -> None:

@@ -1,0 +1,42 @@
+"""Where texts start: the states that a model is in at the ends of lines of its training text."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+
+LONG_PRIME = 256  # ids of a prime after which it no longer matters which state was before it
+
+
+class TextStart(NamedTuple):
+    """Where a text starts: `ids` are read from one of `states`, then the text.
+
+    states: (L, S, K, H), before the ends of K lines.
+    ids: the line end, (1,); or none, (0,), so that the first id of a text is not predicted.
+    """
+
+    states: Array
+    ids: Array
+
+    @property
+    def first(self) -> TextStart:
+        """The start for whatever must not depend on a seed."""
+        return self.select([0])
+
+    def select(self, indices: list[int]) -> TextStart:
+        return self._replace(states=self.states[:, :, indices])
+
+    def for_seeds(self, seed: int, count: int, prime_length: int) -> TextStart:
+        """The starts of the texts of `seed` and those after it; text i has number i modulo K."""
+        if prime_length >= LONG_PRIME:
+            return self.first
+        size = self.states.shape[2]
+        return self.select([(seed + i) % size for i in range(min(count, size))])
+
+    def prepend(self, prime: Array) -> Array:
+        """The ids to read from a state for `prime` (n,), whose first id may be the line end."""
+        skipped = len(self.ids) if np.array_equal(prime[:1], self.ids) else 0
+        return np.concatenate([self.ids[skipped:], prime]).astype(np.int32)
