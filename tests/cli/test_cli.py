@@ -238,8 +238,7 @@ def test_bytes_are_not_called_characters(invoke, bytes_model_file, arguments):
     result = invoke(command, *words, *options)
     assert result.exit_code == 0, result.stderr
     info = invoke("info", bytes_model_file).stdout
-    shown = re.sub(r"compiling.*", "", result.stdout + result.stderr + info)
-    assert "char" not in shown.replace(str(bytes_model_file.parent), "").replace("charrnn", "")
+    assert not re.search(r"character|nats/char|chars/s", result.stdout + result.stderr + info)
     assert "per byte" in info
 
 
