@@ -13,12 +13,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainOptions, train_options
-from ..errors import FilePath, UsageError, display_path, list_of_paths
+from ..errors import (
+    FilePath,
+    UsageError,
+    display_path,
+    escape_unprintable,
+    list_of_paths,
+)
 from ..storage.checkpoint import corrupt_file
 from ..storage.inputs import require_not_input
 from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.disk_ids import Ids
+from ..text.reader import codec_name
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
@@ -28,6 +35,8 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .run import TrainingRun
 
 SAVE_EVERY = 30.0  # seconds
+LIMITS = ("time", "epochs", "steps")
+LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
 
 
 def prepare_run(
@@ -67,8 +76,8 @@ def prepare_run(
         state = read_state(files.state) if resume else None
         if state is not None:
             _check_settings(settings, state)
-            if encoding is None and as_bytes is None:
-                encoding, as_bytes = state.encoding, state.encoding == "bytes"
+            _check_encoding(encoding, as_bytes, state)
+            encoding, as_bytes = state.encoding, state.encoding == "bytes"
         corpus = read_corpus(
             paths,
             encoding=encoding or "utf-8",
@@ -211,7 +220,21 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
     if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "
-            "give the same files in the same order, with the same encoding."
+            "give the same files in the same order."
+        )
+
+
+def _check_encoding(encoding: str | None, as_bytes: bool | None, state: State) -> None:
+    """Raise UsageError for an encoding, or bytes, that is not the saved run's."""
+    if as_bytes is None:
+        as_bytes = state.encoding == "bytes" and encoding is None
+    if as_bytes != (state.encoding == "bytes"):
+        units = ("on characters", "on bytes")
+        raise _other_setting(units[not as_bytes], units[as_bytes])
+    if encoding is not None and not as_bytes and codec_name(encoding) != state.encoding:
+        raise UsageError(
+            f"the encoding {escape_unprintable(encoding)} is not the one that the run was started "
+            f"with, {escape_unprintable(state.encoding)}: {LEAVE_OUT}"
         )
 
 
@@ -224,12 +247,18 @@ def _check_settings(settings: Mapping[str, Any], state: State) -> None:
     chosen = requested | asdict(state.config) | asdict(state.options)
     for name, value in settings.items():
         if value is not None and value not in (requested[name], chosen[name]):
-            option, before = name.replace("_", " "), chosen[name]
-            started = f"without {option}" if before is None else f"with {option} {before}"
-            raise UsageError(
-                f"the run was started {started}, not {'with ' * (before is None)}{value}: "
-                "leave the option out to resume it, or start another run with -o."
-            )
+            if name in LIMITS and requested[name] is None:  # the run has another limit
+                started = f"with {_in_words(state.requested.limit)}"
+                raise _other_setting(started, _in_words({name: value}))
+            raise _other_setting(f"with {_in_words({name: chosen[name]})}", value)
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return " and ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+
+
+def _other_setting(started: str, asked: object) -> UsageError:
+    return UsageError(f"the run was started {started}, not {asked}: {LEAVE_OUT}")
 
 
 def _notes(requested: TrainOptions, plan: Plan, num_val: int) -> Iterator[str]:

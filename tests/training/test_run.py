@@ -422,8 +422,45 @@ def test_resume_refuses_another_text(corpus_file, tmp_path, text, change):
     trained(corpus_file, tmp_path / "m", steps=3)
     (tmp_path / "other").write_text(text[:-1] + "!" if change == "text" else text)
     encoding = "latin-1" if change == "encoding" else "utf-8"
-    with pytest.raises(UsageError, match="not the one"):
+    with pytest.raises(UsageError, match=f"the {change} .*not the one"):
         started(tmp_path / "other", tmp_path / "m", resume=True, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ({}, {"encoding": "latin-1"}, "encoding latin-1 is not the one .* started with, utf-8"),
+        ({}, {"encoding": "utf-16"}, "encoding utf-16 is not the one .* started with, utf-8"),
+        ({"encoding": "cp1252"}, {"encoding": "utf8"}, "utf8 is not the one .* with, cp1252"),
+        ({}, {"as_bytes": True}, "was started on characters, not on bytes"),
+        ({"as_bytes": True}, {"as_bytes": False}, "was started on bytes, not on characters"),
+        ({"as_bytes": True}, {"encoding": "utf-8"}, "was started on bytes, not on characters"),
+    ],
+)
+def test_resume_refuses_another_encoding_before_it_reads(
+    corpus_file, tmp_path, first, second, message
+):
+    trained(corpus_file, tmp_path / "m", steps=3, **first)
+    with pytest.raises(UsageError, match=message):
+        started(tmp_path / "missing", tmp_path / "m", resume=True, **second)
+    same = {"encoding": "windows-1252"} if first.get("encoding") else first
+    assert list(started(corpus_file, tmp_path / "m", resume=True, **same)) == []
+
+
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ({"steps": 3}, {"time": 60.0}, "started with steps 3, not time 60.0"),
+        ({"epochs": 0.1}, {"time": 60.0}, "started with epochs 0.1, not time 60.0"),
+        ({"steps": 3}, {"epochs": 5.0}, "started with steps 3, not epochs 5.0"),
+        ({"epochs": 0.1}, {"steps": 99}, "started with epochs 0.1, not steps 99"),
+        ({"steps": 3}, {"steps": 99}, "started with steps 3, not 99"),
+    ],
+)
+def test_resume_names_the_limit_that_the_run_has(corpus_file, tmp_path, first, second, message):
+    trained(corpus_file, tmp_path / "m", **first)
+    with pytest.raises(UsageError, match=message):
+        started(corpus_file, tmp_path / "m", resume=True, **second)
 
 
 @pytest.mark.parametrize(
@@ -628,7 +665,7 @@ def test_early_stopping_ends_an_overfitting_run(tmp_path, monkeypatch, deadline)
     run.progress.deadline = deadline
     reports = list(run)
     assert run.finished and len(reports) < run.summary.steps / 2
-    assert "Stopped early" in reports[-1].notice
+    assert run.stopped_early and reports[-1].notice is None
     losses = [record[2] for record in run.progress.history]
     assert all(loss > 1.02 * min(losses) for loss in losses[-4:])
     assert charrnn.load(tmp_path / "m").training["val_loss"] == min(losses)
