@@ -6,14 +6,18 @@ corpus before `PreparedRun.start` plans the run.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainOptions, train_options
 from ..errors import (
+    CharRNNError,
     FilePath,
     UsageError,
     display_path,
@@ -35,8 +39,10 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .run import TrainingRun
 
 SAVE_EVERY = 30.0  # seconds
+LOADED_AT = time.time()  # soon after this process began
 LIMITS = ("time", "epochs", "steps")
 LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
+JUST_NOW = 5.0  # seconds between two runs that one command started
 
 
 def prepare_run(
@@ -74,6 +80,7 @@ def prepare_run(
     lock = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
         state = read_state(files.state) if resume else None
+        batch = _previous_batch(files.state) if overwrite else None
         if state is not None:
             _check_settings(settings, state)
             _check_encoding(encoding, as_bytes, state)
@@ -87,6 +94,7 @@ def prepare_run(
         )
         started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
         _check_text(corpus, state, files)
+        _check_batch(corpus, batch, files)
         val_fraction = (requested if state is None else state.options).val_fraction
         train_ids, val_ids = split(corpus.ids, val_fraction)
     except BaseException:
@@ -222,6 +230,32 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
             f"the text is not the one that {display_path(files.state)} was trained on: "
             "give the same files in the same order."
         )
+
+
+def _previous_batch(path: Path) -> tuple[str, str] | None:
+    """Return (fingerprint, encoding) of the text of a run that has just ended, or None.
+
+    It ended before this process began. `xargs charrnn train --overwrite` starts such runs, one per
+    batch of files.
+    """
+    with contextlib.suppress(OSError, CharRNNError):
+        if 0 <= LOADED_AT - path.stat().st_mtime < JUST_NOW:
+            state = read_state(path)
+            return state.fingerprint, state.encoding
+    return None
+
+
+def _check_batch(corpus: Corpus, batch: tuple[str, str] | None, files: RunFiles) -> None:
+    """Raise UsageError if the run would replace one that has just ended, of another text."""
+    if batch is None or batch[0] == corpus.fingerprint or batch[1] != corpus.encoding:
+        return
+    with contextlib.suppress(OSError):
+        os.utime(files.state)  # the batch after this one must not replace it, either
+    raise UsageError(
+        f"{display_path(files.model)} was trained on another text a moment ago, as by xargs, "
+        "which starts one run per batch of files: give all files to one run, or wait "
+        f"{JUST_NOW:g} seconds to replace it."
+    )
 
 
 def _check_encoding(encoding: str | None, as_bytes: bool | None, state: State) -> None:

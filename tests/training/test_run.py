@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
 from charrnn.text.corpus import read_corpus
 from charrnn.text.streams import clamp_batch_shape, split
-from charrnn.training import pacing
+from charrnn.training import pacing, start
 from charrnn.training.pacing import validation_interval
 from charrnn.training.progress import Progress
 from charrnn.training.recovery import MAX_RECOVERIES, Diverged
@@ -399,6 +401,32 @@ def test_a_replaced_run_leaves_nothing_to_the_new_one(corpus_file, tmp_path):
     stopped_after(started(corpus_file, tmp_path / "m", resume=True), STEPS)
     trained(corpus_file, tmp_path / "new", steps=STEPS)
     assert result_of(tmp_path / "m") == result_of(tmp_path / "new")
+
+
+def test_a_run_of_another_text_that_has_just_ended_is_not_replaced(
+    corpus_file, tmp_path, monkeypatch, text
+):
+    """As when xargs starts one run per batch of files; every further batch is refused, too."""
+    trained(corpus_file, tmp_path / "m", steps=3)
+    (tmp_path / "other").write_text(text[:-9])
+    state = tmp_path / "m.state.safetensors"
+    kept = result_of(tmp_path / "m")
+    for _ in range(3):
+        ended = time.time() - 10 * start.JUST_NOW
+        os.utime(state, (ended, ended))
+        monkeypatch.setattr(start, "LOADED_AT", ended + 0.5 * start.JUST_NOW)
+        with pytest.raises(UsageError, match="another text a moment ago, as by xargs"):
+            started(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)
+        assert result_of(tmp_path / "m") == kept
+        assert state.stat().st_mtime > ended + start.JUST_NOW
+    trained(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)  # of this process itself
+    for text_of_run, seconds, settings in (
+        ("other", 0.5, {"seed": 3}),
+        (corpus_file, 1.5 * start.JUST_NOW, {}),
+        (corpus_file, 0.5, {"encoding": "latin-1"}),
+    ):
+        monkeypatch.setattr(start, "LOADED_AT", state.stat().st_mtime + seconds)
+        trained(tmp_path / text_of_run, tmp_path / "m", overwrite=True, steps=3, **settings)
 
 
 def test_an_impossible_setting_does_not_touch_an_existing_run(corpus_file, tmp_path):
