@@ -40,8 +40,9 @@ class TrainingRun:
     """A model in training. Iterate over it, once, to train; each step yields a Report.
 
     `stop()` ends the iteration after the current step and saves; `finished` says whether all steps
-    were made. Afterwards `model` has the last weights, the model file the best ones, and
-    `full_val_loss` is their loss on the whole validation text if validations read a part of it.
+    were made, `stopped_early` whether overfitting ended it. Afterwards `model` has the last
+    weights, the model file the best ones, and `full_val_loss` is their loss on the whole validation
+    text if validations read a part of it.
 
     Iterating raises Diverged when training keeps diverging, and CharRNNError when the run cannot be
     saved: at once when it starts, later only if the last attempt fails, too. The run lock is
@@ -70,11 +71,10 @@ class TrainingRun:
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
         self.config, self.options = plan.config, plan.options
-        self.finished = False
+        self.finished = self.stopped_early = False
         self.full_val_loss: float | None = None
         self._lock, self._save_every, self._stopping = lock, save_every, False
-        self._problems: list[str] = []  # notices; those of problems are shown even with --quiet
-        self._events: list[str] = []
+        self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.trainer = Trainer(self.config, self.options, self.rng, threads)
         self._line_ends = LineEnds(train_ids, corpus.vocabulary)
@@ -112,7 +112,7 @@ class TrainingRun:
                 try:
                     report = self._step()
                 except Diverged as error:
-                    self._problems.append(self.recovery.recover(error))
+                    self._notices.append(self.recovery.recover(error))
                 else:
                     yield report
             self._end()
@@ -121,11 +121,9 @@ class TrainingRun:
 
     def pop_notices(self) -> Notices:
         """Return the notices that no report has had yet."""
-        problems = [*self._problems, *filter(None, [self.writer.pop_notice()])]
-        events = [*self._events, *self.pacer.pop_notices()]
-        self._problems.clear()
-        self._events.clear()
-        return Notices(_sentences(problems + events), _sentences(problems))
+        problems = [*self._notices, *filter(None, [self.writer.pop_notice()])]
+        self._notices.clear()
+        return Notices(_sentences(problems + self.pacer.pop_notices()), _sentences(problems))
 
     def sample(self, length: int) -> str:
         """Generate a text of `length` characters from the current weights.
@@ -208,7 +206,7 @@ class TrainingRun:
             self.options.patience
         ):
             progress.set_total_steps(progress.step)
-            self._events.append("stopped early: validation loss stopped improving (overfitting).")
+            self.stopped_early = True
 
     def _is_best(self, loss: float | None) -> bool:
         """Without a validation text, the latest weights are the best."""

@@ -6,21 +6,31 @@ corpus before `PreparedRun.start` plans the run.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config import TrainOptions, train_options
-from ..errors import FilePath, UsageError, display_path, list_of_paths
+from ..errors import (
+    CharRNNError,
+    FilePath,
+    UsageError,
+    display_path,
+    escape_unprintable,
+    list_of_paths,
+)
 from ..storage.checkpoint import corrupt_file
 from ..storage.inputs import require_not_input
 from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.disk_ids import Ids
 from ..text.files import expand_folders
-from ..text.reader import EncodingOptions
+from ..text.reader import EncodingOptions, codec_name
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
@@ -30,6 +40,10 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .run import TrainingRun
 
 SAVE_EVERY = 30.0  # seconds
+LOADED_AT = time.time()  # soon after this process began
+LIMITS = ("time", "epochs", "steps")
+LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
+JUST_NOW = 5.0  # seconds between two runs that one command started
 
 
 def prepare_run(
@@ -68,10 +82,11 @@ def prepare_run(
     lock = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
         state = read_state(files.state) if resume else None
+        batch = _previous_batch(files.state) if overwrite else None
         if state is not None:
             _check_settings(settings, state)
-            if encoding is None and as_bytes is None:
-                encoding, as_bytes = state.encoding, state.encoding == "bytes"
+            _check_encoding(encoding, as_bytes, state)
+            encoding, as_bytes = state.encoding, state.encoding == "bytes"
         corpus = read_corpus(
             paths,
             encoding=encoding or "utf-8",
@@ -82,6 +97,7 @@ def prepare_run(
         )
         started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
         _check_text(corpus, state, files)
+        _check_batch(corpus, batch, files)
         val_fraction = (requested if state is None else state.options).val_fraction
         train_ids, val_ids = split(corpus.ids, val_fraction)
     except BaseException:
@@ -225,7 +241,47 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
     if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "
-            "give the same files in the same order, with the same encoding."
+            "give the same files in the same order."
+        )
+
+
+def _previous_batch(path: Path) -> tuple[str, str] | None:
+    """Return (fingerprint, encoding) of the text of a run that has just ended, or None.
+
+    It ended before this process began. `xargs charrnn train --overwrite` starts such runs, one per
+    batch of files.
+    """
+    with contextlib.suppress(OSError, CharRNNError):
+        if 0 <= LOADED_AT - path.stat().st_mtime < JUST_NOW:
+            state = read_state(path)
+            return state.fingerprint, state.encoding
+    return None
+
+
+def _check_batch(corpus: Corpus, batch: tuple[str, str] | None, files: RunFiles) -> None:
+    """Raise UsageError if the run would replace one that has just ended, of another text."""
+    if batch is None or batch[0] == corpus.fingerprint or batch[1] != corpus.encoding:
+        return
+    with contextlib.suppress(OSError):
+        os.utime(files.state)  # the batch after this one must not replace it, either
+    raise UsageError(
+        f"{display_path(files.model)} was trained on another text a moment ago, as by xargs, "
+        "which starts one run per batch of files: give all files to one run, or wait "
+        f"{JUST_NOW:g} seconds to replace it."
+    )
+
+
+def _check_encoding(encoding: str | None, as_bytes: bool | None, state: State) -> None:
+    """Raise UsageError for an encoding, or bytes, that is not the saved run's."""
+    if as_bytes is None:
+        as_bytes = state.encoding == "bytes" and encoding is None
+    if as_bytes != (state.encoding == "bytes"):
+        units = ("on characters", "on bytes")
+        raise _other_setting(units[not as_bytes], units[as_bytes])
+    if encoding is not None and not as_bytes and codec_name(encoding) != state.encoding:
+        raise UsageError(
+            f"the encoding {escape_unprintable(encoding)} is not the one that the run was started "
+            f"with, {escape_unprintable(state.encoding)}: {LEAVE_OUT}"
         )
 
 
@@ -238,12 +294,18 @@ def _check_settings(settings: Mapping[str, Any], state: State) -> None:
     chosen = requested | asdict(state.config) | asdict(state.options)
     for name, value in settings.items():
         if value is not None and value not in (requested[name], chosen[name]):
-            option, before = name.replace("_", " "), chosen[name]
-            started = f"without {option}" if before is None else f"with {option} {before}"
-            raise UsageError(
-                f"the run was started {started}, not {'with ' * (before is None)}{value}: "
-                "leave the option out to resume it, or start another run with -o."
-            )
+            if name in LIMITS and requested[name] is None:  # the run has another limit
+                started = f"with {_in_words(state.requested.limit)}"
+                raise _other_setting(started, _in_words({name: value}))
+            raise _other_setting(f"with {_in_words({name: chosen[name]})}", value)
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    return " and ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+
+
+def _other_setting(started: str, asked: object) -> UsageError:
+    return UsageError(f"the run was started {started}, not {asked}: {LEAVE_OUT}")
 
 
 def _notes(requested: TrainOptions, plan: Plan, num_val: int, unit: str) -> Iterator[str]:

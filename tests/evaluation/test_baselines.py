@@ -224,13 +224,8 @@ def test_eval_with_a_training_text_shows_baselines(invoke, model_file, text, tmp
 
 
 def test_eval_joins_training_texts_and_refuses_missing_ones(invoke, model_file, text, tmp_path):
-<<<<<<< ours
     cut = text.index("\n", 2000) + 1
     parts = [text[:cut], text[cut:-700], text[-700:], text[:100]]
-=======
-    end = text.index("\n", 2000) + 1
-    parts = [text[:end], text[end:-700], text[-700:], text[:100]]
->>>>>>> theirs
     files = [tmp_path / name for name in "abcd"]
     for file, part in zip(files, parts, strict=True):
         file.write_text(part, newline="")

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import time
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
 from charrnn.text.corpus import read_corpus
 from charrnn.text.streams import clamp_batch_shape, split
-from charrnn.training import pacing
+from charrnn.training import pacing, start
 from charrnn.training.pacing import validation_interval
 from charrnn.training.progress import Progress
 from charrnn.training.recovery import MAX_RECOVERIES, Diverged
@@ -408,6 +410,32 @@ def test_a_replaced_run_leaves_nothing_to_the_new_one(corpus_file, tmp_path):
     assert result_of(tmp_path / "m") == result_of(tmp_path / "new")
 
 
+def test_a_run_of_another_text_that_has_just_ended_is_not_replaced(
+    corpus_file, tmp_path, monkeypatch, text
+):
+    """As when xargs starts one run per batch of files; every further batch is refused, too."""
+    trained(corpus_file, tmp_path / "m", steps=3)
+    (tmp_path / "other").write_text(text[:-9])
+    state = tmp_path / "m.state.safetensors"
+    kept = result_of(tmp_path / "m")
+    for _ in range(3):
+        ended = time.time() - 10 * start.JUST_NOW
+        os.utime(state, (ended, ended))
+        monkeypatch.setattr(start, "LOADED_AT", ended + 0.5 * start.JUST_NOW)
+        with pytest.raises(UsageError, match="another text a moment ago, as by xargs"):
+            started(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)
+        assert result_of(tmp_path / "m") == kept
+        assert state.stat().st_mtime > ended + start.JUST_NOW
+    trained(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)  # of this process itself
+    for text_of_run, seconds, settings in (
+        ("other", 0.5, {"seed": 3}),
+        (corpus_file, 1.5 * start.JUST_NOW, {}),
+        (corpus_file, 0.5, {"encoding": "latin-1"}),
+    ):
+        monkeypatch.setattr(start, "LOADED_AT", state.stat().st_mtime + seconds)
+        trained(tmp_path / text_of_run, tmp_path / "m", overwrite=True, steps=3, **settings)
+
+
 def test_an_impossible_setting_does_not_touch_an_existing_run(corpus_file, tmp_path):
     trained(corpus_file, tmp_path / "m", steps=3)
     before = result_of(tmp_path / "m")
@@ -429,8 +457,45 @@ def test_resume_refuses_another_text(corpus_file, tmp_path, text, change):
     trained(corpus_file, tmp_path / "m", steps=3)
     (tmp_path / "other").write_text(text[:-1] + "!" if change == "text" else text)
     encoding = "latin-1" if change == "encoding" else "utf-8"
-    with pytest.raises(UsageError, match="not the one"):
+    with pytest.raises(UsageError, match=f"the {change} .*not the one"):
         started(tmp_path / "other", tmp_path / "m", resume=True, encoding=encoding)
+
+
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ({}, {"encoding": "latin-1"}, "encoding latin-1 is not the one .* started with, utf-8"),
+        ({}, {"encoding": "utf-16"}, "encoding utf-16 is not the one .* started with, utf-8"),
+        ({"encoding": "cp1252"}, {"encoding": "utf8"}, "utf8 is not the one .* with, cp1252"),
+        ({}, {"as_bytes": True}, "was started on characters, not on bytes"),
+        ({"as_bytes": True}, {"as_bytes": False}, "was started on bytes, not on characters"),
+        ({"as_bytes": True}, {"encoding": "utf-8"}, "was started on bytes, not on characters"),
+    ],
+)
+def test_resume_refuses_another_encoding_before_it_reads(
+    corpus_file, tmp_path, first, second, message
+):
+    trained(corpus_file, tmp_path / "m", steps=3, **first)
+    with pytest.raises(UsageError, match=message):
+        started(tmp_path / "missing", tmp_path / "m", resume=True, **second)
+    same = {"encoding": "windows-1252"} if first.get("encoding") else first
+    assert list(started(corpus_file, tmp_path / "m", resume=True, **same)) == []
+
+
+@pytest.mark.parametrize(
+    "first, second, message",
+    [
+        ({"steps": 3}, {"time": 60.0}, "started with steps 3, not time 60.0"),
+        ({"epochs": 0.1}, {"time": 60.0}, "started with epochs 0.1, not time 60.0"),
+        ({"steps": 3}, {"epochs": 5.0}, "started with steps 3, not epochs 5.0"),
+        ({"epochs": 0.1}, {"steps": 99}, "started with epochs 0.1, not steps 99"),
+        ({"steps": 3}, {"steps": 99}, "started with steps 3, not 99"),
+    ],
+)
+def test_resume_names_the_limit_that_the_run_has(corpus_file, tmp_path, first, second, message):
+    trained(corpus_file, tmp_path / "m", **first)
+    with pytest.raises(UsageError, match=message):
+        started(corpus_file, tmp_path / "m", resume=True, **second)
 
 
 @pytest.mark.parametrize(
@@ -635,7 +700,7 @@ def test_early_stopping_ends_an_overfitting_run(tmp_path, monkeypatch, deadline)
     run.progress.deadline = deadline
     reports = list(run)
     assert run.finished and len(reports) < run.summary.steps / 2
-    assert "Stopped early" in reports[-1].notice and reports[-1].problem is None
+    assert run.stopped_early and reports[-1].notice is None
     losses = [record[2] for record in run.progress.history]
     assert all(loss > 1.02 * min(losses) for loss in losses[-4:])
     assert charrnn.load(tmp_path / "m").training["val_loss"] == min(losses)

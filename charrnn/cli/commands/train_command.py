@@ -337,6 +337,8 @@ def _conclude(
 ) -> None:
     from ..progress import show_baseline_losses
 
+    if run.stopped_early:
+        echo_err("note    stopped early: validation loss stopped improving (overfitting)")
     if report is None:
         echo_err("note    the run was finished before; nothing was left to do")
     elif report.best_val_loss is not None:
