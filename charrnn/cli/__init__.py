@@ -31,6 +31,9 @@ from .output import StderrHandler
 # The error of click 8.2 and newer for a command without arguments. Its message is the help.
 HELP_ERRORS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
+# Variables of Numba that the command heeds: where code is kept, and for which processor it is.
+HEEDED = {"NUMBA_CACHE_DIR", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"}
+
 
 class _UsageFailure(click.ClickException):
     """Wrong usage that the library found."""
@@ -83,6 +86,10 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, MemoryError):
         detail = f": {error}" if str(error) else ""
         return f"there is not enough memory{detail}."
+    package = getattr(error, "name", None) or ""
+    if isinstance(error, ModuleNotFoundError) and not package.startswith("charrnn"):
+        package = package.partition(".")[0]
+        return f"the package {package} is not installed; run `pip install {package}`."
     if isinstance(error, OSError) and error.strerror:
         file = error.filename
         where = "input or output failed" if file is None else os.fsdecode(file)
@@ -114,6 +121,13 @@ def _discard(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def _shield_numba() -> None:
+    """Remove Numba's variables but for HEEDED: some print to stdout, between lines of text."""
+    for name in list(os.environ):
+        if name.startswith("NUMBA_") and name not in HEEDED:
+            del os.environ[name]
+
+
 class _Commands(click.Group):
     """The group of all commands, which reports their errors."""
 
@@ -137,6 +151,7 @@ class _Commands(click.Group):
         log = logging.getLogger("charrnn")
         log.handlers = [StderrHandler()]
         log.setLevel(logging.INFO)
+        _shield_numba()
         with reported():
             super().invoke(ctx)
             if sys.stdout is not None:

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import sys
+import warnings
 import weakref
 from collections.abc import Callable, Set
 from pathlib import Path
@@ -20,13 +21,27 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar, overload
 
-import llvmlite
-import llvmlite.binding
-import numba
-
 from ..errors import error_reason, escape_unprintable
 from .code_folder import CodeFolder
-from .numba_internals import JIT_OPTIONS, FolderCache, set_cache
+from .numba_failure import numba_failure
+
+try:
+    with warnings.catch_warnings():
+        # Numba would warn, with a traceback, and use another value.
+        warnings.filterwarnings("error", "Environment variable 'NUMBA_", RuntimeWarning)
+        import llvmlite
+        import numba
+
+        from .numba_internals import (
+            JIT_OPTIONS,
+            FolderCache,
+            check_settings,
+            cpu_features,
+            set_cache,
+        )
+except Exception as error:
+    raise numba_failure(error) from error
+check_settings()
 
 F = TypeVar("F", bound=Callable[..., Any])
 Task = Callable[[int, int], object]
@@ -40,16 +55,16 @@ OVERLOAD_OPTIONS = {"fastmath": set(FASTMATH), "error_model": "numpy"}  # jit_op
 
 
 def _widest_vector() -> int:
-    """The size in bytes of this processor's widest vector registers."""
-    features = llvmlite.binding.get_host_cpu_features()
-    if features.get("avx512f"):
+    """The size in bytes of the processor's widest vector registers."""
+    if "avx512f" in CPU_FEATURES:
         return 64
-    return 32 if features.get("avx2") else 16
+    return 32 if "avx2" in CPU_FEATURES else 16
 
 
+CPU_FEATURES = cpu_features()
 VECTOR_BYTES = _widest_vector()
-# Whether this processor multiplies bfloat16 (AVX-512 BF16).
-BFLOAT16 = VECTOR_BYTES == 64 and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+# Whether the processor multiplies bfloat16 (AVX-512 BF16).
+BFLOAT16 = VECTOR_BYTES == 64 and "avx512bf16" in CPU_FEATURES
 MAX_THREADS = 256
 
 

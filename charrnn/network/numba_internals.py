@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 import llvmlite.binding
 from numba.core import cgutils, config, types
 from numba.core.caching import NullCache
+from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
 from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 
+from ..errors import UsageError
 from .code_folder import CodeFolder
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +48,40 @@ CODE_SETTINGS = (
     "USE_LEGACY_TYPE_SYSTEM",  # of older releases
     "USING_SVML",
 )
+
+
+def check_settings() -> None:
+    """Raise UsageError for settings of Numba with which charrnn cannot work."""
+    if config.DISABLE_JIT:
+        raise UsageError("NUMBA_DISABLE_JIT is set, but charrnn needs compiled code; unset it.")
+    host = llvmlite.binding.get_host_cpu_name()
+    if config.CPU_NAME not in (None, "", "generic", host):  # LLVM would ignore unknown names
+        raise UsageError(
+            f"NUMBA_CPU_NAME is {config.CPU_NAME!r}, but charrnn compiles for this processor, "
+            f"{host!r}, or for 'generic'; set one of them, or unset it."
+        )
+    features = llvmlite.binding.get_host_cpu_features()
+    for feature in filter(None, (config.CPU_FEATURES or "").split(",")):
+        if not (feature.startswith("+") and features.get(feature[1:])):  # LLVM might crash
+            raise UsageError(
+                f"NUMBA_CPU_FEATURES has {feature!r}, which is not a plus sign and a feature of "
+                "this processor, as in '+avx2,+fma'; correct it, or unset it."
+            )
+
+
+def cpu_features() -> set[str]:
+    """The features of the processor for which Numba compiles."""
+    features = config.CPU_FEATURES
+    if features is None:
+        features = get_host_cpu_features()
+    return {name[1:] for name in features.split(",") if name.startswith("+")}
+
+
+def processor() -> str:
+    """Name the processor for which Numba compiles, in a message."""
+    if not config.CPU_NAME and config.CPU_FEATURES is None:
+        return "this processor"
+    return "the processor that NUMBA_CPU_NAME or NUMBA_CPU_FEATURES describes"
 
 
 class FolderCache(NullCache):  # type: ignore[misc]  # Numba's types are not read

@@ -14,6 +14,7 @@ from ..network import jit
 from ..network.arrays import Workspace
 from ..network.kernels.matmul import padded
 from ..network.model import Model
+from ..network.numba_internals import processor
 from ..network.optimizers import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
 from ..network.parameters import Parameters
 from ..network.stack import Stack
@@ -124,7 +125,7 @@ def require_precision(precision: str) -> None:
     """Raise UsageError for bfloat16 on a processor that would have to emulate it, slowly."""
     if precision == "bfloat16" and not jit.BFLOAT16:
         raise UsageError(
-            "precision bfloat16 cannot be used here: this processor has no instruction for it "
+            f"precision bfloat16 cannot be used here: {processor()} has no instruction for it "
             "(AVX-512 BF16); train in float32, the default, or on a processor that has one."
         )
 

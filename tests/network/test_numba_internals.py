@@ -16,6 +16,7 @@ import pytest
 from numba.core import caching, callconv, config, dispatcher, serialize
 
 import charrnn.network
+from charrnn.network import jit as jit_module
 from charrnn.network import numba_internals
 from charrnn.network.arrays import zeros
 from charrnn.network.jit import jit
@@ -24,6 +25,7 @@ from charrnn.network.numba_internals import CODE_SETTINGS
 
 PRIVATE_NAMES = {
     "numba.core.caching": {"NullCache"},
+    "numba.core.codegen": {"get_host_cpu_features"},
     "numba.core.compiler": {"CompileResult"},
     "numba.core.runtime": {"_nrt_python"},
     "numba.core.serialize": {"dumps"},
@@ -104,6 +106,20 @@ def test_settings_that_change_code_are_known():
     assert {n for n in names if not HARMLESS.match(n)} <= {*CODE_SETTINGS, *ELSEWHERE}
     for name in {*CODE_SETTINGS} - {"USE_LEGACY_TYPE_SYSTEM", "USING_SVML"}:  # not in all releases
         assert hasattr(config, name), name
+
+
+@pytest.mark.parametrize(
+    "name, features, width",
+    [(None, None, jit_module.VECTOR_BYTES), ("generic", "", 16), ("generic", "+avx2,+fma", 32)],
+)
+def test_vectors_are_those_of_the_processor_that_numba_compiles_for(
+    monkeypatch, name, features, width
+):
+    """With instructions that it lacks, LLVM would crash."""
+    monkeypatch.setattr(config, "CPU_NAME", name)
+    monkeypatch.setattr(config, "CPU_FEATURES", features)
+    monkeypatch.setattr(jit_module, "CPU_FEATURES", numba_internals.cpu_features())
+    assert jit_module._widest_vector() == width
 
 
 def test_addresses_of_the_runtime():

@@ -23,7 +23,10 @@ SECTIONS = {
         "NO_COLOR": "If set, no output has colors.",
         "FORCE_COLOR": "If set, the output of `charrnn score --color` has colors in a pipe, too.",
         "COLUMNS, LINES": "Size of a chart, instead of the size of the terminal.",
-        "NUMBA_CACHE_DIR, XDG_CACHE_HOME": "Cache of compiled code, instead of ~/.cache.",
+        "NUMBA_CACHE_DIR, XDG_CACHE_HOME": "Cache of compiled code, instead of ~/.cache. "
+        "A cache that root has filled, and only root can write, is read.",
+        "NUMBA_CPU_NAME, NUMBA_CPU_FEATURES": "Processor to compile for: `generic`, and features "
+        "of this processor as in `+avx2,+fma`. Numba's other variables have no effect.",
     },
     "FILES": {
         "model.safetensors": "A model: its best weights, its sizes and its characters. --output "
