@@ -17,7 +17,7 @@ import pytest
 from helpers.commands import on_terminal, options_of, sentence_of
 
 import charrnn
-from charrnn.cli import main, outputs, progress, reported
+from charrnn.cli import main, progress, reported, sample_output
 from charrnn.config import CELL_NAMES, UNKNOWN_NATS, TrainOptions, tensor_shapes
 from charrnn.storage import checkpoint
 from charrnn.training.progress import Progress
@@ -615,7 +615,7 @@ class Recorder(io.BytesIO):
 
 def test_text_is_flushed_while_it_is_generated(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("charrnn.cli.outputs.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("charrnn.cli.sample_output.time.monotonic", lambda: clock[0])
 
     def pieces():
         for i in range(10):
@@ -623,7 +623,7 @@ def test_text_is_flushed_while_it_is_generated(monkeypatch):
             clock[0] += 0.02
 
     out = Recorder()
-    outputs.write_pieces(pieces(), out)
+    sample_output.write_pieces(pieces(), out)
     assert out.shown == [b"0", b"0123", b"0123456", b"0123456789", b"0123456789"]
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ...api import LanguageModel
     from ...text.corpus import Corpus
     from ...text.vocabulary import Vocabulary
-    from ..outputs import Texts, TextTee
+    from ..sample_output import Texts, TextTee
 
 LENGTH = 500
 SAMPLING_OPTIONS = (  # without effect in a beam search, which samples nothing
@@ -283,7 +283,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     _check_usage(request, {name for name in options if is_explicit(ctx, name)})
     from ...api import load
     from ..idle_options import idle_options
-    from ..outputs import TextTee
+    from ..sample_output import TextTee
 
     model = load(request.model, request.threads)
     r, lines = request, request.lines if request.max_length else None  # else, an error
@@ -302,7 +302,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
     """Reject options that exclude each other, and outputs that would replace an input."""
-    from ..outputs import PLACEHOLDER, files_of
+    from ..sample_output import PLACEHOLDER, files_of
 
     r = request
     if r.prime and r.prime_file:
@@ -382,8 +382,8 @@ def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Gener
 def _write(
     request: SampleRequest, prime: str, texts: TextTee, metadata: Iterable[dict[str, object]]
 ) -> None:
-    from ..outputs import write_objects, write_texts
     from ..progress import text_bar
+    from ..sample_output import write_objects, write_texts
 
     with text_bar(request.output, request.total_length, texts.unit) as texts.progressed:
         if request.jsonl:
