@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainOptions, train_options
 from ..errors import (
-    CharRNNError,
     FilePath,
     UsageError,
     display_path,
@@ -40,10 +39,8 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .run import TrainingRun
 
 SAVE_EVERY = 30.0  # seconds
-LOADED_AT = time.time()  # soon after this process began
 LIMITS = ("time", "epochs", "steps")
 LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
-JUST_NOW = 5.0  # seconds between two runs that one command started
 
 
 def prepare_run(
@@ -79,10 +76,11 @@ def prepare_run(
     requested = train_options(settings)
     _check_precision(requested)
     require_not_input(files, paths, what="the run", kind="the text", option="-o")
+    if overwrite:
+        _require_no_earlier_batch(files)
     lock = acquire_run(output, resume=resume, overwrite=overwrite)
     try:
         state = read_state(files.state) if resume else None
-        batch = _previous_batch(files.state) if overwrite else None
         if state is not None:
             _check_settings(settings, state)
             _check_encoding(encoding, as_bytes, state)
@@ -97,7 +95,6 @@ def prepare_run(
         )
         started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
         _check_text(corpus, state, files)
-        _check_batch(corpus, batch, files)
         val_fraction = (requested if state is None else state.options).val_fraction
         train_ids, val_ids = split(corpus.ids, val_fraction)
     except BaseException:
@@ -245,30 +242,28 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
         )
 
 
-def _previous_batch(path: Path) -> tuple[str, str] | None:
-    """Return (fingerprint, encoding) of the text of a run that has just ended, or None.
-
-    It ended before this process began. `xargs charrnn train --overwrite` starts such runs, one per
-    batch of files.
-    """
-    with contextlib.suppress(OSError, CharRNNError):
-        if 0 <= LOADED_AT - path.stat().st_mtime < JUST_NOW:
-            state = read_state(path)
-            return state.fingerprint, state.encoding
-    return None
-
-
-def _check_batch(corpus: Corpus, batch: tuple[str, str] | None, files: RunFiles) -> None:
-    """Raise UsageError if the run would replace one that has just ended, of another text."""
-    if batch is None or batch[0] == corpus.fingerprint or batch[1] != corpus.encoding:
+def _require_no_earlier_batch(files: RunFiles) -> None:
+    """Raise UsageError if the run would replace the one that an earlier batch of xargs made."""
+    xargs_started_at = _xargs_started_at()
+    if xargs_started_at is None or not files.state.exists():
         return
+    if files.state.stat().st_mtime >= xargs_started_at:
+        raise UsageError(
+            f"{display_path(files.model)} has just been trained by the same xargs, which starts "
+            "one run per batch of files: give all files to one run, with --files-from -."
+        )
+
+
+def _xargs_started_at() -> float | None:
+    """When the xargs that started this process began, by time.time(); None: it was not xargs."""
     with contextlib.suppress(OSError):
-        os.utime(files.state)  # the batch after this one must not replace it, either
-    raise UsageError(
-        f"{display_path(files.model)} was trained on another text a moment ago, as by xargs, "
-        "which starts one run per batch of files: give all files to one run, or wait "
-        f"{JUST_NOW:g} seconds to replace it."
-    )
+        head, _, fields = Path(f"/proc/{os.getppid()}/stat").read_text("latin-1").rpartition(")")
+        if head.endswith("(xargs"):
+            ticks_since_boot = int(fields.split()[19])  # starttime in proc_pid_stat(5)
+            age = time.clock_gettime(time.CLOCK_BOOTTIME)
+            age -= ticks_since_boot / os.sysconf("SC_CLK_TCK")
+            return time.time() - age
+    return None
 
 
 def _check_encoding(encoding: str | None, as_bytes: bool | None, state: State) -> None:

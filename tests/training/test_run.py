@@ -2,8 +2,9 @@
 
 import json
 import math
-import os
-import time
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
 from charrnn.text.corpus import read_corpus
 from charrnn.text.streams import clamp_batch_shape, split
-from charrnn.training import pacing, start
+from charrnn.training import pacing
 from charrnn.training.pacing import validation_interval
 from charrnn.training.progress import Progress
 from charrnn.training.recovery import MAX_RECOVERIES, Diverged
@@ -410,30 +411,32 @@ def test_a_replaced_run_leaves_nothing_to_the_new_one(corpus_file, tmp_path):
     assert result_of(tmp_path / "m") == result_of(tmp_path / "new")
 
 
-def test_a_run_of_another_text_that_has_just_ended_is_not_replaced(
-    corpus_file, tmp_path, monkeypatch, text
-):
-    """As when xargs starts one run per batch of files; every further batch is refused, too."""
-    trained(corpus_file, tmp_path / "m", steps=3)
-    (tmp_path / "other").write_text(text[:-9])
-    state = tmp_path / "m.state.safetensors"
-    kept = result_of(tmp_path / "m")
-    for _ in range(3):
-        ended = time.time() - 10 * start.JUST_NOW
-        os.utime(state, (ended, ended))
-        monkeypatch.setattr(start, "LOADED_AT", ended + 0.5 * start.JUST_NOW)
-        with pytest.raises(UsageError, match="another text a moment ago, as by xargs"):
-            started(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)
-        assert result_of(tmp_path / "m") == kept
-        assert state.stat().st_mtime > ended + start.JUST_NOW
-    trained(tmp_path / "other", tmp_path / "m", overwrite=True, steps=3)  # of this process itself
-    for text_of_run, seconds, settings in (
-        ("other", 0.5, {"seed": 3}),
-        (corpus_file, 1.5 * start.JUST_NOW, {}),
-        (corpus_file, 0.5, {"encoding": "latin-1"}),
-    ):
-        monkeypatch.setattr(start, "LOADED_AT", state.stat().st_mtime + seconds)
-        trained(tmp_path / text_of_run, tmp_path / "m", overwrite=True, steps=3, **settings)
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_xargs_does_not_replace_the_run_of_its_first_batch(corpus_file, tmp_path, text):
+    """xargs starts one run per batch of files. A shell that trains twice replaces, as it asks."""
+    (tmp_path / "a").write_text(text)
+    (tmp_path / "b").write_text(text[:-9])
+    train = [
+        sys.executable,
+        "-m",
+        "charrnn",
+        "train",
+        "-q",
+        "-o",
+        "m",
+        "--overwrite",
+        "--steps",
+        "2",
+    ]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True}
+    result = subprocess.run(["xargs", "-n", "1", *train], input="a\nb\na\n", **options)
+    assert result.returncode == 123
+    assert result.stderr.count("has just been trained by the same xargs") == 2
+    first = result_of(tmp_path / "m")
+    subprocess.run([*train, "a"], check=True, **options)
+    assert result_of(tmp_path / "m") == first
+    subprocess.run([*train, "b"], check=True, **options)
+    assert result_of(tmp_path / "m") != first
 
 
 def test_an_impossible_setting_does_not_touch_an_existing_run(corpus_file, tmp_path):
