@@ -23,7 +23,7 @@ class TextStart(NamedTuple):
 
     @property
     def first(self) -> TextStart:
-        """The start for whatever must not depend on a seed."""
+        """The start of results that do not depend on a seed."""
         return self.select([0])
 
     def select(self, indices: list[int]) -> TextStart:

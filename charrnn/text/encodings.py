@@ -1,6 +1,6 @@
 """Guesses of a text's encoding, for messages: those that decode it, the most plausible first.
 
-The guess looks at each character that is not plain ASCII, and at its neighbours.
+The guess reads each character that is not plain ASCII, and its neighbours.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import inf
 
-SAMPLE = 2000  # unusual characters that the guess looks at
+SAMPLE = 2000  # unusual characters that the guess reads at most
 MAX_PENALTY = 0.6  # mean penalty of text; data that is no text has more
-MAX_PENALTY_UNMARKED = 0.3  # the same of text that is taken for UTF-16 unasked
+MAX_PENALTY_UNMARKED = 0.3  # the same for text that is taken for UTF-16 without a mark
 PRIOR = 0.01  # penalty for each place in the list of candidates
 HEAD_BYTES = 1 << 12  # of a file, read to recognize UTF-16 and UTF-32
 

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from helpers.training_logs import line_of, lines_of
+from helpers.training_logs import line_of, lines_of, write_log
 
 from charrnn.cli.render.chart import Axis, PlotLine, chart
 from charrnn.evaluation.training_log import Curve
@@ -27,12 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def write(folder):
-    def write(name, lines, end=""):
-        path = folder / name
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
-        return path
-
-    return write
+    return lambda name, lines, end="": write_log(folder / name, lines, end)
 
 
 def sentence_of(result, code=1):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.training_logs import line_of
+from helpers.training_logs import line_of, write_log
 
 from charrnn.errors import CharRNNError
 from charrnn.evaluation.training_log import (
@@ -20,12 +20,7 @@ from charrnn.evaluation.training_log import (
 
 @pytest.fixture
 def write(tmp_path):
-    def write(name, lines, end=""):
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
-        return path
-
-    return write
+    return lambda name, lines, end="": write_log(tmp_path / name, lines, end)
 
 
 def test_the_log_of_a_training_run_is_read_completely(model_file):

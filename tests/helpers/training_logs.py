@@ -1,4 +1,11 @@
-"""Lines of training logs."""
+"""Lines of training logs, and files of them."""
+
+import json
+
+
+def write_log(path, lines, end=""):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + end)
+    return path
 
 
 def line_of(step, train=2.0, val=None, seconds=None):
