@@ -245,14 +245,17 @@ def load(path: FilePath = "model.safetensors", threads: int | None = None) -> La
     Raises CharRNNError for anything but a complete and valid model file.
     """
     file = read_model(path)
+    from .network.carried_state import CarriedState
     from .network.cores import usable_cores
     from .network.model import Model
     from .network.start import TextStart
 
-    model = Model(ModelConfig(**file.config), threads=threads or usable_cores())
+    config = ModelConfig(**file.config)
+    model = Model(config, threads=threads or usable_cores(), ngrams=file.ngrams)
     model.load_state_dict(file.tensors)
     if file.start is not None:
-        model.start = TextStart(file.start.states, np.array([file.start.id]))
+        states = CarriedState(file.start.states, file.start.recent)
+        model.start = TextStart(states, np.array([file.start.id]))
     return LanguageModel(model, file.vocabulary, file.training)
 
 

@@ -47,6 +47,8 @@ SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
 DEFAULT_BATCH_SIZE = 16
+MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
+DEFAULT_NGRAMS = 3
 # The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
 # same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
 # known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
@@ -116,6 +118,8 @@ _CHECKS: dict[str, _Check] = {
     "hidden_size": partial(check_int, minimum=1, maximum=2**16),
     "num_layers": partial(check_int, minimum=1, maximum=1000),
     "embedding_size": partial(check_int, minimum=0, maximum=2**16),
+    "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
+    "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
     "seq_length": _positive_int,
@@ -163,12 +167,16 @@ class TensorRole(Enum):
 
 
 class TensorSpec(NamedTuple):
-    """A weight tensor: its name and shape in PyTorch, its role, and the gates its rows hold."""
+    """A weight tensor: its name and shape in PyTorch, its role, and the gates its rows hold.
+
+    A lookup table has V columns (an embedding: rows) for characters, then `ngrams` for n-grams.
+    """
 
     name: str
     shape: tuple[int, ...]
     role: TensorRole
     gates: int = 1  # equal blocks along the first axis
+    ngrams: int = 0
 
     @property
     def is_lookup_table(self) -> bool:
@@ -186,14 +194,16 @@ class ModelConfig:
     num_layers: int = 2  # L
     embedding_size: int = 0  # E; 0: one-hot input
     dropout: float = 0.0  # between layers and before the output layer
+    ngrams: int = 1  # N: the n-grams of 2 to N characters have weights; 1: none have
+    num_ngrams: int = 0  # K, how many of them are known
 
     def __post_init__(self) -> None:
         _check_fields(self)
 
     @property
     def input_size(self) -> int:
-        """D, the input size of the first layer: E, or V when the input is one-hot."""
-        return self.embedding_size or self.vocab_size
+        """D, the input size of the first layer: E, or V + K when the input is one-hot."""
+        return self.embedding_size or self.vocab_size + self.num_ngrams
 
     @property
     def lookup_table_name(self) -> str:
@@ -203,7 +213,9 @@ class ModelConfig:
     def tensor_specs(self) -> list[TensorSpec]:
         """All weight tensors, as in a PyTorch module of the parts embedding, rnn and output."""
         h, v, e = self.hidden_size, self.vocab_size, self.embedding_size
-        embedding = [TensorSpec("embedding.weight", (v, e), TensorRole.EMBEDDING)] if e else []
+        rows, k = v + self.num_ngrams, self.num_ngrams
+        table = TensorSpec("embedding.weight", (rows, e), TensorRole.EMBEDDING, ngrams=k)
+        embedding = [table] if e else []
         layers = [spec for k in range(self.num_layers) for spec in self._layer_specs(k)]
         return [
             *embedding,
@@ -218,8 +230,9 @@ class ModelConfig:
         h, d = self.hidden_size, self.hidden_size if k else self.input_size
         one_hot = k == 0 and not self.embedding_size
         role = TensorRole.ONE_HOT_WEIGHT if one_hot else TensorRole.INPUT_WEIGHT
+        ngrams = self.num_ngrams if one_hot else 0
         matrices = [
-            TensorSpec(f"rnn.weight_ih_l{k}", (gates * h, d), role, gates),
+            TensorSpec(f"rnn.weight_ih_l{k}", (gates * h, d), role, gates, ngrams),
             TensorSpec(f"rnn.weight_hh_l{k}", (gates * h, h), TensorRole.RECURRENT_WEIGHT, gates),
             TensorSpec(f"rnn.bias_ih_l{k}", (gates * h,), TensorRole.INPUT_BIAS, gates),
             TensorSpec(f"rnn.bias_hh_l{k}", (gates * h,), TensorRole.RECURRENT_BIAS, gates),
@@ -260,7 +273,6 @@ class _FixedOptions:
     clip_norm: float = 1.0  # limit of the gradient's norm; 0: off
     val_fraction: float = 0.1  # of the text, from its end: the validation text
     patience: int = 10  # early stopping: consecutive worse validations; 0: off
-    precision: str = "float32"  # of matrix products; weights and sums stay float32
     seed: int = 0
 
 
@@ -274,8 +286,9 @@ class TrainOptions(_FixedOptions):
 
     cell: str = ModelConfig.cell
     hidden_size: int | None = None
-    num_layers: int = ModelConfig.num_layers
+    num_layers: int | None = None
     embedding_size: int = ModelConfig.embedding_size
+    ngrams: int | None = None
     dropout: float | None = None
     recurrent_dropout: float | None = None  # of the hidden-to-hidden weights
     seq_length: int = 64  # T, steps of truncated backpropagation
@@ -285,6 +298,7 @@ class TrainOptions(_FixedOptions):
     steps: int | None = None  # updates
     learning_rate: float | None = None  # initial
     weight_decay: float | None = None  # decoupled; adam and cautious-adam only
+    precision: str | None = None  # of matrix products; weights and sums stay float32
     val_chars: int = 500_000  # maximum validation characters per evaluation
 
     def __post_init__(self) -> None:
@@ -309,6 +323,7 @@ class ResolvedOptions(_FixedOptions):
     batch_size: int = DEFAULT_BATCH_SIZE  # B
     recurrent_dropout: float = 0.0
     weight_decay: float = 0.0
+    precision: str = "float32"
     val_chars: int = TrainOptions.val_chars
 
     def __post_init__(self) -> None:

@@ -57,7 +57,7 @@ def beam_search(
     stack = Stack(model, width, 1)
     start = (start or model.start).first
     prime = start.prepend(prime)
-    stack.set_state(state_after(model, prime[:-1, None], start.states).repeat(width, axis=2))
+    stack.set_state(state_after(model, prime[:-1, None], start.states).repeat(width))
     x = np.full((1, width), prime[-1], np.int32)
     best: _Ids = ()
     best_score = -np.inf

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network.arrays import Workspace
+from ..network.carried_state import CarriedState
 from ..network.kernels.sampling import draw_rows
 from ..network.model import Model
 from ..network.stack import Stack
@@ -93,8 +94,8 @@ class BatchSampler:
 
     def begin(self, row: int, rng: np.random.Generator, number: int = 0) -> None:
         """Begin a new text in this row, drawn with `rng`; text `number` takes its start in turn."""
-        k = number % self._states.shape[2]
-        self._stack.set_state(self._states[:, :, k : k + 1], slice(row, row + 1))
+        k = number % self._states.rows
+        self._stack.set_state(self._states.select([k]), slice(row, row + 1))
         self._ids[0, row] = self._prime[-1]
         if width := self._recent.shape[1]:
             prime = self._prime[-width:]
@@ -114,7 +115,7 @@ class BatchSampler:
             draw_rows(logits, *self._filters, self._recent, u, step, ids, self._ids, first, last)
 
         model = self._stack.model
-        work = len(u) * model.parameters.flat.size
+        work = len(u) * model.parameters.dense.size
         threads = max(1, min(model.team.size, len(u), work // WORK_PER_THREAD))
         self._stack.decode_steps(self._ids, steps, draw, threads)
         return ids
@@ -122,7 +123,7 @@ class BatchSampler:
     def reassign_rows(self, rows: list[int | None]) -> None:
         """Replace the rows: each continues the text of the row it names, or has none (None)."""
         source = [row or 0 for row in rows]
-        state = self._stack.get_state()[:, :, source]
+        state = self._stack.get_state().select(source)
         self._stack = Stack(self._stack.model, len(rows), 1)
         self._stack.set_state(state)
         self._ids, self._recent = self._ids[:, source], self._recent[source]
@@ -130,13 +131,13 @@ class BatchSampler:
 
 
 def state_after(
-    model: Model, ids: np.ndarray, states: np.ndarray, workspace: Workspace | None = None
-) -> np.ndarray:
-    """The states (L, S, N, H) after reading ids from `states`; ids are (n, N), or (n,) for all N.
+    model: Model, ids: np.ndarray, states: CarriedState, workspace: Workspace | None = None
+) -> CarriedState:
+    """The states after reading ids from `states`; ids are (n, N), or (n, 1) for all N rows.
 
     `workspace` is as of Stack.
     """
-    rows = states.shape[2]
+    rows = states.rows
     steps = max(1, min(PRIME_STEPS, PRIME_LOGITS // (rows * model.config.vocab_size)))
     stack = Stack(model, rows, steps, workspace=workspace)
     stack.set_state(states)

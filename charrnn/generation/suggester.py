@@ -98,7 +98,7 @@ class Suggester:
         self.unknown = self._vocabulary.unknown(text)
         ids = self._vocabulary.encode(text, "skip")
         start = self._text_start.for_seeds(self._seed, 1, len(ids))
-        if not np.array_equal(start.states, self._states[0]):
+        if not start.states.equals(self._states[0]):
             self._ids, self._states = np.empty(0, np.int32), {0: start.states}
         ids = start.prepend(ids)
         if len(ids) == 0:

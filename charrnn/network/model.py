@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import ModelConfig, TensorRole
+from ..errors import CharRNNError
+from ..text.ngrams import NgramTable
 from .arrays import Array, zeros
+from .carried_state import CarriedState
 from .cells import CELLS
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels.dropout import drop_, fold_in
 from .kernels.matmul import pack, pack_transposed, padded, sum_biases
 from .kernels.microkernel import NR
+from .ngram_index import NgramIndex
 from .parameters import Parameters
 from .start import TextStart
 
@@ -37,6 +41,9 @@ class Model:
     threads: the size of the thread team.
     precision: bfloat16 rounds both sides of every matrix product to it, in training too. Sums,
         weights and all else stay float32.
+    ngrams: the n-grams that the configuration numbers. Their weights are zero at first.
+
+    Raises CharRNNError if the n-grams are not as many as in the configuration.
 
     `start` is where texts start; a model file sets it, otherwise it is `blank_start`.
     """
@@ -48,8 +55,12 @@ class Model:
         dtype: npt.DTypeLike = np.float32,
         threads: int = 1,
         precision: str = "float32",
+        ngrams: NgramTable = (),
     ) -> None:
         self.config = config
+        self.ngrams = NgramIndex(ngrams, config.vocab_size)
+        if (len(ngrams) + 1, self.ngrams.size) != (config.ngrams, config.num_ngrams):
+            raise CharRNNError("the n-grams do not fit the model.")
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         # An element of a panel is a pair of bfloat16 or one float.
         self.panel_dtype = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
@@ -130,7 +141,7 @@ class Model:
             for kernel, w, gate, panels in self._packings[i::size]:
                 kernel(w, gate, panels)
 
-        self.team.run(task, threads_for(self.parameters.flat.size))
+        self.team.run(task, threads_for(self.parameters.dense.size))
         weights = self.parameters.padded
         for k in range(self.config.num_layers):
             b_ih, b_hh = weights[f"rnn.bias_ih_l{k}"], weights[f"rnn.bias_hh_l{k}"]
@@ -148,7 +159,7 @@ class Model:
                 inputs, gates, _ = array.shape
                 drop_(array, fold_in(seed, k), rate, inputs, *chunk_bounds(gates, i, size))
 
-        self.team.run(task, threads_for(parameters.flat.size))
+        self.team.run(task, threads_for(parameters.dense.size))
 
     def state_dict(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
         """Copies of the weights in PyTorch's names and shapes.
@@ -162,10 +173,11 @@ class Model:
         self.parameters.load_state_dict(tensors)
         self.pack()
 
-    def zero_state(self, rows: int) -> npt.NDArray[Any]:
-        """The state (L, S, N, H) before the first character of a text."""
+    def zero_state(self, rows: int) -> CarriedState:
+        """The state before the first character of a text."""
         c = self.config
-        return np.zeros((c.num_layers, self.cell.STATES, rows, c.hidden_size), self.dtype)
+        hidden = np.zeros((c.num_layers, self.cell.STATES, rows, c.hidden_size), self.dtype)
+        return CarriedState(hidden, np.full((c.ngrams - 1, rows), -1, np.int32))
 
     def blank_start(self) -> TextStart:
         """The start of a text before which nothing is known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,76 @@ class Optimizer:
     def _update(self, w: Array, g: Array, arrays: dict[str, Array], learning_rate: float) -> None:
         """Update a part of the weights and the same part of `arrays`."""
         raise NotImplementedError
+
+
+class RowOptimizer:
+    """The update of the rows of a table of which each step uses few: those of n-grams.
+
+    Only the rows that a step has used are read and written. Their update has no momentum, so that
+    the gradient zero of the other rows would not move them. It would make their means of squares
+    and, by weight decay, the rows themselves smaller: this is made up when a row is used again.
+
+    shape: of the table, (K, N).
+    rule: how the mean of squares is kept, by the optimizer of the other weights.
+
+    `mean_square` (K, N) and `last_step` (K,), when a row was used last, are the whole state.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int],
+        dtype: npt.DTypeLike,
+        team: ThreadTeam,
+        rule: RowRule,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.mean_square: Array = np.zeros(shape, dtype)
+        self.last_step: npt.NDArray[np.int32] = np.zeros(shape[0], np.int32)
+        self._team, self._rule, self._weight_decay = team, rule, weight_decay
+
+    def step(
+        self, w: Array, used: npt.NDArray[np.int32], g: Array, learning_rate: float, step: int
+    ) -> None:
+        """Update the rows `used` (U,) of w (K, N) from their gradients g (U, N), in place.
+
+        `step` counts the updates from 1 on.
+        """
+        rule = self._rule
+        unbias = (1 - rule.keep**step) ** -0.5 if rule.unbiased else 1.0
+
+        def task(i: int, size: int) -> None:
+            updates.update_rows(
+                w, g, used, self.mean_square, self.last_step, step, learning_rate * rule.rate,
+                rule.keep, rule.add, unbias, rule.epsilon, self._weight_decay,
+                *chunk_bounds(len(used), i, size),
+            )  # fmt: skip
+
+        self._team.run(task, threads_for(g.size))
+
+    def reset(self) -> None:
+        """Forget all gradients."""
+        self.mean_square[:] = 0
+        self.last_step[:] = 0
+
+
+class RowRule(NamedTuple):
+    """An update of rows: v = keep * v + add * g², w -= rate * learning rate * g / (sqrt(v) + ε)."""
+
+    keep: float
+    add: float
+    epsilon: float
+    rate: float
+    unbiased: bool = False  # divide v by 1 - keep^step
+
+
+# By the optimizer of the other weights. SGD's has no v: it divides by 1.
+ROW_RULES = {
+    "cautious-adam": RowRule(0.99, 0.01, 1e-8, 3.0, unbiased=True),
+    "adam": RowRule(0.99, 0.01, 1e-8, 3.0, unbiased=True),
+    "rmsprop": RowRule(0.95, 0.05, 1e-8, 1.0),
+    "adagrad": RowRule(1.0, 1.0, 1e-10, 1.0),
+    "sgd": RowRule(0.0, 0.0, 1.0, 1.0),
+}
 
 
 class Adam(Optimizer):

@@ -19,6 +19,10 @@ class Parameters:
     A matrix of PyTorch's shape (G H, D) is stored as (D, G, padded H), a vector (G H,) as
     (G, padded H), an embedding (V, E) as (V, padded E). Padding is zero and stays zero.
 
+    The K rows of n-grams in the lookup table are at the end of the buffer, since a step uses few of
+    them: `ngram_rows` is (K, G, padded H), or (K, 1, padded E) of an embedding. `dense` is the
+    buffer without them.
+
     flat: the buffer, if one of this layout exists already; a new one holds zeros.
     """
 
@@ -27,10 +31,16 @@ class Parameters:
     ) -> None:
         self.specs = {spec.name: spec for spec in config.tensor_specs()}
         shapes = {name: _padded_shape(spec) for name, spec in self.specs.items()}
+        dense_size = sum(map(math.prod, shapes.values()))
+        _, *row_shape = shapes[config.lookup_table_name]
+        if config.embedding_size:
+            row_shape = [1, *row_shape]
+        ngrams_shape = config.num_ngrams, *row_shape
         if flat is None:
-            flat = zeros((sum(map(math.prod, shapes.values())),), dtype)
-        self.flat = flat
-        self.padded: dict[str, Array] = {}  # name: its part of `flat`
+            flat = zeros((dense_size + math.prod(ngrams_shape),), dtype)
+        self.flat, self.dense = flat, flat[:dense_size]
+        self.ngram_rows = flat[dense_size:].reshape(ngrams_shape)
+        self.padded: dict[str, Array] = {}  # name: its part of `dense`
         start = 0
         for name, shape in shapes.items():
             end = start + math.prod(shape)
@@ -42,12 +52,22 @@ class Parameters:
         return [self.padded[name] for name, spec in self.specs.items() if spec.role is role]
 
     def view(self, name: str) -> Array:
-        """The array without padding: (V, E) of the embedding, (G, H, D) or (G, H) of the others."""
+        """The array without padding: (V, E) of the embedding, (G, H, D) or (G, H) of the others.
+
+        A lookup table is without the rows of n-grams.
+        """
         array, spec = self.padded[name], self.specs[name]
         if spec.role is TensorRole.EMBEDDING:
             return array[:, : spec.shape[1]]
-        inner = array[..., : spec.shape[0] // spec.gates]
-        return inner if inner.ndim == 2 else inner.transpose(1, 2, 0)
+        return _by_gate(array, spec)
+
+    def _views(self, spec: TensorSpec) -> list[Array]:
+        """Views without padding of the parts of a tensor, which follow each other."""
+        if not spec.ngrams:
+            return [self.view(spec.name)]
+        if spec.role is TensorRole.EMBEDDING:
+            return [self.view(spec.name), self.ngram_rows[:, 0, : spec.shape[1]]]
+        return [self.view(spec.name), _by_gate(self.ngram_rows, spec)]
 
     def state_dict(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
         """Copies of the arrays in PyTorch's names and shapes.
@@ -61,8 +81,11 @@ class Parameters:
         return into
 
     def tensors(self) -> dict[str, Array]:
-        """The arrays in PyTorch's names and shapes; only padded ones are copied."""
-        return {name: self.view(name).reshape(spec.shape) for name, spec in self.specs.items()}
+        """The arrays in PyTorch's names and shapes; only those in parts, or padded, are copied."""
+        return {
+            name: _joined(self._views(spec), _axis(spec)).reshape(spec.shape)
+            for name, spec in self.specs.items()
+        }
 
     def load_state_dict(self, tensors: dict[str, Array]) -> None:
         """Copy tensors of PyTorch's names and shapes. Raises CharRNNError if any does not fit."""
@@ -75,12 +98,38 @@ class Parameters:
                 raise CharRNNError(
                     f"the weights do not fit the model: {name} {found}, not {spec.shape}."
                 )
-        for name in self.specs:
-            view = self.view(name)
-            view[...] = tensors[name].reshape(view.shape)
+        for name, spec in self.specs.items():
+            views, axis = self._views(spec), _axis(spec)
+            sizes = [view.shape[axis] for view in views]
+            whole = tensors[name].reshape(_with_axis(views[0].shape, axis, sum(sizes)))
+            for view, part in zip(views, np.split(whole, sizes[:-1], axis), strict=True):
+                view[...] = part
 
 
 def _padded_shape(spec: TensorSpec) -> Shape:
     if spec.role is TensorRole.EMBEDDING:
-        return spec.shape[0], padded(spec.shape[1])
-    return (*spec.shape[1:], spec.gates, padded(spec.shape[0] // spec.gates))
+        return spec.shape[0] - spec.ngrams, padded(spec.shape[1])
+    inputs = tuple(size - spec.ngrams for size in spec.shape[1:])
+    return (*inputs, spec.gates, padded(spec.shape[0] // spec.gates))
+
+
+def _by_gate(array: Array, spec: TensorSpec) -> Array:
+    """A padded array (D, G, padded H) or (G, padded H) as (G, H, D) or (G, H)."""
+    inner = array[..., : spec.shape[0] // spec.gates]
+    return inner if inner.ndim == 2 else inner.transpose(1, 2, 0)
+
+
+def _axis(spec: TensorSpec) -> int:
+    """The axis of inputs in a view of the tensor."""
+    return 0 if spec.role is TensorRole.EMBEDDING else -1
+
+
+def _joined(parts: list[Array], axis: int) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+
+
+def _with_axis(shape: Shape, axis: int, size: int) -> Shape:
+    """`shape` with another size along an axis."""
+    sizes = list(shape)
+    sizes[axis] = size
+    return tuple(sizes)

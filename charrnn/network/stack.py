@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ..config import ModelConfig
 from .arrays import Array, Workspace, zeros
+from .carried_state import CarriedState
 from .cells import CELLS
 from .jit import chunk_bounds
 from .kernels.cross_entropy import logits_of, losses_of, output_gradient, probabilities_of
@@ -23,9 +25,52 @@ from .kernels.matmul import (
     workspace_size,
 )
 from .kernels.microkernel import NR
+from .kernels.ngrams import find_rows, group_places, row_gradient
 from .kernels.state import advance_state, vector_gradient
 from .model import Model
 from .parameters import Parameters
+
+
+class NgramGradients:
+    """The gradients of the rows of n-grams that a chunk has used; those of all others are zero.
+
+    `used` (U,) are the numbers of the n-grams, `rows` (U, G, N) their gradients.
+    """
+
+    def __init__(self, model: Model, num_places: int) -> None:
+        shape = model.parameters.ngram_rows.shape
+        most = min(num_places * (model.config.ngrams - 1), shape[0])
+        self._vocab_size, self._count = model.config.vocab_size, 0
+        self._group_of = np.full(shape[0], -1, np.int32)
+        self._used = np.zeros(most, np.int32)
+        self._starts = np.zeros(most + 1, np.int32)
+        self._places = np.zeros(num_places * (model.config.ngrams - 1), np.int32)
+        self._rows = zeros((most, *shape[1:]), model.dtype)
+
+    @property
+    def used(self) -> npt.NDArray[np.int32]:
+        return self._used[: self._count]
+
+    @property
+    def rows(self) -> Array:
+        return self._rows[: self._count]
+
+    def group(self, found: Array, steps: int) -> None:
+        """Find the rows that `steps` of a chunk have used, and where."""
+        if len(self._used):
+            groups = self._group_of, self._used, self._starts, self._places
+            self._count = group_places(found, self._vocab_size, *groups, steps)
+
+    def compute(self, dz: Array, planes: Array, first: int, last: int) -> None:
+        """Fill columns first:last of `rows` from dz (T, P, B, N), see `row_gradient`."""
+        if self._count:
+            row_gradient(
+                self._starts, self._places, self._count, dz, planes, self._rows, first, last
+            )
+
+    def scatter(self, out: Array) -> None:
+        """Write the gradients into those of all n-grams (K, G, N)."""
+        out[self.used] = self.rows
 
 
 class Stack:
@@ -68,6 +113,9 @@ class Stack:
         # Of each layer; cells/__init__.py describes them.
         self.z, self.s, self.saved = list(z), list(s), list(saved)
         self.losses = zeros((T, B), np.float64)
+        before = c.ngrams - 1
+        self.ids = np.full((before + T, B), -1, np.int32)  # of the steps before, then of the chunk
+        self.found = np.full((T, B, before), -1, np.int32)  # rows of the n-grams that end there
         if training:
             model.prepare_backward()
             self.dropped = [zeros((T, B, H), dtype) for _ in range(L if c.dropout else 0)]
@@ -75,7 +123,8 @@ class Stack:
             self.dc = zeros((B, H), dtype)
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, E), dtype)
-            self.gradients = Parameters(c, dtype)
+            self.gradients = Parameters(replace(c, num_ngrams=0), dtype)
+            self.ngram_gradients = NgramGradients(model, T * B)
             size = workspace_size(max(H, E))
             self.panel_buffers = [zeros((size,), model.panel_dtype) for _ in range(model.team.size)]
 
@@ -87,16 +136,22 @@ class Stack:
         rest = padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
         return 4 * steps * batch_size * (c.num_layers * per_layer + rest)
 
-    def set_state(self, state: Array, rows: slice = slice(None)) -> None:
-        """Start the next chunk from state (L, S, rows, H); other rows keep theirs."""
+    @property
+    def _recent(self) -> npt.NDArray[np.int32]:
+        """The ids before the chunk, as of CarriedState."""
+        return self.ids[: self.model.config.ngrams - 1]
+
+    def set_state(self, state: CarriedState, rows: slice = slice(None)) -> None:
+        """Start the next chunk of `rows` from `state`; other rows keep theirs."""
         for k, s in enumerate(self.s):
             s[:, 0, rows] = 0  # the padding
-            s[:, 0, rows, : self.model.config.hidden_size] = state[k]
+            s[:, 0, rows, : self.model.config.hidden_size] = state.hidden[k]
+        self._recent[:, rows] = state.recent
 
-    def get_state(self) -> Array:
-        """The state (L, S, B, H) that the next chunk starts from."""
+    def get_state(self) -> CarriedState:
+        """The state that the next chunk starts from."""
         h = self.model.config.hidden_size
-        return np.stack([s[:, 0, :, :h] for s in self.s])
+        return CarriedState(np.stack([s[:, 0, :, :h] for s in self.s]), self._recent.copy())
 
     def start_gradient(self) -> Array:
         """The gradient (L, S, B, H) of the state that the last chunk started from."""
@@ -109,6 +164,7 @@ class Stack:
         """
         for s in self.s:
             s[:, 0] = s[:, steps, rows]
+        self._recent[:] = self.ids[steps : steps + len(self._recent), rows]
 
     def forward(self, x: npt.NDArray[np.int32]) -> None:
         """Fill `logits` for the ids x (T or fewer, B)."""
@@ -139,6 +195,7 @@ class Stack:
                 self._forward_rows(x, None, first, last)
                 for s in self.s:
                     advance_state(s, first, last)
+                self._recent[:, first:last] = self.ids[1 : 1 + len(self._recent), first:last]
                 choose(step, first, last)
 
         self.model.team.run(task, threads)
@@ -190,6 +247,7 @@ class Stack:
             self._weight_gradients(x, dropout_seed, i, size)
 
         self.model.team.run(rows, self.threads)
+        self.ngram_gradients.group(self.found, steps)
         self.model.team.run(columns, self.threads)
         return float(self.losses[:steps].sum() / (steps * self.batch_size))
 
@@ -205,13 +263,17 @@ class Stack:
 
     def _forward_rows(self, x: Array, dropout_seed: int | None, first: int, last: int) -> None:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
-        weights = m.parameters.padded
+        weights, ngram_rows, found = m.parameters.padded, m.parameters.ngram_rows, self.found
+        if m.config.ngrams > 1:
+            self.ids[-self.steps :][: len(x), first:last] = x[:, first:last]
+            index = m.ngrams
+            find_rows(self.ids, index.vocab_size, index.keys, index.rows, found, *rows)
         if m.config.embedding_size:
-            embed(weights["embedding.weight"], x, self.embedded, *rows)
+            embed(weights["embedding.weight"], ngram_rows, x, found, self.embedded, *rows)
         for k, z in enumerate(self.z):
             if self._is_one_hot(k):
                 table = weights["rnn.weight_ih_l0"]
-                look_up(table, x, cell.INPUT_PLANES, m.bias[k], z, *rows)
+                look_up(table, ngram_rows, x, found, cell.INPUT_PLANES, m.bias[k], z, *rows)
             else:
                 inputs = self._input(k, dropout_seed)
                 input_product(inputs, m.w_ih[k], cell.INPUT_PLANES, m.bias[k], z, *rows)
@@ -260,6 +322,7 @@ class Stack:
             if self._is_one_hot(k):
                 columns = first * NR, last * NR
                 look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
+                self.ngram_gradients.compute(z, cell.INPUT_PLANES, *columns)
             else:
                 inputs = self._input(k, dropout_seed)
                 weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, buffer)
@@ -280,6 +343,7 @@ class Stack:
         if m.config.embedding_size:
             columns = chunk_bounds(self.d_embedded.shape[2], i, size)
             embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
+            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, *columns)
 
 
 _SINGLE_PLANE = np.arange(1)
@@ -295,11 +359,11 @@ def _gate_groups(cell: ModuleType) -> list[tuple[int, Array, int]]:
     ]
 
 
-def forward(model: Model, x: Array, state: Array) -> tuple[Array, Array]:
+def forward(model: Model, x: Array, state: CarriedState) -> tuple[Array, CarriedState]:
     """Run a model forward.
 
     x: ids (T, B).
-    state: where to start from, (L, S, B, H).
+    state: where to start from.
 
     Returns the logits (T, B, V) and the state at the end.
     """
@@ -314,17 +378,17 @@ def loss_and_gradients(
     model: Model,
     x: Array,
     y: Array,
-    state: Array,
+    state: CarriedState,
     dropout_seed: int | None = None,
-) -> tuple[float, dict[str, Array], Array, Array]:
+) -> tuple[float, dict[str, Array], CarriedState, Array]:
     """Run a model forward and backward.
 
     x, y: ids (T, B) and the ids that follow them.
-    state: where to start from, (L, S, B, H).
+    state: where to start from.
     dropout_seed: of the dropout masks; None turns dropout off.
 
     Returns the mean loss in nats, {name: gradient}, the state at the end, and the gradient of
-    `state`.
+    `state.hidden`.
     """
     dropout_seed = dropout_seed if model.config.dropout else None
     stack = Stack(model, x.shape[1], x.shape[0], training=True)
@@ -332,4 +396,7 @@ def loss_and_gradients(
     x, y = (np.ascontiguousarray(a, np.int32) for a in (x, y))
     loss = stack.loss_and_gradients(x, y, dropout_seed)
     stack.advance_state(x.shape[0])
-    return loss, stack.gradients.state_dict(), stack.get_state(), stack.start_gradient()
+    gradients = Parameters(model.config, model.dtype)
+    gradients.dense[:] = stack.gradients.flat
+    stack.ngram_gradients.scatter(gradients.ngram_rows)
+    return loss, gradients.state_dict(), stack.get_state(), stack.start_gradient()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Array
+from .carried_state import CarriedState
 
 LONG_PRIME = 256  # ids of a prime after which it no longer matters which state was before it
 
@@ -14,11 +15,11 @@ LONG_PRIME = 256  # ids of a prime after which it no longer matters which state 
 class TextStart(NamedTuple):
     """Where a text starts: `ids` are read from one of `states`, then the text.
 
-    states: (L, S, K, H), before the ends of K lines.
+    states: before the ends of K lines, one per row.
     ids: the line end, (1,); or none, (0,), so that the first id of a text is not predicted.
     """
 
-    states: Array
+    states: CarriedState
     ids: Array
 
     @property
@@ -27,13 +28,13 @@ class TextStart(NamedTuple):
         return self.select([0])
 
     def select(self, indices: list[int]) -> TextStart:
-        return self._replace(states=self.states[:, :, indices])
+        return self._replace(states=self.states.select(indices))
 
     def for_seeds(self, seed: int, count: int, prime_length: int) -> TextStart:
         """The starts of the texts of `seed` and those after it; text i has number i modulo K."""
         if prime_length >= LONG_PRIME:
             return self.first
-        size = self.states.shape[2]
+        size = self.states.rows
         return self.select([(seed + i) % size for i in range(min(count, size))])
 
     def prepend(self, prime: Array) -> Array:

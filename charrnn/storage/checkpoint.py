@@ -27,13 +27,15 @@ import numpy.typing as npt
 
 from ..config import CELL_SHAPES
 from ..errors import CharRNNError, FilePath, display_path, error_reason, escape_unprintable
+from ..text.ngrams import NgramTable, check_ngrams
 from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
-MODEL_FORMAT_VERSION = 2  # version 2 added the starts of texts
-# A state file can be read only if it has this version. Version 2 renamed the fields of Progress.
-STATE_FORMAT_VERSION = 2
+# Version 2 added the starts of texts, version 3 the n-grams.
+MODEL_FORMAT_VERSION = 3
+# A state file can be read only if it has this version. Version 3 added the n-grams.
+STATE_FORMAT_VERSION = 3
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}
@@ -68,13 +70,16 @@ TensorShapes = Callable[[dict[str, Any]], dict[str, tuple[int, ...]]]
 
 
 class StoredStart(NamedTuple):
-    """Where texts start: `id` is read from one of `states`, float32 (layers, states, K, units).
+    """Where texts start: `id` is read from one of K states.
+
+    states: float32, (layers, states, K, units). recent: int32, (n - 1, K), the ids read before.
 
     It is not among the tensors, so that these are a `state_dict` of PyTorch and nothing else.
     """
 
     id: int
     states: Array
+    recent: Array
 
 
 class ModelFile(NamedTuple):
@@ -86,6 +91,7 @@ class ModelFile(NamedTuple):
     training: dict[str, Any]
     format_version: int
     start: StoredStart | None
+    ngrams: NgramTable
 
 
 class _TensorInfo(NamedTuple):
@@ -105,6 +111,7 @@ def save_model(
     vocabulary: Vocabulary,
     training: dict[str, Any],
     start: StoredStart | None = None,
+    ngrams: NgramTable = (),
 ) -> None:
     """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
     content = {
@@ -112,6 +119,7 @@ def save_model(
         "vocabulary": vocabulary.characters,
         "training": training,
         "start": start and _encode_start(start),
+        "ngrams": [vocabulary.symbols(ids.reshape(-1)) for ids in ngrams],
     }
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     write_atomically(path, serialize(MODEL_KEY, MODEL_FORMAT_VERSION, content, tensors))
@@ -127,11 +135,14 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         config, training = content.get("config"), content.get("training")
         if not (isinstance(config, dict) and isinstance(training, dict)):
             raise corrupt_file("it holds no configuration")
+        version = content["format_version"]
+        if version < 3:
+            config |= {"ngrams": 1, "num_ngrams": 0}
         _check_tensors(tensors, config, tensor_shapes)
         vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
-        version = content["format_version"]
+        ngrams = _checked_ngrams(content.get("ngrams"), config, vocabulary) if version > 2 else ()
         start = _checked_start(content.get("start"), config) if version > 1 else None
-        return ModelFile(tensors, config, vocabulary, training, version, start)
+        return ModelFile(tensors, config, vocabulary, training, version, start, ngrams)
 
 
 def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
@@ -277,9 +288,9 @@ def _check_state_version(version: Any) -> None:
     _check_version(version, STATE_FORMAT_VERSION)
     if version < STATE_FORMAT_VERSION:
         raise CharRNNError(
-            f"the run was saved by charrnn 0.1, in format version {version}, which this charrnn "
-            "cannot resume: finish the run with charrnn 0.1, or train anew with --overwrite or "
-            "another -o."
+            f"the run was saved by an earlier charrnn, in format version {version}, which this "
+            "charrnn cannot resume: finish the run with that charrnn, or train anew with "
+            "--overwrite or another -o."
         )
 
 
@@ -363,9 +374,42 @@ def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
     return vocabulary
 
 
+def _checked_ngrams(value: Any, config: dict[str, Any], vocabulary: Vocabulary) -> NgramTable:
+    """Read the n-grams of 2, 3, ... characters, one str each, for a `config` that is checked."""
+    lengths = range(2, config["ngrams"] + 1)
+    if not isinstance(value, list) or len(value) != len(lengths):
+        raise corrupt_file("it does not have the n-grams of its configuration")
+    for n, symbols in zip(lengths, value, strict=True):
+        if not isinstance(symbols, str) or len(symbols) % n:
+            raise corrupt_file("its n-grams are not strings of the right length")
+    counts = (len(symbols) // n for n, symbols in zip(lengths, value, strict=True))
+    if sum(counts) != config["num_ngrams"]:
+        raise corrupt_file("it has other n-grams than its configuration")
+    try:
+        table = [vocabulary.look_up(symbols).astype(np.int32) for symbols in value]
+    except UnicodeEncodeError:
+        raise corrupt_file("its n-grams hold half a surrogate pair") from None
+    table = [ids.reshape(-1, n) for n, ids in zip(lengths, table, strict=True)]
+    return checked_ngrams(table, len(vocabulary))
+
+
+def checked_ngrams(arrays: list[Array], vocab_size: int) -> NgramTable:
+    """The table of n-grams of a file. Raises CharRNNError unless it is a valid one."""
+    table = tuple(arrays)
+    try:
+        check_ngrams(table, vocab_size)
+    except ValueError as error:
+        raise corrupt_file(str(error)) from None
+    return table
+
+
 def _encode_start(start: StoredStart) -> dict[str, Any]:
     states = np.ascontiguousarray(start.states, "<f4")
-    return {"id": start.id, "states": base64.b64encode(states.tobytes()).decode()}
+    return {
+        "id": start.id,
+        "states": base64.b64encode(states.tobytes()).decode(),
+        "recent": start.recent.tolist(),
+    }
 
 
 def _checked_start(value: Any, config: dict[str, Any]) -> StoredStart | None:
@@ -376,13 +420,25 @@ def _checked_start(value: Any, config: dict[str, Any]) -> StoredStart | None:
         i, encoded = value["id"], base64.b64decode(value["states"], validate=True)
         shape = config["num_layers"], CELL_SHAPES[config["cell"]].states, -1, config["hidden_size"]
         states = np.frombuffer(encoded, "<f4").reshape(shape)
+        recent = _checked_recent(value.get("recent", []), config, states.shape[2])
     except (KeyError, TypeError, ValueError):
         raise corrupt_file("it does not describe the starts of texts") from None
     if type(i) is not int or not 0 <= i < config["vocab_size"] or not states.size:
         raise corrupt_file("the starts of its texts do not fit its configuration")
     if not np.isfinite(states).all():
         raise corrupt_file("the starts of its texts hold values that are not finite")
-    return StoredStart(i, states)
+    return StoredStart(i, states, recent)
+
+
+def _checked_recent(value: Any, config: dict[str, Any], rows: int) -> Array:
+    """Read the ids before the starts, (n - 1, rows). Raises ValueError unless they are valid."""
+    valid = isinstance(value, list) and len(value) == config["ngrams"] - 1
+    for ids in value if valid else ():
+        valid = valid and isinstance(ids, list) and len(ids) == rows
+        valid = valid and all(type(i) is int and -1 <= i < config["vocab_size"] for i in ids)
+    if not valid:
+        raise ValueError
+    return np.array(value, np.int32).reshape(-1, rows)
 
 
 def corrupt_file(how: str) -> CharRNNError:

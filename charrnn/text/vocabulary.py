@@ -97,12 +97,12 @@ class Vocabulary(ABC):
     @property
     def newline_id(self) -> int:
         """The id of the newline, -1 if the vocabulary has none."""
-        return int(self._look_up("\n")[0])
+        return int(self.look_up("\n")[0])
 
     @property
     def line_start(self) -> int:
         """The id to start a line after: newline, else space, else 0."""
-        return next((int(i) for i in self._look_up("\n ") if i >= 0), 0)
+        return next((int(i) for i in self.look_up("\n ") if i >= 0), 0)
 
     # Text to ids
 
@@ -134,7 +134,7 @@ class Vocabulary(ABC):
 
     def ids_of(self, other: Vocabulary) -> npt.NDArray[np.int64]:
         """Return the id (len(other),) of each symbol of `other`, -1 for those missing here."""
-        return self._look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
+        return self.look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
 
     # Ids to text
 
@@ -188,7 +188,7 @@ class Vocabulary(ABC):
         """Return for each id its character, or the number of its byte."""
 
     @abstractmethod
-    def _look_up(self, symbols: str) -> IdArray:
+    def look_up(self, symbols: str) -> IdArray:
         """Return the id of each symbol, -1 for unknown ones."""
 
 
@@ -230,7 +230,7 @@ class CharVocabulary(Vocabulary):
             translated = text.encode().translate(self._ascii_ids)
             if 255 not in translated:  # 255 may mean -1
                 return np.frombuffer(translated, np.uint8)
-        ids = self._look_up(text)
+        ids = self.look_up(text)
         if ids.min(initial=0) < 0:
             if unknown == "error":
                 raise UnknownCharacters(self.unknown(text), self, text)
@@ -238,7 +238,7 @@ class CharVocabulary(Vocabulary):
         return ids.astype(self.dtype)
 
     def unknown(self, text: str, repeat: bool = False) -> str:
-        points = code_points(text)[self._look_up(text) < 0]
+        points = code_points(text)[self.look_up(text) < 0]
         missing = points.tobytes().decode("utf-32-le", "surrogatepass")
         return missing if repeat else "".join(dict.fromkeys(missing))
 
@@ -263,7 +263,7 @@ class CharVocabulary(Vocabulary):
     def json_names(self) -> list[str]:
         return list(self.characters)
 
-    def _look_up(self, symbols: str) -> IdArray:
+    def look_up(self, symbols: str) -> IdArray:
         return self._ids.take(code_points(symbols), mode="clip")
 
 
@@ -313,7 +313,7 @@ class ByteVocabulary(Vocabulary):
     def json_names(self) -> list[int]:
         return list(range(256))
 
-    def _look_up(self, symbols: str) -> IdArray:
+    def look_up(self, symbols: str) -> IdArray:
         points = code_points(symbols).astype(np.int64)
         return np.where(points < 256, points, -1)
 

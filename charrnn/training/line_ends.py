@@ -37,7 +37,7 @@ class LineEnds:
 
     def start(self, model: Model, workspace: Workspace | None = None) -> TextStart:
         """Where texts start under the present weights of `model`. `workspace` is as of Stack."""
-        num_ends = max(1, MAX_STATE_BYTES // model.zero_state(1).nbytes)
+        num_ends = max(1, MAX_STATE_BYTES // model.zero_state(1).hidden.nbytes)
         contexts = self._contexts[:, :num_ends]
         states = state_after(model, contexts, model.zero_state(contexts.shape[1]), workspace)
         return TextStart(states, np.array([self._id], np.int32))

@@ -18,6 +18,7 @@ import numpy as np
 from ..arithmetic import ceil_div
 from ..config import (
     DEFAULT_BATCH_SIZE,
+    DEFAULT_NGRAMS,
     DEFAULT_TIME,
     LEARNING_RATES,
     ModelConfig,
@@ -27,6 +28,7 @@ from ..config import (
 )
 from ..network.optimizers import OPTIMIZERS
 from ..text.disk_ids import Ids
+from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams, clamp_batch_shape
 from .trainer import Trainer
 
@@ -77,6 +79,7 @@ class TextSizes(NamedTuple):
     vocab_size: int
     num_train: int  # characters of the training text
     num_val: int  # characters of the validation text
+    num_ngrams: int = 0  # n-grams with weights of their own
     unit: str = "character"  # or "byte"
 
 
@@ -92,18 +95,23 @@ class Plan(NamedTuple):
 def with_defaults(options: TrainOptions) -> TrainOptions:
     """Set every option that does not depend on the text; without any limit, the default time.
 
-    What is None afterwards is chosen by `fit_to_time`.
+    What is None afterwards is chosen by `fit_to_time`; the precision, by the processor.
     """
-    defaults: dict[str, Any] = {"learning_rate": LEARNING_RATES[options.optimizer]}
+    defaults: dict[str, Any] = {
+        "learning_rate": LEARNING_RATES[options.optimizer],
+        "ngrams": DEFAULT_NGRAMS,
+    }
     if not options.limit:
         defaults["time"] = DEFAULT_TIME
     elif options.time is None:
         defaults |= {
             "batch_size": DEFAULT_BATCH_SIZE,
             "hidden_size": ModelConfig.hidden_size,
+            "num_layers": ModelConfig.num_layers,
             "dropout": ModelConfig.dropout,
             "recurrent_dropout": ResolvedOptions.recurrent_dropout,
             "weight_decay": ResolvedOptions.weight_decay,
+            "precision": ResolvedOptions.precision,
         }
     unset = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     return replace(options, **unset)
@@ -138,7 +146,7 @@ def make_plan(
         return fit_to_time(options.time, streams, text, options, measure_rate, seconds_used)
     epochs = math.inf if options.epochs is None else options.epochs
     steps = options.steps or max(1, round(min(epochs * streams.num_chunks, MAX_STEPS)))
-    return Plan(_config(text.vocab_size, options), _resolved(options, streams, steps))
+    return Plan(_config(text, options), _resolved(options, streams, steps))
 
 
 def fit_to_time(
@@ -153,7 +161,9 @@ def fit_to_time(
 
     Other arguments as of `make_plan`.
     """
-    base, draft = _config(text.vocab_size, options), _resolved(options, streams, steps=1)
+    layers = _given_or(options.num_layers, choose_num_layers(text))
+    options = replace(options, num_layers=layers)
+    base, draft = _config(text, options), _resolved(options, streams, steps=1)
     weights_per_second = measure_rate(base, draft) * num_multiplied_weights(base)
     one_weight_epochs = seconds * weights_per_second / text.num_train
     size = _given_or(options.hidden_size, choose_size(text.num_train, one_weight_epochs, base))
@@ -181,11 +191,11 @@ def _given_or(given: Value | None, chosen: Value) -> Value:
     return chosen if given is None else given
 
 
-def _config(vocab_size: int, options: TrainOptions) -> ModelConfig:
+def _config(text: TextSizes, options: TrainOptions) -> ModelConfig:
     """The model as far as it is given; the rest has its default."""
-    names = field_names(ModelConfig)[1:]
-    given = {name: getattr(options, name) for name in names}
-    return ModelConfig(vocab_size, **{k: v for k, v in given.items() if v is not None})
+    given = {name: getattr(options, name, None) for name in field_names(ModelConfig)}
+    of_text = {"vocab_size": text.vocab_size, "num_ngrams": text.num_ngrams}
+    return ModelConfig(**{k: v for k, v in given.items() if v is not None} | of_text)
 
 
 def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> ResolvedOptions:
@@ -197,6 +207,11 @@ def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> Resol
         "steps": steps,
     }
     return ResolvedOptions(**{k: v for k, v in given.items() if v is not None} | chosen)
+
+
+def choose_num_layers(text: TextSizes) -> int:
+    """Choose one wide layer where n-grams have weights, which do the work of a second one."""
+    return 1 if text.num_ngrams else ModelConfig.num_layers
 
 
 def choose_batch_size(num_chars: int, seq_length: int) -> int:
@@ -287,13 +302,17 @@ def num_multiplied_weights(config: ModelConfig) -> int:
 
 
 def measure_chars_per_second(
-    streams: BatchStreams, threads: int, config: ModelConfig, options: ResolvedOptions
+    streams: BatchStreams,
+    threads: int,
+    ngrams: NgramTable,
+    config: ModelConfig,
+    options: ResolvedOptions,
 ) -> float:
     """Measure the speed of training over TRIAL_SECONDS, after a first step that compiles.
 
     At least three steps are measured.
     """
-    trainer = Trainer(config, options, np.random.default_rng(0), threads)
+    trainer = Trainer(config, options, np.random.default_rng(0), threads, ngrams)
     x, y = streams.chunk(0)
     times: list[float] = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
@@ -319,7 +338,7 @@ def _describe(
         f"at {_two_digits(rate):,} {unit}s per second: {config.num_layers} x "
         f"{config.hidden_size} units, batch size {options.batch_size}, "
         f"dropout {config.dropout:g}, recurrent dropout {options.recurrent_dropout:g}, "
-        f"weight decay {options.weight_decay:g}"
+        f"weight decay {options.weight_decay:g}, {options.precision}"
     )
 
 

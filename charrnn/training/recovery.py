@@ -87,7 +87,9 @@ class Recovery:
         """The best weights (flat) and their description; before the first validation, the first."""
         config = self._trainer.model.config
         if not self._writer.has_best:
-            first = Model(config, np.random.default_rng(self._options.seed))
+            table = self._trainer.model.ngrams.table
+            rng = np.random.default_rng(self._options.seed)
+            first = Model(config, rng, ngrams=table)
             return first.parameters.flat, "the initial weights"
         parameters = Parameters(config)
         parameters.load_state_dict(self._writer.load_best().tensors)

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..config import ModelConfig, TrainOptions
+from ..config import TrainOptions
 from ..errors import CharRNNError
 from ..generation.sampler import generate
+from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
 from ..network.parameters import Parameters
-from ..storage.checkpoint import Arrays, StoredStart, corrupt_file
+from ..storage.checkpoint import StoredStart, corrupt_file
 from ..storage.run_files import RunFiles, RunLock
 from ..text.corpus import Corpus
 from ..text.disk_ids import Ids
+from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
 from .line_ends import LineEnds
 from .pacing import Pacer, log_interval, validation_interval
@@ -61,6 +61,7 @@ class TrainingRun:
         val_ids: Ids,
         requested: TrainOptions,
         plan: Plan,
+        ngrams: NgramTable,
         notes: tuple[str, ...],
         files: RunFiles,
         lock: RunLock,
@@ -76,9 +77,9 @@ class TrainingRun:
         self._lock, self._save_every, self._stopping = lock, save_every, False
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
-        self.trainer = Trainer(self.config, self.options, self.rng, threads)
+        self.trainer = Trainer(self.config, self.options, self.rng, threads, ngrams)
         self._line_ends = LineEnds(train_ids, corpus.vocabulary)
-        self.writer = RunWriter(files, self.config, corpus.vocabulary, clock)
+        self.writer = RunWriter(files, self.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
         val_chars = min(self.options.val_chars, len(val_ids))
@@ -228,7 +229,7 @@ class TrainingRun:
         }
         tensors = self.model.state_dict(into=self.writer.best_buffers())
         start = self._line_ends.start(self.model, self.trainer.workspace)
-        stored = StoredStart(int(start.ids[0]), start.states)
+        stored = StoredStart(int(start.ids[0]), *start.states)
         self.writer.set_best(BestWeights(tensors, training, stored))
 
     # --- end, state
@@ -250,7 +251,12 @@ class TrainingRun:
         self.writer.set_best(best._replace(training=training))
 
     def _state(self) -> State:
-        flat_arrays = self.trainer.flat_arrays()
+        trainer, rows = self.trainer, self.trainer.row_optimizer
+        carried = trainer.stack.get_state()
+        dense = replace(self.config, num_ngrams=0)
+        tensors = {"weights": trainer.model.parameters.tensors()}
+        for name, array in trainer.optimizer.arrays.items():
+            tensors[name] = Parameters(dense, array.dtype, array).tensors()
         return State(
             config=self.config,
             options=self.options,
@@ -259,8 +265,12 @@ class TrainingRun:
             encoding=self.corpus.encoding,
             progress=self.progress,
             rng=self.rng,
-            hidden=self.trainer.stack.get_state(),
-            flat_arrays={name: _tensors(a, self.config) for name, a in flat_arrays.items()},
+            hidden=carried.hidden,
+            flat_arrays=tensors,
+            ngrams=trainer.model.ngrams.table,
+            recent=carried.recent,
+            ngram_mean_square=rows.mean_square,
+            ngram_last_step=rows.last_step,
         )
 
     def _restore(self, state: State) -> float:
@@ -268,18 +278,21 @@ class TrainingRun:
 
         Raises CharRNNError when the state does not fit its options.
         """
-        flat_arrays, progress = self.trainer.flat_arrays(), state.progress
+        trainer, progress = self.trainer, state.progress
         too_long = progress.total_steps > self.options.steps and progress.deadline is None
-        if state.flat_arrays.keys() != flat_arrays.keys() or too_long:
+        arrays, rows = trainer.optimizer.arrays, trainer.row_optimizer
+        fits = state.flat_arrays.keys() == {"weights", *arrays}
+        fits = fits and state.ngram_mean_square.shape == rows.mean_square.shape
+        if not fits or too_long:
             with corrupt_if_invalid(self.files.state):
                 raise corrupt_file("it does not fit its options")
-        for name, array in flat_arrays.items():
-            parameters = Parameters(self.config)
+        self.model.load_state_dict(state.flat_arrays["weights"])
+        for name, array in arrays.items():
+            parameters = Parameters(replace(self.config, num_ngrams=0), array.dtype, array)
             parameters.load_state_dict(state.flat_arrays[name])
-            array[:] = parameters.flat
-        self.model.pack()
-        self.trainer.stack.set_state(state.hidden)
-        self.trainer.optimizer.steps = progress.step - progress.last_recovery_step
+        rows.mean_square[:], rows.last_step[:] = state.ngram_mean_square, state.ngram_last_step
+        trainer.stack.set_state(CarriedState(state.hidden, state.recent))
+        trainer.optimizer.steps = progress.step - progress.last_recovery_step
         self.rng, self.progress = state.rng, progress
         self.writer.has_best = bool(progress.history) and self.files.model.exists()
         return self.writer.resume_log(progress.step)
@@ -287,8 +300,3 @@ class TrainingRun:
 
 def _sentences(notices: list[str]) -> str | None:
     return " ".join(sentence[0].upper() + sentence[1:] for sentence in notices) or None
-
-
-def _tensors(flat: npt.NDArray[Any], config: ModelConfig) -> Arrays:
-    """View a flat array in the weights' layout as tensors by name; copies only padded ones."""
-    return Parameters(config, flat.dtype, flat).tensors()

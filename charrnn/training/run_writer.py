@@ -15,6 +15,7 @@ from ..config import ModelConfig, tensor_shapes
 from ..errors import CharRNNError, display_path, os_errors_as
 from ..storage.checkpoint import Arrays, StoredStart, load_model, save_model
 from ..storage.run_files import RunFiles, RunLog
+from ..text.ngrams import NgramTable
 from ..text.vocabulary import Vocabulary
 from .state import State
 
@@ -40,9 +41,11 @@ class RunWriter:
         files: RunFiles,
         config: ModelConfig,
         vocabulary: Vocabulary,
+        ngrams: NgramTable,
         clock: Callable[[], float],
     ) -> None:
-        self.files, self._config, self._vocabulary, self._clock = files, config, vocabulary, clock
+        self.files, self._config, self._clock = files, config, clock
+        self._vocabulary, self._ngrams = vocabulary, ngrams
         self._best: BestWeights | None = None  # None: only the model file has them
         self.has_best = False
         self._best_is_saved = False
@@ -156,7 +159,8 @@ class RunWriter:
         if self._best and not (self._best_is_saved and self.files.model.exists()):
             config = asdict(self._config)
             tensors, training, start = self._best
-            save_model(self.files.model, tensors, config, self._vocabulary, training, start)
+            texts = self._vocabulary, training, start, self._ngrams
+            save_model(self.files.model, tensors, config, *texts)
             self._best_is_saved = True
 
     def _write_state(self, state: State) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.disk_ids import Ids
 from ..text.files import expand_folders
+from ..text.ngrams import NgramTable, count_ngrams
 from ..text.reader import EncodingOptions, codec_name
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
@@ -152,6 +153,7 @@ class PreparedRun:
 
     def _start(self) -> TrainingRun:
         from ..network.cores import usable_cores
+        from ..network.precision import fastest_precision
         from .planner import Plan, with_defaults
         from .run import TrainingRun
 
@@ -159,10 +161,13 @@ class PreparedRun:
         state, self.state = self.state, None  # three times as large as the model
         if state is not None:
             requested, streams = state.requested, self._saved_streams(state)
+            ngrams = state.ngrams
             plan = Plan(state.config, state.options)
         else:
             requested = with_defaults(self.requested)
-            streams, plan = self._plan(requested, threads)
+            if requested.precision is None:
+                requested = replace(requested, precision=fastest_precision())
+            streams, ngrams, plan = self._plan(requested, threads)
         unit = self.corpus.vocabulary.unit
         notes = (*filter(None, [plan.summary]), *_notes(requested, plan, len(self.val_ids), unit))
         return TrainingRun(
@@ -172,6 +177,7 @@ class PreparedRun:
             val_ids=self.val_ids,
             requested=requested,
             plan=plan,
+            ngrams=ngrams,
             notes=notes,
             files=self.files,
             lock=self.lock,
@@ -181,21 +187,21 @@ class PreparedRun:
             state=state,
         )
 
-    def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, Plan]:
+    def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, NgramTable, Plan]:
         from .planner import TextSizes, make_plan, make_streams, measure_chars_per_second
 
-        streams = make_streams(self.train_ids, requested)
-        plan = make_plan(
-            streams,
-            TextSizes(
-                *(len(self.corpus.vocabulary), len(self.train_ids), len(self.val_ids)),
-                unit=self.corpus.vocabulary.unit,
-            ),
-            requested,
-            partial(measure_chars_per_second, streams, threads),
-            self._seconds_used,
+        streams, vocabulary = make_streams(self.train_ids, requested), self.corpus.vocabulary
+        ngrams = count_ngrams(self.train_ids, len(vocabulary), requested.ngrams or 1)
+        sizes = TextSizes(
+            vocab_size=len(vocabulary),
+            num_train=len(self.train_ids),
+            num_val=len(self.val_ids),
+            num_ngrams=sum(map(len, ngrams)),
+            unit=vocabulary.unit,
         )
-        return streams, plan
+        measure = partial(measure_chars_per_second, streams, threads, ngrams)
+        plan = make_plan(streams, sizes, requested, measure, self._seconds_used)
+        return streams, ngrams, plan
 
     def _seconds_used(self) -> float:
         """Seconds since the time limit started, without a stall: this work uses the processor."""
@@ -221,7 +227,7 @@ class PreparedRun:
 
 def _check_precision(options: TrainOptions) -> None:
     """Raise UsageError for a precision that this processor lacks, before a long text is read."""
-    if options.precision != TrainOptions.precision:
+    if options.precision is not None:
         from .trainer import require_precision
 
         require_precision(options.precision)

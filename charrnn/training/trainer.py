@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import groupby
 
@@ -15,14 +16,25 @@ from ..network.arrays import Workspace
 from ..network.kernels.matmul import padded
 from ..network.model import Model
 from ..network.numba_internals import processor
-from ..network.optimizers import OPTIMIZERS, Optimizer, clip_norm_, clip_value_, norm
+from ..network.optimizers import (
+    OPTIMIZERS,
+    ROW_RULES,
+    Optimizer,
+    RowOptimizer,
+    clip_norm_,
+    clip_value_,
+    norm,
+)
 from ..network.parameters import Parameters
 from ..network.stack import Stack
+from ..text.ngrams import NgramTable
 from .memory import require_memory
 
 # Factors on the output layer's learning rate. With Adam, 3 lowers the loss by 0.04 nats at 128
 # units after two epochs over a megabyte, by 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
+# Factor on the weight decay of the rows of n-grams, of which a text has few examples each.
+NGRAM_DECAY = 3.0
 # Weight-sized arrays alive at once: weights, two packings, gradients, two moments, best weights,
 # undropped weights, two copies while saving.
 WEIGHT_COPIES = 10
@@ -36,33 +48,53 @@ class Trainer:
     `compute` followed by `update` is one step of truncated backpropagation through time. Nothing of
     the model changes before `update`, so that a bad gradient can be refused.
 
-    `workspace` may be shared with stacks that run between two steps, such as the validator's.
+    `ngrams` are the model's. `workspace` may be shared with stacks that run between two steps, such
+    as the validator's.
 
     Raises UsageError when the processor lacks the precision, CharRNNError when memory is too small.
     """
 
     def __init__(
-        self, config: ModelConfig, options: ResolvedOptions, rng: np.random.Generator, threads: int
+        self,
+        config: ModelConfig,
+        options: ResolvedOptions,
+        rng: np.random.Generator,
+        threads: int,
+        ngrams: NgramTable = (),
     ) -> None:
         require_precision(options.precision)
         _require_memory(config, options.batch_size, options.seq_length)
         self.options = options
-        self.model = Model(config, rng, threads=threads, precision=options.precision)
+        precision = options.precision
+        self.model = Model(config, rng, threads=threads, precision=precision, ngrams=ngrams)
         self.workspace = Workspace(self.model.dtype)
         shape = options.batch_size, options.seq_length
         self.stack = Stack(self.model, *shape, training=True, workspace=self.workspace)
         self.optimizer = _optimizer(self.model, options)
+        self.row_optimizer = self._row_optimizer(options)
         if options.recurrent_dropout:
-            self._undropped = np.empty_like(self.model.parameters.flat)
+            self._recurrent = self.model.parameters.with_role(TensorRole.RECURRENT_WEIGHT)
+            self._undropped = [np.empty_like(weights) for weights in self._recurrent]
 
     @property
     def needs_dropout_seed(self) -> bool:
         """Whether `compute` draws dropout masks."""
         return bool(self.model.config.dropout or self.options.recurrent_dropout)
 
+    def _row_optimizer(self, options: ResolvedOptions) -> RowOptimizer:
+        rows, rule = self.model.parameters.ngram_rows, ROW_RULES[options.optimizer]
+        shape = len(rows), rows[:1].size
+        decays = "weight_decay" in OPTIMIZERS[options.optimizer].defaults()
+        decay = NGRAM_DECAY * options.weight_decay if decays else 0.0
+        return RowOptimizer(shape, self.model.dtype, self.model.team, rule, decay)
+
     def flat_arrays(self) -> dict[str, Weights]:
-        """The weights and the optimizer's arrays, in the layout of the weights, by name."""
-        return {"weights": self.model.parameters.flat} | self.optimizer.arrays
+        """The weights and the optimizers' arrays by name.
+
+        The optimizer's are in the layout of the weights without the rows of n-grams.
+        """
+        rows = {"ngram_mean_square": self.row_optimizer.mean_square}
+        return {"weights": self.model.parameters.flat} | self.optimizer.arrays | rows
 
     def compute(
         self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], dropout_seed: int = 0
@@ -76,7 +108,12 @@ class Trainer:
         if rate:
             self.model.drop_recurrent(self.stack.gradients, dropout_seed, rate)
         self._steps = len(x)
-        return loss, norm(self.stack.gradients.flat, self.model.team)
+        return loss, self._norm()
+
+    def _norm(self) -> float:
+        """The norm of all gradients."""
+        team, rows = self.model.team, self.stack.ngram_gradients.rows
+        return math.hypot(norm(self.stack.gradients.flat, team), norm(rows.reshape(-1), team))
 
     def _pack_dropped(self, seed: int, rate: float) -> None:
         """Drop hidden-to-hidden weights until the next update (Merity et al. 2018).
@@ -84,28 +121,37 @@ class Trainer:
         Only the kernels' packed copies lose weights; the parameters themselves do not change.
         """
         model = self.model
-        self._undropped[:] = model.parameters.flat
+        for copy, weights in zip(self._undropped, self._recurrent, strict=True):
+            copy[:] = weights
         model.drop_recurrent(model.parameters, seed, rate)
         model.pack()
-        model.parameters.flat[:] = self._undropped
+        for copy, weights in zip(self._undropped, self._recurrent, strict=True):
+            weights[:] = copy
 
     def update(self, learning_rate: float, gradient_norm: float) -> None:
         """Clip the gradients, update the weights, carry the hidden state to the next chunk.
 
         `gradient_norm` is the norm that `compute` returned.
         """
-        gradients = self.stack.gradients.flat
-        self._clip(gradients, gradient_norm)
-        self.optimizer.step(self.model.parameters.flat, gradients, learning_rate)
+        parameters, gradients = self.model.parameters, self.stack.ngram_gradients
+        self._clip(gradient_norm)
+        self.optimizer.step(parameters.dense, self.stack.gradients.flat, learning_rate)
+        if len(gradients.used):
+            rows, g = (a.reshape(len(a), -1) for a in (parameters.ngram_rows, gradients.rows))
+            step = self.optimizer.steps
+            self.row_optimizer.step(rows, gradients.used, g, learning_rate, step)
         self.model.pack()
         self.stack.advance_state(self._steps)
 
-    def _clip(self, gradients: Weights, gradient_norm: float) -> None:
+    def _clip(self, gradient_norm: float) -> None:
+        parts = self.stack.gradients.flat, self.stack.ngram_gradients.rows.reshape(-1)
         if self.options.clip_value:
-            clip_value_(gradients, self.options.clip_value)
-            gradient_norm = norm(gradients, self.model.team)
+            for gradients in parts:
+                clip_value_(gradients, self.options.clip_value)
+            gradient_norm = self._norm()
         if self.options.clip_norm:
-            clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
+            for gradients in parts:
+                clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
 
     def reset(self, weights: Weights) -> None:
         """Take these weights (flat); clear the optimizer's arrays and the hidden state."""
@@ -114,6 +160,7 @@ class Trainer:
         for array in self.optimizer.arrays.values():
             array[:] = 0
         self.optimizer.steps = 0
+        self.row_optimizer.reset()
         self.reset_state()
 
     def reset_state(self) -> None:
@@ -149,7 +196,7 @@ def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> No
 
 
 def _optimizer(model: Model, options: ResolvedOptions) -> Optimizer:
-    cls, flat = OPTIMIZERS[options.optimizer], model.parameters.flat
+    cls, flat = OPTIMIZERS[options.optimizer], model.parameters.dense
     names = cls.defaults().keys() & field_names(ResolvedOptions)
     settings = {name: getattr(options, name) for name in names}
     rates = _learning_rates(model.parameters, OUTPUT_RATES.get(options.optimizer, 1.0))

@@ -148,6 +148,7 @@ def test_a_mistyped_option_gets_a_suggestion(invoke):
         "hidden-size": "0 -1 x 1.5",
         "num-layers": "0 -1",
         "embedding-size": "-1 x",
+        "ngrams": "0 5 x",
         "dropout": "1 -0.1 nan inf",
         "recurrent-dropout": "1 -0.1 nan inf",
         "seq-length": "0 -1",

@@ -24,6 +24,7 @@ TRAIN = {
     "--hidden-size": [None, 1, 17],
     "--num-layers": [1, 3],
     "--embedding-size": [0, 1, 33],
+    "--ngrams": [1, 2, 4],
     "--dropout": [None, 0, 1e-300, 0.5, 0.9999999],
     "--recurrent-dropout": [None, 0, 1e-300, 0.5, 0.9999999],
     "--seq-length": [1, 7, MOST],
@@ -78,7 +79,7 @@ READ = {
     "--unknown": [None, "error", "skip"],
     "--encoding": [None, "latin-1", "utf-16", "utf-7", "no-such", ""],
 }
-EVAL = READ | {"--threads": [None, 3, MOST]}
+EVAL = READ | {"--adapt": [None, True], "--threads": [None, 3, MOST]}
 SCORE = READ | {
     "--sort": [None, "position", "surprisal"],
     "--color": [None, True],
@@ -157,7 +158,7 @@ HUGE = [
     *("", " ", "0x1", "\x1b"),
 ]
 COMMANDS = {
-    "train": "hidden-size num-layers embedding-size dropout recurrent-dropout seq-length "
+    "train": "hidden-size num-layers embedding-size ngrams dropout recurrent-dropout seq-length "
     "batch-size time epochs steps learning-rate momentum weight-decay lr-decay lr-decay-after "
     "clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
     "precision encoding",

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from helpers import naive
-from helpers.random_models import model_of
+from helpers.random_models import model_of, naive_start, ngram_tuples
 
 from charrnn.config import CELL_NAMES
 from charrnn.evaluation import activations
@@ -14,9 +14,10 @@ from charrnn.evaluation.activations import HiddenUnit
 
 def naive_states(model, params, ids):
     """(n, L, S, H) after each id."""
-    state, found = model.zero_state(1), []
+    (state, known, (read,)), found = naive_start(model, model.zero_state(1)), []
     for i in ids:
-        _, state = naive.forward(params, model.config, np.array([[i]]), state)
+        _, state = naive.forward(params, model.config, np.array([[i]]), state, known, [read])
+        read.append(int(i))
         found.append(state[:, :, 0])
     return np.array(found)
 
@@ -29,8 +30,8 @@ def naive_gates(model, params, ids):
     found = np.zeros(
         (len(ids), model.config.num_layers, len(naive.SIGMOID_GATES[cell]), states.shape[-1])
     )
-    for t, i in enumerate(ids):
-        x = naive.input_vector(params, model.config, i)
+    for t in range(len(ids)):
+        x = naive.input_vector(params, model.config, ids[: t + 1].tolist(), ngram_tuples(model))
         for k in range(model.config.num_layers):
             w, h = naive.layer_weights(params, k), before[t, k, 0]
             parts = w.weight_ih @ x + w.bias_ih + w.weight_hh @ h + w.bias_hh
@@ -56,7 +57,7 @@ def short_steps(monkeypatch):
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_states_and_gates_equal_the_naive_ones(cell, short_steps):
-    model, params = model_of(cell)
+    model, params = model_of(cell, ngrams=3)
     assert list(model.cell.SIGMOIDS) == list(naive.SIGMOID_GATES[cell])
     states, gates = map(np.concatenate, zip(*activations.iter_activations(model, IDS), strict=True))
     expected = naive_states(model, params, IDS)

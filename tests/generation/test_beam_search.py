@@ -5,22 +5,17 @@ import itertools
 import numpy as np
 import pytest
 from helpers import naive
+from helpers.random_models import model_of, naive_start
 
-from charrnn.config import ModelConfig
 from charrnn.generation.beam_search import beam_search
 from charrnn.generation.stopping import StopMatcher, StoppingCriteria
-from charrnn.network.model import Model
 
 ALPHABET = "ab\n"
 PRIME = np.array([0, 2, 1])
 
 
 def random_model(seed, cell="lstm", vocab_size=3):
-    config = ModelConfig(vocab_size, cell, hidden_size=5, num_layers=2)
-    params = naive.random_params(config, np.random.default_rng(seed), scale=2)
-    model = Model(config)
-    model.load_state_dict(params)
-    return model, params
+    return model_of(cell, vocab_size, seed=seed, ngrams=3)
 
 
 def symbols(ids):
@@ -33,8 +28,8 @@ def search(model, width, criteria, allowed=(True, True, True)):
 
 def log_probability(model, params, ids):
     x = np.array([*PRIME, *ids])
-    state = model.zero_state(1).astype(float)
-    logits, _ = naive.forward(params, model.config, x[:-1, None], state)
+    zero = naive_start(model, model.zero_state(1))
+    logits, _ = naive.forward(params, model.config, x[:-1, None], *zero)
     start = len(PRIME) - 1
     return -sum(naive.cross_entropy(logits[start + t, 0], i) for t, i in enumerate(ids))
 

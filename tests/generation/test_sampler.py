@@ -5,6 +5,7 @@ from itertools import islice
 import numpy as np
 import pytest
 from helpers import naive
+from helpers.random_models import model_of, ngram_tuples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,23 +24,20 @@ from charrnn.network.model import Model
 V = 11
 
 
-def random_model(cell="lstm", threads=1, **config):
+def random_model(cell="lstm", **more):
     """A model with uneven probabilities that depend on the preceding characters."""
-    config = ModelConfig(V, cell, **({"hidden_size": 6, "num_layers": 2} | config))
-    params = naive.random_params(config, np.random.default_rng(5), scale=1.5)
-    model = Model(config, threads=threads)
-    model.load_state_dict(params)
-    return model, params
+    return model_of(cell, V, **({"H": 6, "seed": 5, "scale": 1.5, "ngrams": 3} | more))
 
 
 def prime_of(length):
     return np.random.default_rng(6).integers(0, V, length).astype(np.uint8)
 
 
-def naive_text(params, config, prime, rng, length, repetition_penalty=1, allowed=None, **how):
+def naive_text(model, params, prime, rng, length, repetition_penalty=1, allowed=None, **how):
     return naive.text(
-        params, config, prime, rng, length, PENALTY_WINDOW, penalty=repetition_penalty,
-        allowed=None if allowed is None else np.flatnonzero(allowed), **how,
+        params, model.config, prime, rng, length, PENALTY_WINDOW, ngram_tuples(model),
+        penalty=repetition_penalty, allowed=None if allowed is None else np.flatnonzero(allowed),
+        **how,
     )  # fmt: skip
 
 
@@ -82,7 +80,7 @@ def test_sampled_text_equals_the_plain_loop(cell, how):
     model, params = random_model(cell)
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        expected = naive_text(params, model.config, prime_of(3), rng, 40, **how)
+        expected = naive_text(model, params, prime_of(3), rng, 40, **how)
         assert drawn(model, prime_of(3), seed, 40, **how) == expected, seed
 
 
@@ -97,14 +95,14 @@ MIXES = st.fixed_dictionaries(
         "allowed": st.lists(st.booleans(), min_size=V, max_size=V).filter(any).map(np.array),
     },
 )
-MODEL, PARAMS = random_model("gru", hidden_size=4, num_layers=1)
+MODEL, PARAMS = random_model("gru", H=4, L=1)
 
 
 @settings(max_examples=60, deadline=None)
 @given(MIXES, st.integers(0, 2**40), st.integers(1, PENALTY_WINDOW + 8))
 def test_any_combination_of_options_equals_the_plain_loop(how, seed, length):
     rng = np.random.default_rng(seed)
-    expected = naive_text(PARAMS, MODEL.config, prime_of(length), rng, 2 * PENALTY_WINDOW, **how)
+    expected = naive_text(MODEL, PARAMS, prime_of(length), rng, 2 * PENALTY_WINDOW, **how)
     assert drawn(MODEL, prime_of(length), seed, 2 * PENALTY_WINDOW, **how) == expected
 
 
@@ -235,7 +233,7 @@ def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
 def test_primes_of_any_length_are_read_completely(embedding_size, length):
     model, params = random_model("gru", embedding_size=embedding_size)
     rng = np.random.default_rng(0)
-    expected = naive_text(params, model.config, prime_of(length), rng, 20)
+    expected = naive_text(model, params, prime_of(length), rng, 20)
     assert drawn(model, prime_of(length), 0, 20) == expected
 
 

@@ -5,13 +5,14 @@ from itertools import islice
 import numpy as np
 import pytest
 from helpers import naive
-from helpers.random_models import model_of
+from helpers.random_models import model_of, naive_start
 
 from charrnn.api import LanguageModel
 from charrnn.evaluation.activations import iter_activations
 from charrnn.evaluation.loss import StreamingScorer, mean_loss, surprisals
 from charrnn.generation.sampler import SamplingOptions, generate
 from charrnn.generation.suggester import Suggester
+from charrnn.network.carried_state import CarriedState
 from charrnn.network.cells import CELLS
 from charrnn.network.start import LONG_PRIME, TextStart
 from charrnn.text.vocabulary import CharVocabulary
@@ -22,18 +23,20 @@ VOCABULARY = CharVocabulary("abcdefghij\n")
 
 def started(cell="lstm"):
     """A model with starts, and the parameters of its naive twin."""
-    model, params = model_of(cell, V)
-    shape = model.zero_state(NUM_STARTS).shape
-    states = np.random.default_rng(2).normal(size=shape).astype(np.float32)
-    model.start = TextStart(states, np.array([LINE_END]))
+    model, params = model_of(cell, V, ngrams=3)
+    shape, rng = model.zero_state(NUM_STARTS).hidden.shape, np.random.default_rng(2)
+    hidden = rng.normal(size=shape).astype(np.float32)
+    recent = rng.integers(-1, V, (2, NUM_STARTS), np.int32)
+    recent[0, recent[1] < 0] = -1
+    model.start = TextStart(CarriedState(hidden, recent), np.array([LINE_END]))
     return model, params
 
 
 def naive_logits(model, params, k, ids):
     """The logits (n, V) after the line end and after each of ids (n - 1,), from start k."""
-    state = model.start.states[:, :, k : k + 1].astype(float)
+    start = naive_start(model, model.start.states.select([k]))
     x = np.array([LINE_END, *ids])[:, None]
-    return naive.forward(params, model.config, x, state)[0][:, 0]
+    return naive.forward(params, model.config, x, *start)[0][:, 0]
 
 
 def coldest(model, params, k, prime, length):
@@ -95,7 +98,7 @@ def test_a_long_prime_leaves_nothing_to_the_seed():
 
 def test_mid_line_reads_the_prime_from_a_blank_state():
     model, _ = started()
-    blank, _ = model_of("lstm", V)
+    blank, _ = model_of("lstm", V, ngrams=3)
     with_starts = LanguageModel(model, VOCABULARY, {})
     without = LanguageModel(blank, VOCABULARY, {})
     for seed in range(3):
@@ -144,8 +147,9 @@ def test_activations_start_at_a_line_start():
     model, params = started("gru")
     ids = np.random.default_rng(3).integers(0, V, 30)
     states = np.concatenate([s for s, _ in iter_activations(model, ids)])
-    state = model.start.states[:, :, :1].astype(float)
+    state, known, (read,) = naive_start(model, model.start.first.states)
     for i, found in zip([LINE_END, *ids], [None, *states], strict=True):
-        _, state = naive.forward(params, model.config, np.array([[i]]), state)
+        _, state = naive.forward(params, model.config, np.array([[i]]), state, known, [read])
+        read.append(int(i))
         if found is not None:
             np.testing.assert_allclose(found, state[:, :, 0], atol=1e-5)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +47,26 @@ NASTY = [
 
 
 def models(rng):
-    """Yield (tensors, config, vocabulary, training, start) of three models of few weights."""
-    for config, characters, start in [
-        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f", None),
+    """Yield the arguments of save_model for three models of few weights."""
+    hidden = rng.normal(size=(2, 2, 3, 2)).astype(np.float32)
+    recent = np.array([[-1, 0, 3], [2, 1, 0]], np.int32)
+    for config, characters, start, ngrams in [
+        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f", None, ()),
         (
-            ModelConfig(4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5),
+            ModelConfig(
+                4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5, ngrams=3, num_ngrams=5
+            ),
             "\nabc",
-            checkpoint.StoredStart(3, rng.normal(size=(2, 2, 3, 2)).astype(np.float32)),
+            checkpoint.StoredStart(3, hidden, recent),
+            ngrams_of([(0, 1), (1, 2), (3, 3)], [(0, 1, 2), (3, 3, 3)]),
         ),
         (
-            ModelConfig(256, cell="gru", hidden_size=1, num_layers=1),
+            ModelConfig(256, cell="gru", hidden_size=1, num_layers=1, ngrams=2, num_ngrams=2),
             None,
-            checkpoint.StoredStart(10, np.zeros((1, 1, 1, 1), np.float32)),
+            checkpoint.StoredStart(
+                10, np.zeros((1, 1, 1, 1), np.float32), np.array([[-1]], np.int32)
+            ),
+            ngrams_of([(0, 0), (195, 164)]),
         ),
     ]:
         training = {
@@ -65,16 +74,28 @@ def models(rng):
             "val_loss": None, "history": [[9, 2.5, None]],
             "options": vars(ResolvedOptions(steps=10, learning_rate=0.1)),
         }  # fmt: skip
-        yield tensors_of(config, rng), vars(config), vocabulary_of(characters), training, start
+        vocabulary = vocabulary_of(characters)
+        yield tensors_of(config, rng), vars(config), vocabulary, training, start, ngrams
+
+
+def ngrams_of(*tables):
+    """The table of n-grams of 2, 3, ... ids."""
+    return tuple(np.array(ngrams, np.int32) for ngrams in tables)
 
 
 def states(rng):
     """Yield the states of two runs."""
-    for config, groups in [
-        (ModelConfig(5, cell="gru", hidden_size=2, num_layers=1), ("mean", "mean_square")),
-        (ModelConfig(3, "lstm", 1, 2, embedding_size=2, dropout=0.1), ("velocity",)),
+    for config, groups, ngrams, row_size in [
+        (ModelConfig(5, cell="gru", hidden_size=2, num_layers=1), ("mean", "mean_square"), (), 48),
+        (
+            ModelConfig(3, "lstm", 1, 2, embedding_size=2, dropout=0.1, ngrams=3, num_ngrams=4),
+            ("velocity",),
+            ngrams_of([(0, 1), (2, 1)], [(0, 1, 1), (2, 1, 0)]),
+            16,
+        ),
     ]:
-        layers, rows = config.num_layers, 3
+        layers, rows, num_ngrams = config.num_layers, 3, config.num_ngrams
+        dense = replace(config, num_ngrams=0)
         yield State(
             config=config,
             options=ResolvedOptions(steps=10, learning_rate=0.1),
@@ -94,7 +115,12 @@ def states(rng):
             rng=np.random.default_rng(1),
             hidden=np.zeros((layers, 2 if config.cell == "lstm" else 1, rows, config.hidden_size))
             .astype(np.float32),
-            flat_arrays={name: tensors_of(config, rng) for name in ("weights", *groups)},
+            flat_arrays={"weights": tensors_of(config, rng)}
+            | {name: tensors_of(dense, rng) for name in groups},
+            ngrams=ngrams,
+            recent=np.arange(-1, 2, dtype=np.int32)[None].repeat(config.ngrams - 1, 0),
+            ngram_mean_square=rng.random((num_ngrams, row_size)).astype(np.float32),
+            ngram_last_step=np.arange(num_ngrams, dtype=np.int32) % 5,
         )  # fmt: skip
 
 
@@ -269,9 +295,12 @@ def spoil_array(draft, choose, other):
     array = arrays[name].copy()
     how = choose.randrange(7)
     if how == 0:
-        array.reshape(-1)[choose.randrange(array.size)] = choose.choice([np.nan, np.inf, -np.inf])
+        odd = [-(2**31), -2, -1, 0, 1, 5, 2**31 - 1]
+        odd = odd if array.dtype == np.int32 else [np.nan, np.inf, -np.inf]
+        array.reshape(-1)[choose.randrange(array.size)] = choose.choice(odd)
     elif how == 1:
-        array.reshape(-1)[:] = choose.choice([3e38, -3e38, 1e-45, 0.0])
+        odd = [-1, 0, 1] if array.dtype == np.int32 else [3e38, -3e38, 1e-45, 0.0]
+        array.reshape(-1)[:] = choose.choice(odd)
     elif how == 2:
         with np.errstate(all="ignore"):
             array = array.astype(choose.choice(list(checkpoint.DTYPE_NAMES)))
@@ -295,6 +324,20 @@ def spoil_vocabulary(draft, choose, other):
     draft.content["vocabulary"] = known[:at] + character + known[at + 1 :]
 
 
+def spoil_ngrams(draft, choose, other):
+    level = choose.randrange(len(draft.content["ngrams"]))
+    known = draft.content["ngrams"][level]
+    at = choose.randrange(len(known))
+    characters = choose.choice(
+        ["\ud800", "\udcff", "\x1b", "", "ab", "\U0010ffff", known[0], known[: level + 2]]
+    )
+    draft.content["ngrams"][level] = known[:at] + characters + known[at + 1 :]
+
+
+def spoil_start(draft, choose, other):
+    draft.content["start"] = spoil(draft.content["start"], choose)
+
+
 def spoil_text(draft, choose, other):
     text = draft._text()
     at = choose.randrange(len(text))
@@ -315,7 +358,7 @@ def spoil_length(draft, choose, other):
 MUTATIONS = [
     spoil_content, spoil_content, spoil_config, spoil_config, spoil_config, spoil_entry,
     spoil_entry, rename, duplicate, drop, shuffle, exchange, splice, spoil_array, spoil_array,
-    spoil_vocabulary, spoil_text, spoil_length,
+    spoil_vocabulary, spoil_ngrams, spoil_start, spoil_text, spoil_length,
 ]  # fmt: skip
 
 
@@ -421,10 +464,19 @@ def fault_of_content(result, path):
             states = result.start.states
             assert states.shape[:2] + states.shape[3:] == shape and states.size
             assert np.isfinite(states).all() and 0 <= result.start.id < config.vocab_size
-    for tensors in groups:
-        assert {n: t.shape for n, t in tensors.items()} == tensor_shapes(vars(config))
+            check_recent(result.start.recent, config, states.shape[2])
+    check_ngrams(result.ngrams, config)
+    for n, tensors in enumerate(groups):
+        own = replace(config, num_ngrams=0) if n else config  # the optimizer's have no n-grams
+        assert {n: t.shape for n, t in tensors.items()} == tensor_shapes(vars(own))
         assert all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
     if isinstance(result, State):
+        check_recent(result.recent, config, result.hidden.shape[2])
+        assert result.ngram_mean_square.shape[:1] == result.ngram_last_step.shape
+        assert result.ngram_last_step.shape == (config.num_ngrams,)
+        assert result.ngram_last_step.dtype == np.int32
+        last_steps = result.ngram_last_step.tolist()
+        assert all(0 <= step <= result.progress.step for step in last_steps)
         result.rng.random()
         return None
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -434,12 +486,29 @@ def fault_of_content(result, path):
     return "info shows unprintable characters" if shown_raw else None
 
 
+def check_recent(recent, config, rows):
+    assert recent.shape == (config.ngrams - 1, rows) and recent.dtype == np.int32
+    assert (recent >= -1).all() and (recent < config.vocab_size).all()
+
+
+def check_ngrams(table, config):
+    """Each length is sorted, without duplicates, of known ids, and its beginnings are known."""
+    known = {(i,) for i in range(config.vocab_size)}
+    assert sum(map(len, table)) == config.num_ngrams and len(table) == config.ngrams - 1
+    for n, ngrams in enumerate(table, 2):
+        assert ngrams.shape[1:] == (n,) and ngrams.dtype == np.int32
+        level = [tuple(ngram) for ngram in ngrams.tolist()]
+        assert level == sorted(set(level))
+        assert all(ngram[:-1] in known and ngram[-1:] in known for ngram in level)
+        known |= set(level)
+
+
 def fault_of_equality(result, path, valid):
     """A mutant without a recomputed checksum can only be read if its content is unchanged."""
     if isinstance(result, State):
         result.save(path)
     else:
-        checkpoint.save_model(path, *result[:4], result.start)
+        checkpoint.save_model(path, *result[:4], result.start, result.ngrams)
     return None if path.read_bytes() in valid else "it is changed, and no check has found it"
 
 

@@ -89,16 +89,16 @@ SIGMOID_GATES = {
 PEEPHOLES = {"rnn": "", "lstm": "", "lstm-peephole": "ifo", "gru": "", "gru-original": ""}  # gates
 
 
-# --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size ---
+# --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size, num_ngrams
 
 
 def tensor_shapes(config):
     """{name: shape} of every parameter, in PyTorch's names."""
     V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
-    G = GATES[config.cell]
-    shapes = {"embedding.weight": (V, E)} if E else {}
+    G, inputs = GATES[config.cell], V + config.num_ngrams
+    shapes = {"embedding.weight": (inputs, E)} if E else {}
     for k in range(config.num_layers):
-        D = H if k > 0 else E or V
+        D = H if k > 0 else E or inputs
         shapes[f"rnn.weight_ih_l{k}"] = (G * H, D)
         shapes[f"rnn.weight_hh_l{k}"] = (G * H, H)
         shapes[f"rnn.bias_ih_l{k}"] = (G * H,)
@@ -130,13 +130,31 @@ def layer_weights(params, k):
     return SimpleNamespace(**{n[len(start) : -len(end)]: params[n] for n in names})
 
 
-def input_vector(params, config, i):
-    """The first layer's input for character i: its row of the embedding, or a one-hot vector."""
-    return params["embedding.weight"][i] if config.embedding_size else np.eye(config.vocab_size)[i]
+def multi_hot(ids, vocab_size, ngrams=()):
+    """The vector (V + K,) after `ids`: ones for the last id and for each n-gram that ends there.
+
+    ngrams: the K known n-grams, tuples of ids; number k has element V + k.
+    """
+    hot = np.zeros(vocab_size + len(ngrams))
+    hot[ids[-1]] = 1
+    for k, ngram in enumerate(ngrams):
+        if tuple(ids[-len(ngram) :]) == ngram:
+            hot[vocab_size + k] = 1
+    return hot
 
 
-def forward(params, config, x, state):
-    """x (T, N) ids, state (L, S, N, H) -> logits (T, N, V), end state (L, S, N, H)."""
+def input_vector(params, config, ids, ngrams=()):
+    """The first layer's input after `ids`: a multi-hot vector, or the sum of its embeddings."""
+    hot = multi_hot(ids, config.vocab_size, ngrams)
+    return hot @ params["embedding.weight"] if config.embedding_size else hot
+
+
+def forward(params, config, x, state, ngrams=(), before=()):
+    """x (T, N) ids, state (L, S, N, H) -> logits (T, N, V), end state (L, S, N, H).
+
+    ngrams: the known n-grams, as of `multi_hot`.
+    before: of each row, a list of the ids before x; by default there are none.
+    """
     T, N = x.shape
     dtype = np.result_type(np.float64, state, *params.values())
     params = {name: np.asarray(a, dtype) for name, a in params.items()}
@@ -144,9 +162,11 @@ def forward(params, config, x, state):
     layers = [layer_weights(params, k) for k in range(config.num_layers)]
     state = np.array(state, dtype)
     logits = np.zeros((T, N, config.vocab_size), dtype)
-    for t in range(T):
-        for n in range(N):
-            v = input_vector(params, config, x[t, n])
+    for n in range(N):
+        read = list(before[n]) if before else []
+        for t in range(T):
+            read.append(int(x[t, n]))
+            v = input_vector(params, config, read, ngrams)
             for k, weights in enumerate(layers):
                 state[k, :, n] = step(v, state[k, :, n], weights)
                 v = state[k, 0, n]
@@ -160,12 +180,45 @@ def cross_entropy(logits, target):
     return np.log(np.exp(logits).sum()) - logits[target]
 
 
-def loss(params, config, x, y, state):
+def loss(params, config, x, y, state, ngrams=(), before=()):
     """Mean cross-entropy over the T*N predictions, in nats, and the end state."""
     T, N = x.shape
-    logits, end_state = forward(params, config, x, state)
+    logits, end_state = forward(params, config, x, state, ngrams, before)
     total = sum(cross_entropy(logits[t, n], y[t, n]) for t in range(T) for n in range(N))
     return total / (T * N), end_state
+
+
+def adapted_losses(params, config, start, ids, gradient, steps, rate, decay, ngrams=()):
+    """-ln p of the ids by a model that learns from each `steps` of them once they are predicted.
+
+    Krause et al. 2018, with Adam's mean square (Kingma & Ba 2015, beta2 0.999) in place of that of
+    the training text, and one decay for all weights. The weights of n-grams stay as they are.
+
+    start: the state (L, S, 1, H), the ids that led to it, and those read from there before `ids`.
+    gradient: of a function of params, gradient(f, params) -> {name: array}.
+    """
+    state, read, before = start
+    trained, losses, read = params, [], list(read)
+    learned, v = ({name: np.zeros_like(a) for name, a in params.items()} for _ in range(2))
+    for t, first in enumerate(range(0, len(ids), steps), 1):
+        text = np.array([*before, *ids[first : first + steps]])
+        before = text[-1:]
+        x, y = text[:-1, None], text[1:, None]
+        how = state, ngrams, [list(read)]
+        logits, state = forward(params, config, x, *how)
+        losses += [cross_entropy(p[0], i[0]) for p, i in zip(logits, y, strict=True)]
+        g = gradient(lambda p, x=x, y=y, how=how: loss(p, config, x, y, *how)[0], params)
+        read += x[:, 0].tolist()
+        if config.embedding_size:
+            g["embedding.weight"][config.vocab_size :] = 0
+        else:
+            g["rnn.weight_ih_l0"][:, config.vocab_size :] = 0
+        for name in g:
+            v[name] = 0.999 * v[name] + 0.001 * g[name] ** 2
+            step = g[name] / (np.sqrt(v[name] / (1 - 0.999**t)) + 1e-8)
+            learned[name] = (1 - rate * decay) * learned[name] - rate * step
+        params = {name: trained[name] + learned[name] for name in g}
+    return np.array(losses)
 
 
 # --- bfloat16 ---
@@ -262,6 +315,55 @@ OPTIMIZERS = {
 }
 
 
+# --- the optimizer of rows: v' and the step of a weight with gradient g, as its optimizer's without
+# momentum, by which a row without a gradient does not move; Adam's rates are tripled ---
+
+
+def adam_row(v, g, t, rate):
+    v = 0.99 * v + 0.01 * g**2
+    return v, 3 * rate * g / (np.sqrt(v / (1 - 0.99**t)) + 1e-8)
+
+
+def rmsprop_row(v, g, t, rate):
+    v = 0.95 * v + 0.05 * g**2
+    return v, rate * g / (np.sqrt(v) + 1e-8)
+
+
+def adagrad_row(v, g, t, rate):
+    v = v + g**2
+    return v, rate * g / (np.sqrt(v) + 1e-10)
+
+
+def sgd_row(v, g, t, rate):
+    return v, rate * g
+
+
+ROW_RULES = {
+    "cautious-adam": adam_row,
+    "adam": adam_row,
+    "rmsprop": rmsprop_row,
+    "adagrad": adagrad_row,
+    "sgd": sgd_row,
+}
+
+
+def row_steps(name, p, gradients, rates, weight_decay=0.0):
+    """p (K, N) after each step; gradients are {row: gradient (N,)} of each step, the others zero.
+
+    A row decays when it is used, by the rate of then, for all steps since its last use.
+    """
+    v, last = np.zeros_like(p), [0] * len(p)
+    decay = weight_decay * (3 if "adam" in name else 1)
+    for t, (used, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        p = p.copy()
+        for k in range(len(p)):
+            v[k], change = ROW_RULES[name](v[k], used.get(k, np.zeros_like(p[k])), t, rate)
+            if k in used:
+                p[k] = (1 - rate * decay) ** (t - last[k]) * p[k] - change
+                last[k] = t
+        yield p
+
+
 def clip_value(g, limit):
     return np.array([max(-limit, min(limit, v)) for v in g])
 
@@ -342,18 +444,20 @@ def sample(
     return int(rng.choice(len(p), p=p))
 
 
-def text(params, config, prime, rng, length, window=0, **how):
+def text(params, config, prime, rng, length, window=0, ngrams=(), **how):
     """Sample `length` ids after `prime` (at least one id), with the options of `sample`.
 
     window: how many last ids, those of the prime included, are `recent`.
+    ngrams: the known n-grams, as of `multi_hot`.
     """
     state = np.zeros((config.num_layers, STATES[config.cell], 1, config.hidden_size))
-    logits, state = forward(params, config, np.array(prime)[:, None], state)
+    logits, state = forward(params, config, np.array(prime)[:, None], state, ngrams)
     ids = [int(i) for i in prime]
     for _ in range(length):
         recent = ids[len(ids) - min(window, len(ids)) :]
-        ids.append(sample(logits[-1, 0], rng, recent=recent, **how))
-        logits, state = forward(params, config, np.array([[ids[-1]]]), state)
+        i = sample(logits[-1, 0], rng, recent=recent, **how)
+        logits, state = forward(params, config, np.array([[i]]), state, ngrams, [ids])
+        ids.append(i)
     return ids[len(prime) :]
 
 

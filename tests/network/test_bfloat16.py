@@ -11,13 +11,12 @@ from types import SimpleNamespace
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from helpers import gradcheck, naive
+from helpers import gradcheck, naive, random_models
 from helpers.panels import packed, random
 from helpers.runs import result_of, started, stopped_after, trained
 from llvmlite import ir
 
 from charrnn.api import read_model
-from charrnn.config import ModelConfig
 from charrnn.errors import UsageError
 from charrnn.network import jit
 from charrnn.network.arrays import zeros
@@ -35,7 +34,6 @@ from charrnn.network.kernels.matmul import (
     workspace_size,
 )
 from charrnn.network.kernels.microkernel import NR
-from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
 from charrnn.training.start import prepare_run
 from charrnn.training.state import read_state
@@ -217,14 +215,12 @@ def test_the_instruction_agrees_with_its_portable_version(tmp_path):
 # --- models
 
 
-def problem(cell, precision, threads=1, sizes=(6, 5, 9, 17, 6, 2)):
-    T, N, V, H, E, L = sizes
-    config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E)
-    params, x, y, state = naive.random_problem(config, T, N)
-    params = {name: a.astype(np.float32) for name, a in params.items()}
-    model = Model(config, threads=threads, precision=precision)
-    model.load_state_dict(params)
-    return model, params, x, y, state.astype(np.float32)
+def problem(cell, precision, threads=1, sizes=(6, 5, 9, 17, 6, 2), ngrams=3):
+    """As of helpers, with the weights that the model has."""
+    model, params, *inputs = random_models.problem(
+        cell, sizes, np.float32, threads, ngrams=ngrams, precision=precision
+    )
+    return model, {name: a.astype(np.float32) for name, a in params.items()}, *inputs
 
 
 class Rounded(np.ndarray):
@@ -244,16 +240,18 @@ def test_only_both_sides_of_every_product_are_rounded(cell):
         SimpleNamespace(**{n: a.view(Rounded) if a.ndim == 2 else a for n, a in layer.items()})
         for layer in layers
     ]
+    hidden, ngrams, before = random_models.naive_start(model, state)
     for n in range(2):
-        states = list(state[:, :, n].astype(np.float64))
+        states = list(hidden[:, :, n])
         for t in range(3):
-            v = params["embedding.weight"][x[t, n]]
+            read = [*before[n], *x[: t + 1, n].tolist()]
+            v = naive.input_vector(params, model.config, read, ngrams)
             for k in range(2):
                 states[k] = naive.CELLS[cell](v, states[k], layers[k])
                 v = states[k][0]
             expected = params["output.weight"].view(Rounded) @ v + params["output.bias"]
             assert np.abs(logits[t, n] - expected).max() < 1e-5
-        assert np.abs(end[:, :, n] - np.array(states)).max() < 1e-5
+        assert np.abs(end.hidden[:, :, n] - np.array(states)).max() < 1e-5
 
 
 @every_cell
@@ -262,9 +260,9 @@ def test_loss_and_gradients_are_close_to_float32(cell, embedding_size):
     sizes = (6, 5, 9, 33, embedding_size, 2)
     results = []
     for precision in "float32", "bfloat16":
-        model, _, *inputs = problem(cell, precision, sizes=sizes)
+        model, _, *inputs = problem(cell, precision, sizes=sizes, ngrams=1)
         loss, gradients, end, start = loss_and_gradients(model, *inputs)
-        results.append(gradients | {"loss": np.array(loss), "end": end, "start": start})
+        results.append(gradients | {"loss": np.array(loss), "end": end.hidden, "start": start})
     errors = {n: gradcheck.scaled_error(results[1][n], a) for n, a in results[0].items()}
     assert 1e-5 < max(errors.values()) < 0.03, errors
 
@@ -276,7 +274,7 @@ def test_number_of_threads_changes_no_bit(cell, N):
     for threads in 1, 3:
         model, _, *inputs = problem(cell, "bfloat16", threads, (6, N, 9, 17, 0, 3))
         loss, gradients, end, start = loss_and_gradients(model, *inputs)
-        results.append(gradients | {"loss": np.array(loss), "end": end, "start": start})
+        results.append(gradients | {"loss": np.array(loss), "end": end.hidden, "start": start})
     for name, a in results[0].items():
         np.testing.assert_array_equal(results[1][name], a, err_msg=name)
 

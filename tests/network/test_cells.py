@@ -1,12 +1,14 @@
 """Every cell, as a stack of layers: agreement with the reference, numerical gradients."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from helpers import gradcheck, naive
+from helpers import gradcheck, naive, random_models
+from helpers.random_models import naive_start
 
-from charrnn.config import CELL_NAMES, CELL_SHAPES, ModelConfig
+from charrnn.config import CELL_NAMES, CELL_SHAPES
 from charrnn.network.cells import CELLS
-from charrnn.network.model import Model
 from charrnn.network.stack import forward, loss_and_gradients
 
 # T, N, V, H, E, L: all different, so that a transposed array fails, ...
@@ -25,19 +27,15 @@ SIZES = [
     (257, 1, 3, 2, 0, 2),
     (2, 3, 300, 260, 257, 1),
 ]
+# Each size with n-grams of up to 1 to 4 ids, those of the first two with all.
+CASES = [(size, n) for size in SIZES[:2] for n in (1, 2, 3, 4)]
+CASES += [(size, 1 + k % 4) for k, size in enumerate(SIZES[2:], 1)]
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
-every_size = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
-
-
-def problem(cell, size, threads=2, dtype=np.float64):
-    """A model with random weights, its weights, x, y and a start state."""
-    T, N, V, H, E, L = size
-    config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E)
-    params, x, y, state = naive.random_problem(config, T, N)
-    model = Model(config, dtype=dtype, threads=threads)
-    model.load_state_dict(params)
-    return model, params, x, y, state
+every_size = pytest.mark.parametrize(
+    ("size", "ngrams"), CASES, ids=lambda v: "x".join(map(str, v)) if isinstance(v, tuple) else v
+)
+problem = partial(random_models.problem, threads=2)
 
 
 def test_every_registered_cell_has_a_reference_and_a_name_in_the_options():
@@ -67,35 +65,40 @@ def test_cell_constants_have_one_value_per_gate(cell):
 
 @every_cell
 @every_size
-def test_forward_equals_the_reference(cell, size):
-    model, params, x, _, state = problem(cell, size)
+def test_forward_equals_the_reference(cell, size, ngrams):
+    model, params, x, _, state = problem(cell, size, ngrams=ngrams)
     logits, end_state = forward(model, x, state)
-    expected_logits, expected_end = naive.forward(params, model.config, x, state)
-    assert logits.dtype == end_state.dtype == np.float64
+    start = naive_start(model, state)
+    expected_logits, expected_end = naive.forward(params, model.config, x, *start)
+    assert logits.dtype == end_state.hidden.dtype == np.float64
     np.testing.assert_allclose(logits, expected_logits, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(end_state, expected_end, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(end_state.hidden, expected_end, rtol=0, atol=1e-12)
+    read = np.concatenate([state.recent, x])
+    np.testing.assert_array_equal(end_state.recent, read[len(read) - ngrams + 1 :])
 
 
 @every_cell
 @every_size
-def test_loss_equals_the_reference(cell, size):
-    model, params, x, y, state = problem(cell, size)
+def test_loss_equals_the_reference(cell, size, ngrams):
+    model, params, x, y, state = problem(cell, size, ngrams=ngrams)
     loss, _, end_state, _ = loss_and_gradients(model, x, y, state)
-    expected, expected_end = naive.loss(params, model.config, x, y, state)
+    expected, expected_end = naive.loss(params, model.config, x, y, *naive_start(model, state))
     assert loss == pytest.approx(expected, rel=1e-12, abs=1e-12)
-    np.testing.assert_allclose(end_state, expected_end, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(end_state.hidden, expected_end, rtol=0, atol=1e-12)
 
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_gradient_of_every_element_equals_the_complex_step(cell, embedding_size):
-    model, params, x, y, state = problem(cell, (4, 3, 7, 5, embedding_size, 2))
+@pytest.mark.parametrize("ngrams", [1, 4])
+def test_gradient_of_every_element_equals_the_complex_step(cell, embedding_size, ngrams):
+    model, params, x, y, state = problem(cell, (4, 3, 7, 5, embedding_size, 2), ngrams=ngrams)
     _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
+    hidden, *read = naive_start(model, state)
 
     def loss(arrays):
-        return naive.loss(arrays, model.config, x, y, arrays["start state"])[0]
+        return naive.loss(arrays, model.config, x, y, arrays["start state"], *read)[0]
 
-    expected = gradcheck.complex_step(loss, params | {"start state": state})
+    expected = gradcheck.complex_step(loss, params | {"start state": hidden})
     assert set(gradients) == set(expected)
     errors = {name: gradcheck.relative_error(gradients[name], expected[name]) for name in expected}
     assert max(errors.values()) < 1e-9, errors
@@ -103,15 +106,16 @@ def test_gradient_of_every_element_equals_the_complex_step(cell, embedding_size)
 
 @every_cell
 @every_size
-def test_gradients_equal_the_slope_along_a_random_direction(cell, size):
-    model, params, x, y, state = problem(cell, size)
+def test_gradients_equal_the_slope_along_a_random_direction(cell, size, ngrams):
+    model, params, x, y, state = problem(cell, size, ngrams=ngrams)
     _, gradients, _, gradients["start state"] = loss_and_gradients(model, x, y, state)
-    arrays = params | {"start state": state}
+    hidden, *read = naive_start(model, state)
+    arrays = params | {"start state": hidden}
     rng = np.random.default_rng(1)
     directions = {name: rng.standard_normal(a.shape) for name, a in arrays.items()}
 
     def loss(arrays):
-        return naive.loss(arrays, model.config, x, y, arrays["start state"])[0]
+        return naive.loss(arrays, model.config, x, y, arrays["start state"], *read)[0]
 
     terms = [gradients[name] * directions[name] for name in arrays]
     expected = gradcheck.slope(loss, arrays, directions)
@@ -126,7 +130,8 @@ def test_two_chunks_equal_one_chunk_of_twice_the_length(cell):
     first, middle_state = forward(model, x[:4], state)
     second, last_state = forward(model, x[4:], middle_state)
     np.testing.assert_allclose(np.concatenate([first, second]), whole, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(last_state, end_state, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(last_state.hidden, end_state.hidden, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(last_state.recent, end_state.recent)
 
 
 @every_cell
@@ -137,6 +142,6 @@ def test_saturated_gates_give_the_exact_loss(cell, dtype):
     params = {name: (100 * w).astype(dtype) for name, w in params.items()}
     model.load_state_dict(params)
     loss, gradients, _, _ = loss_and_gradients(model, x, y, state)
-    expected, _ = naive.loss(params, model.config, x, y, state.astype(dtype))
+    expected, _ = naive.loss(params, model.config, x, y, *naive_start(model, state))
     assert loss == pytest.approx(expected, rel=1e-5 if dtype == np.float32 else 1e-11)
     assert all(np.isfinite(g).all() for g in gradients.values())

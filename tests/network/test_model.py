@@ -3,35 +3,27 @@
 import numpy as np
 import pytest
 from helpers import gradcheck, naive
+from helpers.random_models import naive_start, problem
 
 from charrnn.config import ModelConfig, TensorRole
 from charrnn.errors import CharRNNError
 from charrnn.network.arrays import Workspace
+from charrnn.network.carried_state import CarriedState
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
+from charrnn.network.parameters import Parameters
 from charrnn.network.stack import Stack, forward, loss_and_gradients
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 
 
-def problem(cell="lstm", size=(4, 3, 7, 5, 6, 2), dtype=np.float64, threads=1, dropout=0.0):
-    """A model with random weights, its weights, x, y and a start state."""
-    T, N, V, H, E, L = size
-    config = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E, dropout=dropout)
-    params, x, y, state = naive.random_problem(config, T, N)
-    model = Model(config, dtype=dtype, threads=threads)
-    model.load_state_dict(params)
-    return model, params, x, y, state.astype(dtype)
-
-
 def everything(model, x, y, state, dropout_seed=None):
     """{name: array} of all results of forward and backward."""
-    loss, gradients, end_state, start = loss_and_gradients(
-        model, x, y, state, dropout_seed=dropout_seed
-    )
+    loss, gradients, end, start = loss_and_gradients(model, x, y, state, dropout_seed=dropout_seed)
     logits, forward_end = forward(model, x, state)
-    named = {"loss": loss, "logits": logits, "end": end_state, "start": start}
-    return named | {"forward end": forward_end} | gradients
+    named = {"loss": loss, "logits": logits, "end": end.hidden, "start": start}
+    named |= {"recent": end.recent, "forward recent": forward_end.recent}
+    return named | {"forward end": forward_end.hidden} | gradients
 
 
 # --- results do not depend on how the work is split ---
@@ -75,10 +67,11 @@ def test_rows_are_independent(cell):
     model, _, x, y, state = problem(cell, (4, 7, 9, 17, 6, 2), np.float32, threads=2)
     order = np.random.default_rng(2).permutation(7)
     here = everything(model, x, y, state)
-    there = everything(model, x[:, order], y[:, order], state[:, :, order])
+    there = everything(model, x[:, order], y[:, order], state.select(order))
     np.testing.assert_array_equal(there["logits"], here["logits"][:, order])
     np.testing.assert_array_equal(there["end"], here["end"][:, :, order])
     np.testing.assert_array_equal(there["start"], here["start"][:, :, order])
+    np.testing.assert_array_equal(there["recent"], here["recent"][:, order])
     assert there["loss"] == pytest.approx(here["loss"], rel=1e-6)
 
 
@@ -87,7 +80,7 @@ def test_row_alone_has_the_same_bits_as_in_a_batch(cell):
     model, _, x, _, state = problem(cell, (4, 7, 9, 17, 6, 2), np.float32, threads=2)
     logits, _ = forward(model, x, state)
     for n in range(7):
-        alone, _ = forward(model, x[:, n : n + 1], state[:, :, n : n + 1])
+        alone, _ = forward(model, x[:, n : n + 1], state.select([n]))
         np.testing.assert_array_equal(alone[:, 0], logits[:, n])
 
 
@@ -106,11 +99,12 @@ def test_inputs_of_any_layout_and_integer_type_are_accepted_and_unchanged(embedd
     model, _, x, y, state = problem(size=(4, 3, 7, 5, embedding_size, 2))
     expected = everything(model, x, y, state)
     for dtype in (np.uint8, np.uint16, np.int64):
-        inputs = (x.astype(dtype), np.asfortranarray(y.astype(dtype)), np.asfortranarray(state))
-        copies = [a.copy() for a in inputs]
-        for name, a in everything(model, *inputs).items():
+        inputs = x.astype(dtype), np.asfortranarray(y.astype(dtype))
+        odd = CarriedState(np.asfortranarray(state.hidden), state.recent[::-1].copy()[::-1])
+        copies = [a.copy() for a in (*inputs, *odd)]
+        for name, a in everything(model, *inputs, odd).items():
             np.testing.assert_array_equal(a, expected[name], err_msg=f"{name}, {dtype}")
-        for a, copy in zip(inputs, copies, strict=True):
+        for a, copy in zip((*inputs, *odd), copies, strict=True):
             np.testing.assert_array_equal(a, copy)
 
 
@@ -118,9 +112,17 @@ def test_results_are_copies_that_the_next_call_does_not_change():
     model, _, x, y, state = problem()
     results = everything(model, x, y, state)
     copies = {name: np.copy(a) for name, a in results.items()}
-    everything(model, (x + 1) % 7, y, -state)
+    everything(model, (x + 1) % 7, y, CarriedState(-state.hidden, state.recent // 2))
     for name, a in results.items():
         np.testing.assert_array_equal(a, copies[name], err_msg=name)
+
+
+def all_gradients(stack):
+    """The gradients of a stack in PyTorch's names and shapes."""
+    gradients = Parameters(stack.model.config, stack.model.dtype)
+    gradients.dense[:] = stack.gradients.flat
+    gradients.ngram_rows[stack.ngram_gradients.used] = stack.ngram_gradients.rows
+    return gradients.state_dict()
 
 
 @every_cell
@@ -138,11 +140,11 @@ def test_reused_stack_equals_a_new_one_for_chunks_of_any_length(cell, embedding_
         )
         assert stack.loss_and_gradients(x[:steps], y[:steps], seed) == expected
         np.testing.assert_array_equal(stack.start_gradient(), start_gradient)
-        for name, g in stack.gradients.state_dict().items():
+        for name, g in all_gradients(stack).items():
             np.testing.assert_array_equal(g, gradients[name], err_msg=name)
         stack.advance_state(steps)
         state = stack.get_state()
-        np.testing.assert_array_equal(state, end_state)
+        assert state.equals(end_state)
 
 
 @every_cell
@@ -168,7 +170,7 @@ def test_stacks_that_take_turns_may_share_a_workspace(cell, rows, steps):
             stack.set_state(model.zero_state(rows))
         for chunk in np.split(ids, 3, axis=1):
             np.testing.assert_array_equal(shared.losses_of(*chunk), own.losses_of(*chunk))
-        np.testing.assert_array_equal(shared.get_state(), own.get_state())
+        assert shared.get_state().equals(own.get_state())
         assert trained.loss_and_gradients(x, y, None) == expected
 
 
@@ -204,10 +206,10 @@ def test_state_dict_overwrites_an_earlier_result():
 def test_float32_is_close_to_float64(cell, embedding_size):
     size = (6, 5, 67, 37, embedding_size, 2)
     model, params, x, y, state = problem(cell, size, np.float32)
-    model64 = problem(cell, size, np.float64)[0]
+    model64 = problem(cell, size)[0]
     # both from the very same weights and state
     model64.load_state_dict({name: w.astype(np.float32) for name, w in params.items()})
-    exact = everything(model64, x, y, state.astype(np.float64))
+    exact = everything(model64, x, y, state._replace(hidden=state.hidden.astype(np.float64)))
     for name, a in everything(model, x, y, state).items():
         assert gradcheck.scaled_error(a, exact[name]) < 1e-5, name
 
@@ -225,7 +227,7 @@ def test_vocabulary_of_one_character(cell):
 @every_cell
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_one_nan_in_any_weight_makes_the_loss_nan(cell, dtype):
-    model, params, x, y, state = problem(cell, dtype=dtype, threads=2)
+    model, params, x, y, state = problem(cell, dtype=dtype, threads=2, ngrams=1)
     for name, weights in params.items():
         broken = weights.copy()
         broken.flat[-1] = np.nan
@@ -236,11 +238,11 @@ def test_one_nan_in_any_weight_makes_the_loss_nan(cell, dtype):
 @every_cell
 def test_nan_in_the_state_of_a_row_stays_in_that_row(cell):
     model, _, x, y, state = problem(cell)
-    state[0, 0, 1, 2] = np.nan
+    state.hidden[0, 0, 1, 2] = np.nan
     logits, end_state = forward(model, x, state)
     assert np.isnan(logits[:, 1]).all()
     assert np.isfinite(logits[:, [0, 2]]).all()
-    assert np.isfinite(end_state[:, :, [0, 2]]).all()
+    assert np.isfinite(end_state.select([0, 2]).hidden).all()
     assert np.isnan(loss_and_gradients(model, x, y, state)[0])
 
 
@@ -294,7 +296,7 @@ def test_state_dict_returns_copies_of_the_loaded_tensors(cell):
 
 def test_loaded_model_gives_the_bits_of_the_saved_one():
     model, _, *inputs = problem(dtype=np.float32)
-    other = Model(model.config, np.random.default_rng(7))
+    other = Model(model.config, np.random.default_rng(7), ngrams=model.ngrams.table)
     other.load_state_dict(model.state_dict())
     expected = everything(model, *inputs)
     for name, a in everything(other, *inputs).items():
@@ -325,9 +327,11 @@ def test_refused_load_changes_nothing():
 def test_zero_state(cell):
     model = problem(cell, dtype=np.float32)[0]
     state = model.zero_state(4)
-    assert state.shape == (2, naive.STATES[cell], 4, 5)
-    assert state.dtype == np.float32
-    assert not state.any()
+    assert state.hidden.shape == (2, naive.STATES[cell], 4, 5)
+    assert state.hidden.dtype == np.float32
+    assert not state.hidden.any()
+    assert state.recent.shape == (2, 4) and state.recent.dtype == np.int32
+    assert (state.recent == -1).all() and state.rows == 4
 
 
 @every_cell
@@ -372,9 +376,10 @@ def test_initial_loss_is_near_the_uniform_distribution(cell):
 @every_cell
 def test_without_a_seed_there_is_no_dropout(cell):
     model, params, x, y, state = problem(cell, dropout=0.5)
-    expected = naive.loss(params, model.config, x, y, state)[0]
+    start = naive_start(model, state)
+    expected = naive.loss(params, model.config, x, y, *start)[0]
     assert loss_and_gradients(model, x, y, state)[0] == pytest.approx(expected, rel=1e-12)
-    expected = naive.forward(params, model.config, x, state)[0]
+    expected = naive.forward(params, model.config, x, *start)[0]
     np.testing.assert_allclose(forward(model, x, state)[0], expected, rtol=0, atol=1e-12)
 
 
@@ -397,9 +402,10 @@ def test_gradients_with_dropout_equal_finite_differences(cell):
 
     def loss(arrays):
         model.load_state_dict({name: arrays[name] for name in params})
-        return loss_and_gradients(model, x, y, arrays["start state"], 5)[0]
+        start = state._replace(hidden=arrays["start state"])
+        return loss_and_gradients(model, x, y, start, 5)[0]
 
-    expected = gradcheck.differences(loss, params | {"start state": state})
+    expected = gradcheck.differences(loss, params | {"start state": state.hidden})
     errors = {n: gradcheck.relative_error(gradients[n], expected[n], 1e-5) for n in expected}
     assert max(errors.values()) < 1e-6, errors
 

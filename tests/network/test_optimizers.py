@@ -8,7 +8,15 @@ from helpers import naive
 
 from charrnn.config import OPTIMIZER_NAMES, SCHEDULE_NAMES
 from charrnn.network.jit import ThreadTeam
-from charrnn.network.optimizers import BLOCK, OPTIMIZERS, SCHEDULES, clip_norm_, clip_value_
+from charrnn.network.optimizers import (
+    BLOCK,
+    OPTIMIZERS,
+    ROW_RULES,
+    SCHEDULES,
+    RowOptimizer,
+    clip_norm_,
+    clip_value_,
+)
 
 OPTIONS = {
     "adam": [{}, {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.1}],
@@ -138,6 +146,131 @@ def test_nan_gradient_reaches_only_its_parameter(name, options):
     optimizer = OPTIMIZERS[name](p.size, dtype=p.dtype, **options)
     (after,) = trajectory(optimizer, p, gradients[:1], RATES[:1])
     assert list(np.flatnonzero(np.isnan(after))) == [5]
+
+
+# --- rows, of which each step uses few
+
+
+every_rule = pytest.mark.parametrize("name", ROW_RULES)
+K, N = 9, 5
+
+
+def row_walk(num_steps=60, dtype=np.float64):
+    """Initial rows, the gradients {row: array} of each step, and rates.
+
+    Row 0 is used always, row 1 first and last, row 2 never.
+    """
+    rng = np.random.default_rng(3)
+    gradients = []
+    for t in range(num_steps):
+        used = {0} | {k for k in range(3, K) if rng.random() < 0.15}
+        used |= {1} if t in (0, num_steps - 1) else set()
+        scale = 10.0 ** rng.integers(-4, 2, (K, N))
+        g = (rng.standard_normal((K, N)) * scale).astype(dtype)
+        order = rng.permutation(sorted(used)).tolist()
+        gradients.append({k: g[k] for k in order})
+    return rng.standard_normal((K, N)).astype(dtype), gradients, rng.uniform(0, 0.1, num_steps)
+
+
+def row_trajectory(optimizer, p, gradients, rates, first=1):
+    """The rows after each step."""
+    for step, (used, rate) in enumerate(zip(gradients, rates, strict=True), first):
+        numbers = np.array(list(used), np.int32)
+        optimizer.step(p, numbers, np.array(list(used.values())), float(rate), step)
+        yield p.copy()
+
+
+def row_optimizer(name, dtype=np.float64, threads=1, **more):
+    return RowOptimizer((K, N), dtype, ThreadTeam(threads), ROW_RULES[name], **more)
+
+
+def test_every_optimizer_has_a_rule_for_rows():
+    assert set(ROW_RULES) == set(naive.ROW_RULES) == set(OPTIMIZERS)
+
+
+@every_rule
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+def test_steps_of_rows_equal_the_reference(name, decay):
+    p, gradients, rates = row_walk()
+    expected = list(naive.row_steps(name, p, gradients, rates, decay))
+    optimizer = row_optimizer(name, weight_decay=decay)
+    steps = list(row_trajectory(optimizer, p.copy(), gradients, rates))
+    np.testing.assert_allclose(steps, expected, rtol=1e-11, atol=1e-13)
+    np.testing.assert_array_equal(np.array(steps)[:, 2], np.tile(p[2], (60, 1)))
+
+
+@every_rule
+def test_steps_of_rows_equal_the_dense_optimizer_without_momentum(name):
+    """The rows that a step does not use have the gradient zero there."""
+    options = {"cautious-adam": {"beta1": 0.0}, "adam": {"beta1": 0.0}, "sgd": {"momentum": 0.0}}
+    dense_name = "adam" if name == "cautious-adam" else name
+    p, gradients, rates = row_walk()
+    parts = [(p.size, ROW_RULES[name].rate)]
+    dense = OPTIMIZERS[dense_name](p.size, dtype=p.dtype, rates=parts, **options.get(name, {}))
+    table, steps = p.copy(), row_trajectory(row_optimizer(name), p, gradients, rates)
+    for used, rate, rows in zip(gradients, rates, steps, strict=True):
+        g = np.zeros_like(table)
+        for k, gradient in used.items():
+            g[k] = gradient
+        dense.step(table.reshape(-1), g.reshape(-1), rate)
+        np.testing.assert_allclose(rows, table, rtol=1e-11, atol=1e-13)
+
+
+@every_rule
+def test_steps_of_rows_in_float32_are_close_to_float64(name):
+    p, gradients, rates = row_walk(dtype=np.float32)
+    exact = list(naive.row_steps(name, p.astype(float), gradients, rates))
+    steps = list(row_trajectory(row_optimizer(name, np.float32), p, gradients, rates))
+    assert all(step.dtype == np.float32 for step in steps)
+    np.testing.assert_allclose(steps, exact, rtol=1e-4, atol=1e-5)
+
+
+@every_rule
+def test_a_row_unused_for_thousands_of_steps_forgets_its_squares_without_denormals(name):
+    optimizer, p = row_optimizer(name, np.float32), np.ones((K, N), np.float32)
+    used, g = np.array([4], np.int32), np.full((1, N), 1e-3, np.float32)
+    optimizer.step(p, used, g, 0.1, 1)
+    optimizer.step(p, used, 0 * g, 0.1, 20_000)
+    assert np.isfinite(p).all() and list(optimizer.last_step) == [0, 0, 0, 0, 20_000, 0, 0, 0, 0]
+    kept = {"adagrad": np.float32(1e-6)}.get(name, 0)
+    np.testing.assert_allclose(optimizer.mean_square[4], kept, rtol=1e-6)
+
+
+@every_rule
+def test_rows_have_the_same_bits_with_any_number_of_threads(name, monkeypatch):
+    monkeypatch.setattr("charrnn.network.optimizers.threads_for", lambda size: 3)
+    p, gradients, rates = row_walk(dtype=np.float32)
+    expected = list(row_trajectory(row_optimizer(name, np.float32), p.copy(), gradients, rates))
+    threaded = row_optimizer(name, np.float32, threads=3)
+    np.testing.assert_array_equal(list(row_trajectory(threaded, p, gradients, rates)), expected)
+
+
+@every_rule
+def test_mean_square_and_last_step_are_the_whole_state_of_rows(name):
+    p, gradients, rates = row_walk(dtype=np.float32)
+    first, second = row_optimizer(name, np.float32), row_optimizer(name, np.float32)
+    for _ in row_trajectory(first, p, gradients[:30], rates[:30]):
+        pass
+    second.mean_square[:], second.last_step[:] = first.mean_square, first.last_step
+    rest = gradients[30:], rates[30:], 31
+    expected = list(row_trajectory(first, p.copy(), *rest))
+    np.testing.assert_array_equal(list(row_trajectory(second, p.copy(), *rest)), expected)
+    first.reset()
+    new = row_optimizer(name, np.float32)
+    rest = gradients, rates
+    expected = list(row_trajectory(new, p.copy(), *rest))
+    np.testing.assert_array_equal(list(row_trajectory(first, p.copy(), *rest)), expected)
+
+
+@every_rule
+def test_nan_gradient_of_a_row_reaches_only_its_element(name):
+    p, gradients, rates = row_walk()
+    gradients[0][0][3] = np.nan
+    (after,) = row_trajectory(row_optimizer(name), p, gradients[:1], rates[:1])
+    assert np.argwhere(np.isnan(after)).tolist() == [[0, 3]]
+
+
+# --- clipping
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -4,14 +4,17 @@ Their results are stored in golden/, with the scripts that wrote them; torch its
 to load a model file into a torch module.
 """
 
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import gradcheck, naive
+from helpers.random_models import ngram_tuples, problem
 from safetensors.numpy import load_file
 
+import charrnn
 from charrnn.config import ModelConfig
 from charrnn.network.model import Model
 from charrnn.network.optimizers import OPTIMIZERS
@@ -21,6 +24,7 @@ from charrnn.text.vocabulary import CharVocabulary
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PYTORCH = load_file(GOLDEN / "pytorch.safetensors")
+PYTORCH_NGRAMS = load_file(GOLDEN / "pytorch-ngrams.safetensors")
 ONNX = load_file(GOLDEN / "onnx.safetensors")
 
 every_case = pytest.mark.parametrize("kind", ["one-hot", "embedding"])
@@ -43,8 +47,20 @@ def config_of(cell, weights, num_layers=1):
     return ModelConfig(V, cell, hidden_size=H, num_layers=num_layers, embedding_size=E)
 
 
-def loaded_model(config, weights, dtype=np.float64, threads=1):
-    model = Model(config, dtype=dtype, threads=threads)
+def with_ngrams(name):
+    """A case with n-grams: config, weights, x, y, state, the table and the expected results."""
+    case = subset(name, PYTORCH_NGRAMS)
+    weights, state = subset("weight", case), case["state"]
+    table = tuple(case[f"ngrams/{n}"].astype(np.int32) for n in (2, 3))
+    V, E = len(weights["output.bias"]), weights.get("embedding.weight", np.empty((0, 0))).shape[1]
+    config = ModelConfig(
+        V, name.split("-")[0], state.shape[-1], 1, E, ngrams=3, num_ngrams=sum(map(len, table))
+    )
+    return config, weights, case["x"], case["y"], state, table, case
+
+
+def loaded_model(config, weights, dtype=np.float64, ngrams=()):
+    model = Model(config, dtype=dtype, ngrams=ngrams)
     model.load_state_dict(weights)
     return model
 
@@ -67,6 +83,19 @@ def test_reference_agrees_with_pytorch(cell, num_layers, kind):
     assert loss == pytest.approx(float(expected["loss"]), rel=1e-14)
 
 
+every_ngram_case = pytest.mark.parametrize("name", ["lstm-1-multi-hot", "gru-1-bag"])
+
+
+@every_ngram_case
+def test_reference_with_ngrams_agrees_with_pytorch(name):
+    config, weights, x, y, state, table, case = with_ngrams(name)
+    known, expected = [tuple(g) for level in table for g in level], subset("float64", case)
+    assert naive.tensor_shapes(config) == {name: w.shape for name, w in weights.items()}
+    logits, end_state = naive.forward(weights, config, x, state.astype(float), known)
+    np.testing.assert_allclose(logits, expected["logits"], rtol=0, atol=1e-14)
+    np.testing.assert_allclose(end_state, expected["end_state"], rtol=0, atol=1e-14)
+
+
 def onnx_problem(cell):
     """config, weights, x, state and the expected outputs h and end state.
 
@@ -83,11 +112,9 @@ def onnx_problem(cell):
 @pytest.mark.parametrize("cell", ["lstm-peephole", "gru-original"])
 def test_cells_that_pytorch_lacks_agree_with_onnx(cell):
     config, weights, x, state, outputs, end_state = onnx_problem(cell)
-    for run in (
-        lambda: naive.forward(weights, config, x, state),
-        lambda: forward(loaded_model(config, weights), x, state),
-    ):
-        logits, end = run()
+    model = loaded_model(config, weights)
+    found, found_end = forward(model, x, model.zero_state(x.shape[1])._replace(hidden=state))
+    for logits, end in (found, found_end.hidden), naive.forward(weights, config, x, state):
         np.testing.assert_allclose(logits[..., : config.hidden_size], outputs, rtol=0, atol=1e-14)
         np.testing.assert_allclose(end, end_state, rtol=0, atol=1e-14)
 
@@ -104,12 +131,25 @@ def test_logits_loss_and_gradients_agree_with_pytorch(cell, num_layers, kind, dt
     weights, expected = subset("weight", case), subset(dtype, case)
     model = loaded_model(config_of(cell, weights, num_layers), weights, np.dtype(dtype))
     x, y, state = case["x"], case["y"], case["state"].astype(dtype)
-    loss, gradients, end_state, gradients["state"] = loss_and_gradients(model, x, y, state)
-    results = {"loss": loss, "logits": forward(model, x, state)[0], "end_state": end_state}
+    require_results(model, x, y, state, expected, tolerance)
+
+
+def require_results(model, x, y, hidden, expected, tolerance):
+    state = model.zero_state(x.shape[1])._replace(hidden=hidden)
+    loss, gradients, end, gradients["state"] = loss_and_gradients(model, x, y, state)
+    results = {"loss": loss, "logits": forward(model, x, state)[0], "end_state": end.hidden}
     results |= {f"gradient/{name}": g for name, g in gradients.items()}
     assert set(results) == set(expected)
     for name, a in results.items():
         assert gradcheck.scaled_error(a, expected[name]) < tolerance, name
+
+
+@every_ngram_case
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-6), ("float64", 1e-13)])
+def test_models_with_ngrams_agree_with_pytorch(name, dtype, tolerance):
+    config, weights, x, y, state, table, case = with_ngrams(name)
+    model = loaded_model(config, weights, np.dtype(dtype), ngrams=table)
+    require_results(model, x, y, state.astype(dtype), subset(dtype, case), tolerance)
 
 
 @pytest.mark.parametrize(
@@ -137,31 +177,51 @@ def torch_module(torch, config):
     """The module whose state_dict a model file holds, as the README says."""
     V, H, E = config.vocab_size, config.hidden_size, config.embedding_size
     kinds = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
-    parts = {"embedding": torch.nn.Embedding(V, E)} if E else {}
-    parts["rnn"] = kinds[config.cell](E or V, H, config.num_layers)
+    inputs = V + config.num_ngrams
+    parts = {"embedding": torch.nn.Embedding(inputs, E)} if E else {}
+    parts["rnn"] = kinds[config.cell](E or inputs, H, config.num_layers)
     parts["output"] = torch.nn.Linear(H, V)
     return torch.nn.ModuleDict(parts)
 
 
 @every_cell
 @pytest.mark.parametrize("embedding_size", [0, 6])
-def test_model_file_loads_into_a_torch_module(cell, embedding_size, tmp_path):
+@pytest.mark.parametrize("ngrams", [1, 3])
+def test_model_file_loads_into_a_torch_module(cell, embedding_size, ngrams, tmp_path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file as load_into_torch
 
-    config = ModelConfig(7, cell, hidden_size=17, num_layers=2, embedding_size=embedding_size)
-    params, x, _, _ = naive.random_problem(config, T=4, N=3)
-    model = loaded_model(config, params, np.float32)
-    path = tmp_path / "model.safetensors"
-    vocabulary = CharVocabulary("abcdefg")
-    save_model(path, model.state_dict(), asdict(config), vocabulary, {})
+    size = 4, 3, 7, 17, embedding_size, 2
+    model, _, x, _, _ = problem(cell, size, np.float32, ngrams=ngrams)
+    config, path = model.config, tmp_path / "model.safetensors"
+    texts = CharVocabulary("abcdefg"), {}, None, model.ngrams.table
+    save_model(path, model.state_dict(), asdict(config), *texts)
 
     module = torch_module(torch, config)
     module.load_state_dict(load_into_torch(path), strict=True)
-    ids = torch.tensor(x.astype(np.int64))
+    known = ngram_tuples(model)
+    hot = [[naive.multi_hot(x[: t + 1, n].tolist(), 7, known) for n in range(3)] for t in range(4)]
     with torch.no_grad():
-        one_hot = torch.nn.functional.one_hot(ids, 7).float()
-        v = module["embedding"](ids) if embedding_size else one_hot
+        v = torch.tensor(np.array(hot, np.float32))
+        v = v @ module["embedding"].weight if embedding_size else v
         expected = module["output"](module["rnn"](v)[0]).numpy()
     logits, _ = forward(model, x, model.zero_state(3))
     assert gradcheck.scaled_error(logits, expected) < 3e-6
+
+
+def test_the_example_of_the_readme_predicts_as_charrnn_does(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    text = "Once upon a time there was a boat. " * 40
+    (tmp_path / "corpus.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    settings = {"hidden_size": 12, "num_layers": 2, "steps": 20}
+    model = charrnn.train("corpus.txt", "model.safetensors", **settings).model
+    assert model.ngrams.size > 20
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = (part for part in readme.split("```")[1::2] if "import json, safetensors" in part)
+    found = {}
+    with torch.no_grad():
+        exec(textwrap.dedent(example.removeprefix("python\n")), found)
+    ids = CharVocabulary("".join(sorted(set(text)))).encode("Once upon a time")
+    logits, _ = forward(model, ids[:, None], model.zero_state(1))
+    assert gradcheck.scaled_error(found["logits"].numpy(), logits[:, 0]) < 3e-6

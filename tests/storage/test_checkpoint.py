@@ -21,7 +21,8 @@ from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
 from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
-CONFIG = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
+SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
+CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0}
 VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
@@ -94,7 +95,7 @@ def test_a_model_is_read_as_it_was_written(model):
     assert loaded.config == CONFIG
     assert loaded.vocabulary == VOCABULARY
     assert loaded.training == TRAINING
-    assert loaded.format_version == 2
+    assert loaded.format_version == 3
     assert loaded.tensors.keys() == tensors_of().keys()
     for name, tensor in tensors_of().items():
         assert loaded.tensors[name].dtype == np.float32
@@ -129,7 +130,7 @@ def test_the_safetensors_package_reads_a_model(model):
     assert all(np.array_equal(loaded[name], t) for name, t in tensors_of().items())
     with safetensors.safe_open(model, "numpy") as file:
         content = json.loads(file.metadata()["charrnn"])
-    assert content["format_version"] == 2
+    assert content["format_version"] == 3
     assert content["vocabulary"] == VOCABULARY.characters
 
 
@@ -331,7 +332,7 @@ def test_json_bombs_are_refused(tmp_path, bomb):
     ],
 )
 def test_wrong_array_descriptions_are_refused(tmp_path, entry):
-    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":2}'}
+    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":3}'}
     for num_bytes in (0, 4):
         path = forged(tmp_path / "m", {"__metadata__": metadata, "a": entry}, bytes(num_bytes))
         refused(path, "damaged")
@@ -379,8 +380,8 @@ def test_exchanged_arrays_are_refused(model):
 
 
 def test_a_model_of_a_newer_format_asks_for_an_upgrade(tmp_path):
-    path = resealed(tmp_path / "m", content={"format_version": 3, "config": "unheard of"})
-    refused(path, "format version 3, and this charrnn knows 2 only: upgrade")
+    path = resealed(tmp_path / "m", content={"format_version": 4, "config": "unheard of"})
+    refused(path, "format version 4, and this charrnn knows 3 only: upgrade")
 
 
 def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
@@ -392,13 +393,15 @@ def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
         load_state(tmp_path / "s")
 
 
-def test_a_state_of_format_1_is_refused_with_advice():
-    path = GOLDEN / "format-1-state.safetensors"
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_state_of_an_earlier_format_is_refused_with_advice(version):
+    path = GOLDEN / f"format-{version}-state.safetensors"
     with pytest.raises(CharRNNError) as caught:
         load_state(path)
     message = str(caught.value)
-    assert message.startswith(f"{path}: the run was saved by charrnn 0.1, in format version 1")
-    for advice in "finish the run with charrnn 0.1", "train anew with --overwrite", "another -o":
+    expected = f"{path}: the run was saved by an earlier charrnn, in format version {version}"
+    assert message.startswith(expected)
+    for advice in "finish the run with that charrnn", "train anew with --overwrite", "another -o":
         assert advice in message
     assert message.isprintable() and message.count(". ") == 0
 
@@ -413,7 +416,7 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 2), (tmp_path / "s", "charrnn-state", 2):
+    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 3):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
 
@@ -421,11 +424,112 @@ def test_models_and_states_have_versions_of_their_own(tmp_path, model):
 @pytest.mark.parametrize("cell, states", [("rnn", 1), ("lstm", 2)])
 def test_starts_of_texts_are_read_as_written(tmp_path, cell, states):
     config = CONFIG | {"cell": cell, "num_layers": 2}
-    start = checkpoint.StoredStart(4, np.random.default_rng(1).normal(size=(2, states, 7, 3)))
-    save_model(tmp_path / "m", tensors_of(config), config, VOCABULARY, {}, start)
-    found = load_model(tmp_path / "m", tensor_shapes).start
-    assert found.id == 4 and found.states.dtype == np.float32
-    np.testing.assert_array_equal(found.states, start.states.astype(np.float32))
+    rng = np.random.default_rng(1)
+    for ngrams, table in (1, ()), (3, NGRAMS):
+        config |= {"ngrams": ngrams, "num_ngrams": sum(map(len, table))}
+        recent = rng.integers(-1, 5, (ngrams - 1, 7), np.int32)
+        start = checkpoint.StoredStart(4, rng.normal(size=(2, states, 7, 3)), recent)
+        save_model(tmp_path / "m", tensors_of(config), config, VOCABULARY, {}, start, table)
+        found = load_model(tmp_path / "m", tensor_shapes).start
+        assert found.id == 4 and found.states.dtype == np.float32
+        np.testing.assert_array_equal(found.states, start.states.astype(np.float32))
+        assert found.recent.dtype == np.int32
+        np.testing.assert_array_equal(found.recent, recent)
+
+
+def ngrams_of(*tables):
+    return tuple(np.array(ngrams, np.int32).reshape(-1, n) for n, ngrams in enumerate(tables, 2))
+
+
+NGRAMS = ngrams_of([(0, 3), (3, 3), (3, 4)], [(0, 3, 4), (3, 3, 0)])
+WITH_NGRAMS = CONFIG | {"ngrams": 3, "num_ngrams": 5}
+
+
+def test_ngrams_are_read_as_written(tmp_path):
+    """As strings of their characters, also those that JSON escapes."""
+    start = checkpoint.StoredStart(1, np.zeros((1, 1, 2, 3)), np.array([[-1, 4], [2, 0]], np.int32))
+    save_model(tmp_path / "m", tensors_of(WITH_NGRAMS), WITH_NGRAMS, VOCABULARY, {}, start, NGRAMS)
+    found = load_model(tmp_path / "m", tensor_shapes)
+    assert found.config == WITH_NGRAMS and len(found.ngrams) == 2
+    for ngrams, expected in zip(found.ngrams, NGRAMS, strict=True):
+        assert ngrams.dtype == np.int32
+        np.testing.assert_array_equal(ngrams, expected)
+    content = json.loads(header_of(tmp_path / "m")[0]["__metadata__"]["charrnn"])
+    assert content["ngrams"] == ["\n🙂🙂🙂🙂\x7f", "\n🙂\x7f🙂🙂\n"]
+
+
+def test_ngrams_of_bytes_are_read_as_written(tmp_path):
+    config = CONFIG | {"vocab_size": 256, "ngrams": 2, "num_ngrams": 3}
+    table = ngrams_of([(0, 255), (10, 10), (195, 164)])
+    save_model(tmp_path / "m", tensors_of(config), config, ByteVocabulary(), {}, None, table)
+    found = load_model(tmp_path / "m", tensor_shapes).ngrams
+    np.testing.assert_array_equal(found[0], table[0])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_model_of_an_earlier_version_has_no_ngrams(tmp_path, version):
+    content = {"format_version": version, "config": SIZES, "ngrams": ["ab"]}
+    found = load_model(resealed(tmp_path / "m", content=content), tensor_shapes)
+    assert found.ngrams == () and found.config == CONFIG
+
+
+# The characters of VOCABULARY by number: \n, \x00, é, 🙂, \x7f.
+PAIRS, TRIPLES = "\n🙂🙂🙂🙂\x7f", "\n🙂\x7f🙂🙂\n"
+DAMAGED_NGRAMS = {
+    "missing": None,
+    "no list": PAIRS + TRIPLES,
+    "a length missing": [PAIRS],
+    "a length too many": [PAIRS, TRIPLES, ""],
+    "no strings": [[0, 3], TRIPLES],
+    "numbers": [5, TRIPLES],
+    "a character too many": [PAIRS + "\n", TRIPLES],
+    "a character too few": [PAIRS, TRIPLES[:-1]],
+    "too few": [PAIRS, TRIPLES[:3]],
+    "too many": [PAIRS, TRIPLES + "🙂🙂é"],
+    "none": ["", ""],
+    "an unknown character": ["\n🙂🙂🙂🙂x", TRIPLES],
+    "unknown and wide": ["\n🙂🙂🙂🙂\U0010ffff", TRIPLES],
+    "half a surrogate pair": ["\n🙂🙂🙂🙂\ud83d", TRIPLES],
+    "the other half": [PAIRS, "\n🙂\x7f🙂🙂\ude42"],
+    "unsorted": ["🙂🙂\n🙂🙂\x7f", TRIPLES],
+    "unsorted triples": [PAIRS, "🙂🙂\n\n🙂\x7f"],
+    "twice": ["\n🙂🙂🙂🙂🙂", TRIPLES],
+    "a triple twice": [PAIRS, "\n🙂\x7f\n🙂\x7f"],
+    "an unknown beginning": [PAIRS, "\n\n🙂\n🙂\x7f"],
+    "exchanged": [TRIPLES, PAIRS],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_NGRAMS)
+def test_damaged_ngrams_are_refused(tmp_path, name):
+    content = {"format_version": 3, "config": WITH_NGRAMS, "ngrams": DAMAGED_NGRAMS[name]}
+    if name == "missing":
+        del content["ngrams"]
+    path = resealed(tmp_path / "m", content=content, tensors=tensors_of(WITH_NGRAMS))
+    assert "n-grams" in refused(path, "damaged")
+    load_model(
+        resealed(path, content=content | {"ngrams": [PAIRS, TRIPLES]}), tensor_shapes
+    )  # valid but for this
+
+
+@pytest.mark.parametrize(
+    "recent",
+    [
+        None, [], [[0, 0]], [[0, 0]] * 3, [[0], [0]], [[0, 0], [0]], [[0, 0], [0, 0, 0]], "abcd",
+        [[0, 5], [0, 0]], [[-2, 0], [0, 0]], [[True, 0], [0, 0]], [[0, 1.0], [0, 0]],
+        [[None, 0], [0, 0]], [["0", 0], [0, 0]], [[2**40, 0], [0, 0]], {"0": [0, 0]}, 7,
+        [[[0], 0], [0, 0]],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_impossible_ids_before_the_starts_are_refused(tmp_path, recent):
+    start = {"id": 0, "states": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "recent": recent}
+    content = {"format_version": 3, "config": WITH_NGRAMS, "ngrams": [PAIRS, TRIPLES]}
+    refused(resealed(tmp_path / "m", content=content | {"start": start}), "damaged")
+    del start["recent"]
+    refused(resealed(tmp_path / "m", content=content | {"start": start}), "damaged")
+    start["recent"] = [[-1, 4], [0, 2]]
+    load_model(resealed(tmp_path / "m", content=content | {"start": start}), tensor_shapes)
 
 
 def test_a_model_of_version_1_has_no_starts(tmp_path):
@@ -467,9 +571,9 @@ def test_impossible_starts_of_texts_are_refused(tmp_path, start):
 
 
 def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 3)
-    for version in 1, 2, 3:
-        path = resealed(tmp_path / "m", content={"format_version": version})
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 4)
+    for version in 1, 2, 3, 4:
+        path = resealed(tmp_path / "m", content={"format_version": version, "ngrams": []})
         assert load_model(path, tensor_shapes).format_version == version
 
 

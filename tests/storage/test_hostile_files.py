@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charrnn.config import ModelConfig
+from charrnn.config import ModelConfig, tensor_shapes
 from charrnn.storage import checkpoint
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -69,18 +69,43 @@ except CharRNNError as error:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+
+def require_refused_in_time_and_memory(path):
+    command = [sys.executable, "-c", READ, path]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stderr == ""
+    megabytes, seconds, message = result.stdout.split(maxsplit=2)
+    assert int(megabytes) - (path.stat().st_size >> 20) < 200
+    assert float(seconds) < 1
+    assert message.startswith(str(path)) and message.count("\n") == 1
+    return message
+
+
+@needs_proc
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_are_refused_within_a_second_and_200_mb(tmp_path, name):
     header = BOMBS[name].encode()
     (tmp_path / "m").write_bytes(len(header).to_bytes(8, "little") + header)
-    command = [sys.executable, "-c", READ, tmp_path / "m"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0 and result.stderr == ""
-    megabytes, seconds, message = result.stdout.split(maxsplit=2)
-    assert int(megabytes) - (len(header) >> 20) < 200
-    assert float(seconds) < 1
-    assert message.startswith(str(tmp_path)) and message.count("\n") == 1
+    require_refused_in_time_and_memory(tmp_path / "m")
+
+
+@needs_proc
+@pytest.mark.parametrize("num_ngrams", [0, 2**20, 2**20 + 1])
+def test_millions_of_ngrams_are_refused_within_a_second_and_200_mb(tmp_path, num_ngrams):
+    """As many as the header may have, or as the configuration says; these are not sorted."""
+    config = vars(ModelConfig(2, "rnn", 1, 1, ngrams=2)) | {"num_ngrams": num_ngrams}
+    inputs, size = 2 + num_ngrams, 2 * num_ngrams or checkpoint.MAX_HEADER_BYTES - 4000
+    shapes = tensor_shapes(vars(ModelConfig(2, "rnn", 1, 1))) | {"rnn.weight_ih_l0": (1, inputs)}
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    content = {
+        "config": config, "vocabulary": "ab", "training": {}, "ngrams": ["ba" * (size // 2)]
+    }  # fmt: skip
+    path = tmp_path / "m"
+    path.write_bytes(b"".join(checkpoint.serialize(checkpoint.MODEL_KEY, 3, content, tensors)))
+    message = require_refused_in_time_and_memory(path)
+    assert ("num ngrams" if num_ngrams > 2**20 else "n-grams") in message
 
 
 def test_the_state_of_a_thousand_layers_is_within_the_limits():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers import naive
-from helpers.random_models import model_of
+from helpers.random_models import model_of, naive_start
 from safetensors.numpy import load_file, safe_open
 
 import charrnn
@@ -74,22 +74,22 @@ def test_states_are_those_after_the_contexts(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     text = "".join(rng.choice(list("abcdefghij\n"), 900))
     corpus = corpus_of(text, tmp_path)
-    model, params = model_of("gru", len(corpus.vocabulary))
+    model, params = model_of("gru", len(corpus.vocabulary), ngrams=3)
     ends = LineEnds(corpus.ids, corpus.vocabulary)
     start = ends.start(model)
-    zero = model.zero_state(NUM_ENDS).astype(float)
-    _, expected = naive.forward(params, model.config, ends._contexts, zero)
-    np.testing.assert_allclose(start.states, expected, atol=1e-5)
-    shared = ends.start(model, Workspace())
-    np.testing.assert_array_equal(shared.states, start.states)
-    monkeypatch.setattr(line_ends, "MAX_STATE_BYTES", 3 * model.zero_state(1).nbytes + 1)
-    np.testing.assert_array_equal(ends.start(model).states, start.states[:, :, :3])
+    zero = naive_start(model, model.zero_state(NUM_ENDS))
+    _, expected = naive.forward(params, model.config, ends._contexts, *zero)
+    np.testing.assert_allclose(start.states.hidden, expected, atol=1e-5)
+    np.testing.assert_array_equal(start.states.recent, ends._contexts[-2:])
+    assert ends.start(model, Workspace()).states.equals(start.states)
+    monkeypatch.setattr(line_ends, "MAX_STATE_BYTES", 3 * model.zero_state(1).hidden.nbytes + 1)
+    assert ends.start(model).states.equals(start.states.select([0, 1, 2]))
 
 
 def test_the_model_file_has_the_starts_of_its_weights(corpus_file, model_file):
     """The tensors beside them are a state_dict and nothing else."""
     file = load_model(model_file, tensor_shapes)
-    assert file.format_version == 2
+    assert file.format_version == 3
     assert {name: t.shape for name, t in load_file(model_file).items()} == tensor_shapes(
         file.config
     )
@@ -99,8 +99,8 @@ def test_the_model_file_has_the_starts_of_its_weights(corpus_file, model_file):
     corpus = read_corpus(corpus_file, vocabulary=model.vocabulary)
     train_ids = corpus.ids[: len(corpus.ids) - len(corpus.ids) // 10]
     start = LineEnds(train_ids, corpus.vocabulary).start(model.model)
-    np.testing.assert_array_equal(start.states, model.model.start.states)
-    assert start.states.shape[2] == NUM_ENDS
+    assert start.states.equals(model.model.start.states)
+    assert start.states.rows == NUM_ENDS and start.states.recent.shape[0] == 2
     assert model.vocabulary.decode(start.ids) == "\n"
 
 

@@ -107,7 +107,7 @@ def test_validation_allocates_only_one_copy_of_the_weights(corpus_file, tmp_path
         tracemalloc.start()
         run = trained(
             corpus_file, tmp_path / f"m{len(peaks)}", steps=10, hidden_size=200,
-            batch_size=30, seq_length=20, val_fraction=fraction,
+            batch_size=60, seq_length=20, val_fraction=fraction,
         )  # fmt: skip
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -10,6 +10,7 @@ from helpers.runs import StepClock, started, stopped_after
 import charrnn
 from charrnn.config import ModelConfig, TrainOptions
 from charrnn.evaluation.loss import mean_loss
+from charrnn.network import precision
 from charrnn.text.streams import split
 from charrnn.training import pacing, planner
 from charrnn.training.start import prepare_run
@@ -24,11 +25,11 @@ def measured(config, options):
     return RATE * WEIGHTS / planner.num_multiplied_weights(config)
 
 
-def plan_of(num_train, seconds, num_val=0, measure=measured, **settings):
+def plan_of(num_train, seconds, num_val=0, num_ngrams=0, measure=measured, **settings):
     """The plan for a text of zeros, on a clock that does not move."""
     options = planner.with_defaults(TrainOptions(time=seconds, **settings))
     streams = planner.make_streams(np.zeros(num_train, np.uint8), options)
-    sizes = planner.TextSizes(65, num_train, num_val)
+    sizes = planner.TextSizes(65, num_train, num_val, num_ngrams)
     return streams, planner.make_plan(streams, sizes, options, measure, lambda: 0.0)
 
 
@@ -100,6 +101,36 @@ def test_plans_have_not_changed(given, expected):
         o.val_chars,
         plan.deadline.hex(),
     )
+
+
+def test_a_text_with_ngrams_gets_one_layer():
+    for num_ngrams, layers in (0, 2), (7, 1):
+        _, plan = plan_of(10**6, 60, num_ngrams=num_ngrams)
+        assert (plan.config.num_layers, plan.config.num_ngrams) == (layers, num_ngrams)
+    _, plan = plan_of(10**6, 60, num_ngrams=7, num_layers=3)
+    assert plan.config.num_layers == 3
+
+
+def test_the_precision_is_chosen_for_a_run_with_a_time(corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "BFLOAT16", True)
+    monkeypatch.setattr("charrnn.training.trainer.require_precision", lambda precision: None)
+    cases = (
+        (1.5, {"time": 60.0}, "bfloat16"),
+        (1.1, {"time": 60.0}, "float32"),
+        (1.5, {"steps": 2}, "float32"),
+        (1.5, {"time": 60.0, "precision": "float32"}, "float32"),
+        (1.1, {"time": 60.0, "precision": "bfloat16"}, "bfloat16"),
+    )
+    for i, (speedup, how, expected) in enumerate(cases):
+        monkeypatch.setattr(precision, "bfloat16_speedup", lambda speedup=speedup: speedup)
+        monkeypatch.setattr(planner, "measure_chars_per_second", lambda *_: 600.0)
+        run = started(corpus_file, tmp_path / f"m{i}", hidden_size=8, **how)
+        assert run.options.precision == expected
+        assert (expected in " ".join(run.summary.notes)) == ("time" in how)
+
+
+def test_both_precisions_are_timed():
+    assert 0.01 < precision.bfloat16_speedup() < 100
 
 
 def test_more_time_gives_a_larger_model():

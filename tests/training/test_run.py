@@ -29,6 +29,7 @@ from charrnn.network.model import Model
 from charrnn.network.stack import loss_and_gradients
 from charrnn.storage.checkpoint import load_model, load_state
 from charrnn.text.corpus import read_corpus
+from charrnn.text.ngrams import count_ngrams
 from charrnn.text.streams import clamp_batch_shape, split
 from charrnn.training import pacing
 from charrnn.training.pacing import validation_interval
@@ -65,7 +66,11 @@ def require_same_after_interruptions(corpus_file, folder, stops, **settings):
 def require_same_run(run, other):
     """Compare the arrays in memory with their padding, and the random generators."""
     assert np.array_equal(run.model.parameters.flat, other.model.parameters.flat)
-    assert np.array_equal(run.trainer.stack.get_state(), other.trainer.stack.get_state())
+    assert run.trainer.stack.get_state().equals(other.trainer.stack.get_state())
+    rows, others = run.trainer.row_optimizer, other.trainer.row_optimizer
+    assert len(rows.last_step) > 0
+    assert np.array_equal(rows.mean_square, others.mean_square)
+    assert np.array_equal(rows.last_step, others.last_step)
     for name, array in run.trainer.optimizer.arrays.items():
         assert np.array_equal(array, other.trainer.optimizer.arrays[name])
     assert run.rng.random() == other.rng.random()
@@ -205,15 +210,19 @@ def test_validation_does_not_change_training(corpus_file, tmp_path, monkeypatch)
 def reference(corpus_file, seed, epochs, rate, momentum, **settings):
     """Train by SGD and stateful truncated BPTT in plain float64; return weights and losses.
 
-    The gradients come from the float64 model, which test_model checks.
+    The gradients come from the float64 model, which test_model checks. The weights of n-grams have
+    no momentum.
     """
     corpus = read_corpus(corpus_file)
-    config = ModelConfig(len(corpus.vocabulary), **settings)
-    model = Model(config, np.random.default_rng(seed))
+    V, (ids, _) = len(corpus.vocabulary), split(corpus.ids, 0.1)
+    table = count_ngrams(ids, V, 3)
+    config = ModelConfig(V, **settings, ngrams=3, num_ngrams=sum(map(len, table)))
+    model = Model(config, np.random.default_rng(seed), ngrams=table)
     params = {name: tensor.astype(float) for name, tensor in model.state_dict().items()}
-    exact = Model(config, dtype=np.float64)
+    exact = Model(config, dtype=np.float64, ngrams=table)
     velocity = {name: np.zeros_like(p) for name, p in params.items()}
-    ids, _ = split(corpus.ids, 0.1)
+    kept = {name: np.full_like(p, momentum) for name, p in params.items()}
+    kept["rnn.weight_ih_l0"][:, V:] = 0
     batch_size, seq_length = clamp_batch_shape(len(ids), SMALL["batch_size"], SMALL["seq_length"])
     losses = []
     for _ in range(epochs):
@@ -223,7 +232,7 @@ def reference(corpus_file, seed, epochs, rate, momentum, **settings):
             loss, gradients, state, _ = loss_and_gradients(exact, np.array(x), np.array(y), state)
             losses.append(loss)
             for name, gradient in gradients.items():
-                velocity[name] = momentum * velocity[name] + gradient
+                velocity[name] = kept[name] * velocity[name] + gradient
                 params[name] = params[name] - rate * velocity[name]
     return params, losses
 

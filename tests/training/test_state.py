@@ -68,7 +68,14 @@ def test_state_tensors_have_the_names_and_shapes_of_the_model(state_file):
     assert arrays["weights.output.weight"].shape == (vocab_size, 8)
     assert arrays["mean_square.rnn.weight_hh_l0"].shape == (32, 8)
     assert arrays["hidden"].shape == (1, 2, 8, 8)
-    assert len(arrays) == 2 * 6 + 1
+    num_ngrams = info["config"]["num_ngrams"]
+    assert arrays["weights.rnn.weight_ih_l0"].shape == (32, vocab_size + num_ngrams)
+    assert arrays["mean_square.rnn.weight_ih_l0"].shape == (32, vocab_size)
+    assert arrays["recent"].shape == (2, 8)
+    assert len(arrays["2-grams"]) + len(arrays["3-grams"]) == num_ngrams > 0
+    assert arrays["ngram_last_step"].shape == (num_ngrams,)
+    assert arrays["ngram_mean_square"].shape[0] == num_ngrams
+    assert len(arrays) == 2 * 6 + 6
 
 
 def set_in(*path):
@@ -112,6 +119,8 @@ NUMBERS = {
     ("config", "num_layers"): [*VALUES, 2, 1000, 10**18],
     ("config", "embedding_size"): [*VALUES, 65536],
     ("config", "cell"): [*VALUES, "gru"],
+    ("config", "ngrams"): [*VALUES, 0, 1, 2, 4, 5],
+    ("config", "num_ngrams"): [*VALUES, 0, 1, 2**24],
     ("config", "dropout"): [*(v for v in VALUES if v != 1.5), 1.0],
     ("options", "seq_length"): VALUES,
     ("options", "batch_size"): [*VALUES, 1, 10**18],
@@ -156,6 +165,17 @@ def test_a_part_with_a_value_missing_or_too_many_is_refused(corpus_file, forged,
         refused(corpus_file, forged(set_in(part, "\x1b[31m")(1)), "damaged")
 
 
+def forget_ngrams(arrays, info):
+    """Make the state one of a model that knows no n-grams."""
+    info["config"] |= {"ngrams": 1, "num_ngrams": 0}
+    table = arrays["weights.rnn.weight_ih_l0"]
+    arrays["weights.rnn.weight_ih_l0"] = table[:, : info["config"]["vocab_size"]]
+    arrays["recent"] = arrays["recent"][:0]
+    for name in "ngram_mean_square", "ngram_last_step":
+        arrays[name] = arrays[name][:0]
+    del arrays["2-grams"], arrays["3-grams"]
+
+
 def test_a_state_with_a_smaller_vocabulary_than_the_text_is_refused(corpus_file, forged):
     """Ids beyond the arrays would read other memory."""
 
@@ -166,6 +186,7 @@ def test_a_state_with_a_smaller_vocabulary_than_the_text_is_refused(corpus_file,
                 arrays[name] = array[:3]
             if "weight_ih_l0" in name:
                 arrays[name] = array[:, :3]
+        forget_ngrams(arrays, info)
 
     refused(corpus_file, forged(shrink), "does not fit its text")
 
@@ -175,7 +196,7 @@ def test_a_state_with_a_smaller_vocabulary_than_the_text_is_refused(corpus_file,
     [
         lambda array: None,
         lambda array: array.astype(np.float64),
-        lambda array: array.astype(np.int32),
+        lambda array: array.astype(np.int64),
         lambda array: array[..., :-1],
         lambda array: array[None],
         lambda array: array.reshape(-1)[:0],
@@ -210,7 +231,8 @@ def test_a_state_without_arrays_is_refused(corpus_file, forged):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_arrays_with_values_that_are_not_finite_are_refused(corpus_file, forged, state_file, value):
-    for name in load_state(state_file)[0]:
+    arrays, _ = load_state(state_file)
+    for name in (name for name, array in arrays.items() if array.dtype == np.float32):
 
         def poison(arrays, info, name=name):
             arrays[name].reshape(-1)[-1] = value
@@ -221,8 +243,55 @@ def test_arrays_with_values_that_are_not_finite_are_refused(corpus_file, forged,
 def test_a_hidden_state_of_another_batch_size_is_refused(corpus_file, forged):
     def widen(arrays, info):
         arrays["hidden"] = np.zeros((1, 2, 9, 8), np.float32)
+        arrays["recent"] = np.zeros((2, 9), np.int32)
 
     refused(corpus_file, forged(widen), "does not fit its text")
+
+
+def set_element(name, value, at=-1):
+    """A change of one element of an array, in the order of its memory."""
+
+    def change(arrays, info):
+        arrays[name].reshape(-1)[at] = value
+
+    return change
+
+
+NGRAM_CHANGES = {
+    "recent above the vocabulary": set_element("recent", 99),
+    "recent below -1": set_element("recent", -2),
+    "an id above the vocabulary": set_element("2-grams", 99),
+    "an id below 0": set_element("3-grams", -1),
+    "last step in the future": set_element("ngram_last_step", 5),
+    "last step below 0": set_element("ngram_last_step", -1),
+    "unsorted": lambda a, i: a.update({"2-grams": a["2-grams"][::-1].copy()}),
+    "a pair twice": lambda a, i: a["2-grams"].__setitem__(1, a["2-grams"][0]),
+    "a triple twice": lambda a, i: a["3-grams"].__setitem__(1, a["3-grams"][0]),
+    "exchanged": lambda a, i: a.update({"2-grams": a["3-grams"], "3-grams": a["2-grams"]}),
+    "one fewer": lambda a, i: a.update({"3-grams": a["3-grams"][:-1]}),
+    "one more": lambda a, i: i["config"].update(num_ngrams=i["config"]["num_ngrams"] + 1),
+    "of 64 bits": lambda a, i: a.update({"2-grams": a["2-grams"].astype(np.int64)}),
+    "an unknown beginning": lambda a, i: a.update(
+        {"2-grams": a["2-grams"][1:], "3-grams": np.concatenate([a["2-grams"][:1].repeat(1, 0),
+         a["2-grams"][:1, :1]], 1)}
+    ),
+    "a last step for each of two": lambda a, i: a.update(
+        {"ngram_last_step": a["ngram_last_step"].repeat(2)}
+    ),
+    "squares of fewer": lambda a, i: a.update({"ngram_mean_square": a["ngram_mean_square"][1:]}),
+    "narrower squares": lambda a, i: a.update({"ngram_mean_square": a["ngram_mean_square"][:, 1:]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NGRAM_CHANGES)
+def test_damaged_ngrams_are_refused(corpus_file, forged, name):
+    refused(corpus_file, forged(NGRAM_CHANGES[name]), "damaged")
+
+
+def test_a_state_without_ngrams_is_read(forged):
+    """As a run with --ngrams 1 saves it."""
+    state = read_state(forged(forget_ngrams).with_name("m.state.safetensors"))
+    assert state.ngrams == () and state.recent.shape == (0, 8)
 
 
 def test_the_arrays_of_another_optimizer_are_refused(corpus_file, forged):
@@ -258,9 +327,11 @@ def test_a_state_with_any_best_loss_resumes_and_writes_a_model(corpus_file, forg
     assert output.exists()
 
 
-def test_a_state_of_format_version_1_is_refused(invoke, tmp_path, corpus_file):
-    """Its weights and options have other names; the run has to be trained again."""
-    shutil.copy(GOLDEN / "format-1-state.safetensors", tmp_path / "m.state.safetensors")
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_state_of_an_earlier_format_version_is_refused(invoke, tmp_path, corpus_file, version):
+    """The run has to be trained again: version 1 has other names, version 2 no n-grams."""
+    golden = GOLDEN / f"format-{version}-state.safetensors"
+    shutil.copy(golden, tmp_path / "m.state.safetensors")
     result = invoke("train", corpus_file, "--output", tmp_path / "m", "--resume")
     assert result.exit_code == 1 and result.stdout == ""
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1

@@ -4,24 +4,44 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.random_models import with_ngrams
 
 from charrnn.config import CELL_NAMES, LEARNING_RATES, ModelConfig, ResolvedOptions
 from charrnn.network.model import Model
+from charrnn.network.optimizers import ROW_RULES
+from charrnn.network.parameters import Parameters
 from charrnn.network.stack import forward
 from charrnn.training.trainer import OUTPUT_RATES, Trainer
 
-CONFIG = ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5)
+
+def chunk():
+    return tuple(np.random.default_rng(1).integers(0, 11, (2, 6, 4)).astype(np.int32))
+
+
+CONFIG, NGRAMS = with_ngrams(
+    ModelConfig(11, hidden_size=8, num_layers=2, embedding_size=5), chunk()[0], 3
+)
 
 
 def make_trainer(config=CONFIG, threads=1, **options):
     shape = {"batch_size": 4, "seq_length": 6}
     options = {"optimizer": "adam"} | shape | options
     options = ResolvedOptions(steps=1, learning_rate=0.01, **options)
-    return Trainer(config, options, np.random.default_rng(0), threads)
+    return Trainer(config, options, np.random.default_rng(0), threads, NGRAMS)
 
 
-def chunk():
-    return tuple(np.random.default_rng(1).integers(0, 11, (2, 6, 4)).astype(np.int32))
+def all_gradients(trainer):
+    """All gradients, flat."""
+    stack = trainer.stack
+    return np.concatenate([stack.gradients.flat, stack.ngram_gradients.rows.reshape(-1)])
+
+
+def named_gradients(trainer):
+    """All gradients in PyTorch's names and shapes."""
+    stack, gradients = trainer.stack, Parameters(trainer.model.config)
+    gradients.dense[:] = stack.gradients.flat
+    gradients.ngram_rows[stack.ngram_gradients.used] = stack.ngram_gradients.rows
+    return gradients.state_dict()
 
 
 def test_compute_changes_only_the_gradients():
@@ -29,13 +49,15 @@ def test_compute_changes_only_the_gradients():
     weights, state = trainer.model.parameters.flat.copy(), trainer.stack.get_state()
     loss, length = trainer.compute(*chunk())
     assert loss == pytest.approx(np.log(11), rel=0.2)
-    gradients = trainer.stack.gradients.flat
-    assert length == pytest.approx(np.linalg.norm(gradients.astype(float)))
+    assert len(trainer.stack.ngram_gradients.rows) > 5
+    assert length == pytest.approx(np.linalg.norm(all_gradients(trainer).astype(float)))
     assert np.array_equal(trainer.model.parameters.flat, weights)
-    assert np.array_equal(trainer.stack.get_state(), state)
+    assert trainer.stack.get_state().equals(state)
     trainer.update(0.01, length)
     assert not np.array_equal(trainer.model.parameters.flat, weights)
-    assert not np.array_equal(trainer.stack.get_state(), state)
+    after = trainer.stack.get_state()
+    assert not np.array_equal(after.hidden, state.hidden)
+    np.testing.assert_array_equal(after.recent, chunk()[0][-2:])
 
 
 @pytest.mark.parametrize("optimizer", LEARNING_RATES)
@@ -44,7 +66,7 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
     trainer = make_trainer(optimizer=optimizer, clip_norm=0.0)
     before = trainer.model.state_dict()
     _, gradient_norm = trainer.compute(*chunk())
-    gradients = trainer.stack.gradients.state_dict()
+    gradients = named_gradients(trainer)
     trainer.update(0.01, gradient_norm)
     ratios = {}
     for name, tensor in trainer.model.state_dict().items():
@@ -55,12 +77,17 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
             "sgd": g,
             "adagrad": np.sign(g),
         }.get(optimizer, np.sign(g) / np.sqrt(0.05))
-        touched = np.abs(g) > 1e-5
-        changes = (tensor - before[name])[touched] / (-0.01 * usual[touched])
-        ratios[name] = np.median(changes)
-    output = OUTPUT_RATES.get(optimizer, 1.0)
-    expected = {name: output if name == "output.weight" else 1.0 for name in ratios}
-    assert ratios == pytest.approx(expected, rel=2e-2)
+        usual = np.where(np.abs(g) > 1e-5, usual, np.nan)
+        changes = (tensor - before[name]) / (-0.01 * usual)
+        parts = {name: changes}
+        if name == trainer.model.config.lookup_table_name:
+            parts = {name: changes[:11], "n-grams": changes[11:]}
+        ratios |= {part: np.nanmedian(values) for part, values in parts.items()}
+    rates = {
+        "output.weight": OUTPUT_RATES.get(optimizer, 1.0),
+        "n-grams": ROW_RULES[optimizer].rate,
+    }
+    assert ratios == pytest.approx({name: rates.get(name, 1.0) for name in ratios}, rel=2e-2)
 
 
 @pytest.mark.parametrize("clip_value", [0.0, 1e-3])
@@ -68,8 +95,7 @@ def test_the_output_layer_has_a_learning_rate_of_its_own(optimizer):
 def test_gradients_are_clipped_by_value_and_then_by_norm(clip_value, clip_norm):
     trainer = make_trainer(clip_value=clip_value, clip_norm=clip_norm)
     _, gradient_norm = trainer.compute(*chunk())
-    gradients = trainer.stack.gradients.flat
-    expected = gradients.astype(float)
+    expected = all_gradients(trainer).astype(float)
     if clip_value:
         assert np.abs(expected).max() > 2 * clip_value
         expected = expected.clip(-clip_value, clip_value)
@@ -78,7 +104,7 @@ def test_gradients_are_clipped_by_value_and_then_by_norm(clip_value, clip_norm):
     if clip_norm:
         expected *= min(1.0, clip_norm / norm)
     trainer.update(0.0, gradient_norm)
-    np.testing.assert_allclose(gradients, expected, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(all_gradients(trainer), expected, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -91,13 +117,13 @@ def test_recurrent_dropout_trains_a_network_without_some_hidden_to_hidden_weight
     loss, _ = trainer.compute(*chunk(), 77)
     assert all(np.array_equal(a, weights[name]) for name, a in trainer.model.state_dict().items())
 
-    gradients = trainer.stack.gradients.state_dict()
+    gradients = named_gradients(trainer)
     trainer.model.drop_recurrent(trainer.model.parameters, 77, 0.25)
     dropped = trainer.model.state_dict()
     other = make_trainer(config)
     other.model.load_state_dict(dropped)
     assert other.compute(*chunk())[0] == loss
-    for name, g in other.stack.gradients.state_dict().items():
+    for name, g in named_gradients(other).items():
         recurrent = "weight_hh" in name
         mask = np.where(dropped[name] == 0, 0, 4 / 3) if recurrent else np.ones_like(g)
         np.testing.assert_allclose(dropped[name], weights[name] * mask, rtol=1e-6)
@@ -111,7 +137,7 @@ def test_after_a_step_with_recurrent_dropout_the_model_has_all_weights():
     _, gradient_norm = trainer.compute(*chunk(), 5)
     trainer.update(0.01, gradient_norm)
     x, y = chunk()
-    whole = Model(CONFIG)
+    whole = Model(CONFIG, ngrams=NGRAMS)
     whole.load_state_dict(trainer.model.state_dict())
     state = whole.zero_state(4)
     assert np.array_equal(forward(trainer.model, x, state)[0], forward(whole, x, state)[0])
@@ -136,4 +162,4 @@ def test_a_reset_trainer_trains_as_a_new_one():
     for trainer in new, used:
         trainer.update(0.01, trainer.compute(*chunk())[1])
     assert np.array_equal(new.model.parameters.flat, used.model.parameters.flat)
-    assert np.array_equal(new.stack.get_state(), used.stack.get_state())
+    assert new.stack.get_state().equals(used.stack.get_state())

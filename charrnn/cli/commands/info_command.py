@@ -56,11 +56,18 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
         ("file", f"{escape_unprintable(path)} (format version {file.format_version})"),
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
+        ("n-grams", _ngrams(file)),
         ("dropout", f"{c['dropout']:g}"),
         ("parameters", f"{_num_parameters(file):,}"),
         ("vocabulary", file.vocabulary.describe()),
         *_history(file.training, file.vocabulary.unit),
     ]
+
+
+def _ngrams(file: ModelFile) -> str:
+    """The numbers of n-grams with weights of their own, by length."""
+    counts = (f"{len(ngrams):,} of {n}" for n, ngrams in enumerate(file.ngrams, 2))
+    return ", ".join(counts) or "none"
 
 
 def _history(training: dict[str, Any], unit: str) -> list[tuple[str, str]]:

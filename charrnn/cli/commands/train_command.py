@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -16,6 +16,7 @@ import click
 
 from ...config import (
     CELL_NAMES,
+    DEFAULT_NGRAMS,
     LEARNING_RATES,
     OPTIMIZER_NAMES,
     PRECISIONS,
@@ -72,6 +73,17 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # not generic before
             self.fail(f"{value!r} is not a time: give seconds, or 90s, 10m, 2h.", param, ctx)
 
 
+class AutoChoice(click.Choice[Any]):
+    """One of several names, or `auto`, which is None: choose for me."""
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        super().__init__(["auto", *choices])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return None if found == "auto" else found
+
+
 def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     """Return the option for a field of TrainOptions, with its type, default and limits."""
     field_type = FIELD_TYPES[name]
@@ -93,9 +105,17 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     field_option(
         "hidden_size", "Number of units per layer.", show_default="128, or chosen to fit --time"
     ),
-    field_option("num_layers", "Number of stacked layers."),
+    field_option(
+        "num_layers", "Number of stacked layers.", show_default="2, or chosen to fit --time"
+    ),
     field_option(
         "embedding_size", "Size of a learned embedding of characters; 0 uses one-hot input."
+    ),
+    field_option(
+        "ngrams",
+        "Let the frequent n-grams of 2 to this many characters have input weights of their own; "
+        "1: none.",
+        show_default=str(DEFAULT_NGRAMS),
     ),
 )
 @option_group(
@@ -162,8 +182,9 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     field_option(
         "precision",
         "Precision of matrix products; weights and sums stay float32. bfloat16 needs a processor "
-        "with AVX-512 BF16.",
-        type=click.Choice(PRECISIONS),
+        "with AVX-512 BF16; auto takes it where it is faster.",
+        type=AutoChoice(PRECISIONS),
+        show_default="auto with --time, otherwise float32",
     ),
     field_option("seed", "Seed of the random numbers. The same seed gives the same weights."),
     threads_option,

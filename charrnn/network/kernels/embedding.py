@@ -1,28 +1,54 @@
-"""The first layer: an embedding, or a one-hot input, which selects rows of its weight matrix."""
+"""The first layer: an embedding, or a one-hot input, which selects rows of its weight matrix.
+
+To the row of a character are added those of the n-grams that end with it, if they are known.
+"""
 
 from ..jit import jit, kernel
 from .matmul import copy, fill
 
 
 @kernel
-def look_up(table, x, planes, bias, z, steps, first, last):
-    """z[t, p, b] = bias[p], plus table[x[t, b], g] if p = planes[g], for rows b in first:last.
+def look_up(table, ngram_rows, x, found, planes, bias, z, steps, first, last):
+    """z[t, p, b] = bias[p], plus the rows g of (t, b) if p = planes[g], for rows b in first:last.
 
-    table (V, G, N), x (T, B), planes (G,), bias (P, N), z (T, P, B, N).
+    The rows of (t, b) are table[x[t, b]] and ngram_rows[r - V] for each r >= 0 in found[t, b].
+    table (V, G, N), ngram_rows (K, G, N), x (T, B), found (T, B, n - 1), planes (G,), bias (P, N),
+    z (T, P, B, N).
     """
     for t in range(steps):
         fill(bias, z[t], first, last)
         for g in range(table.shape[1]):
             for b in range(first, last):
-                _add(table[x[t, b], g], z[t, planes[g], b])
+                target = z[t, planes[g], b]
+                _add(table[x[t, b], g], target)
+                _add_ngrams(ngram_rows, g, found[t, b], table.shape[0], target)
 
 
 @kernel
-def embed(table, x, out, steps, first, last):
-    """out[t, b] = table[x[t, b]] for b in first:last. table (V, E), x (T, B), out (T, B, E)."""
+def embed(table, ngram_rows, x, found, out, steps, first, last):
+    """out[t, b] = the sum of the rows of (t, b), see `look_up`, for b in first:last.
+
+    table (V, E), ngram_rows (K, 1, E), x (T, B), found (T, B, n - 1), out (T, B, E).
+    """
     for t in range(steps):
         for b in range(first, last):
             copy(table[x[t, b]], out[t, b])
+            _add_ngrams(ngram_rows, 0, found[t, b], table.shape[0], out[t, b])
+
+
+@jit
+def _add_ngrams(ngram_rows, g, found, vocab_size, target):
+    """Add the rows `found` (n - 1,), -1 for none, to target (N,); two of them in one pass."""
+    count = found.size
+    n = 0
+    if count > 1 and found[0] >= 0 and found[1] >= 0:
+        a, b = ngram_rows[found[0] - vocab_size, g], ngram_rows[found[1] - vocab_size, g]
+        for i in range(target.size):
+            target[i] = target[i] + a[i] + b[i]
+        n = 2
+    for k in range(n, count):
+        if found[k] >= 0:
+            _add(ngram_rows[found[k] - vocab_size, g], target)
 
 
 @kernel

@@ -92,6 +92,49 @@ def sgd(w, g, m, learning_rate, momentum):
 
 
 @kernel
+def update_rows(
+    w,
+    g,
+    used,
+    v,
+    last_step,
+    step,
+    learning_rate,
+    keep_v,
+    add_v,
+    unbias,
+    epsilon,
+    decay,
+    first,
+    last,
+):
+    """Update the rows used[first:last] of w (K, N) from their gradients g (U, N).
+
+    v (K, N) are means or sums of squared gradients: v = keep_v * v + add_v * g². In a step that
+    does not use a row its gradient is zero: v and w only shrink. This is made up for the steps
+    since last_step (K,), with the present learning rate. `unbias` is the factor on the root of v,
+    1 / sqrt(1 - keep_v^step).
+    """
+    add, rate = w.dtype.type(add_v), w.dtype.type(learning_rate)
+    factor, small = w.dtype.type(unbias), w.dtype.type(epsilon)
+    least = w.dtype.type(SMALLEST_NORMAL)
+    for u in range(first, last):
+        k = used[u]
+        steps = step - last_step[k]
+        keep = w.dtype.type(keep_v**steps)
+        keep_w = w.dtype.type((1 - learning_rate * decay) ** steps)
+        last_step[k] = step
+        _update_row(w[k], g[u], v[k], keep, add, rate, factor, small, keep_w, least)
+
+
+@jit
+def _update_row(w, g, v, keep, add, rate, unbias, epsilon, keep_w, least):
+    for i in range(w.size):
+        v[i] = _flushed(keep * v[i] + add * g[i] * g[i], least)
+        w[i] = keep_w * w[i] - rate * g[i] / (np.sqrt(v[i]) * unbias + epsilon)
+
+
+@kernel
 def clip_value(g, limit):
     """Clip every element of g to [-limit, limit]; NaN stays NaN."""
     high = g.dtype.type(limit)
