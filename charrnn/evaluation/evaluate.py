@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..config import UNKNOWN_NATS
 from ..network.model import Model
 from ..text.corpus import Corpus
+from .adaptation import adapted_loss
 from .baselines import Baselines, baselines
 from .loss import mean_loss, num_predicted, windowed_loss
 
@@ -22,6 +23,7 @@ class Evaluation:
     characters: int  # that are predicted
     loss: float
     windowed_loss: float | None = None
+    adapted_loss: float | None = None
     baselines: Baselines | None = None
     unknown: int = 0  # characters that the model does not know
 
@@ -32,18 +34,23 @@ def evaluate(
     *,
     training_text: Corpus | None = None,
     window: int | None = None,
+    adapt: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Measure the loss of a model on a text.
 
     `training_text` adds the baselines, which learn from it; a short `text` has none. `window` adds
-    the loss in windows of that many characters. `progress` is called as by `mean_loss`. Raises
-    CharRNNError for a text of which nothing is predicted or shorter than the window.
+    the loss in windows of that many characters, `adapt` the loss of a copy of the model that goes
+    on learning from the text. `progress` is called as by `mean_loss`, by each pass over the text
+    that adapts or carries a state. Raises CharRNNError for a text of which nothing is predicted or
+    shorter than the window.
     """
     loss = mean_loss(model, text.ids, progress)
     result = Evaluation(num_predicted(model, text.ids), loss)
     if window is not None:
         result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
+    if adapt:
+        result = replace(result, adapted_loss=adapted_loss(model, text.ids, progress))
     if training_text is not None:
         found = baselines(training_text.ids, text.ids, text.vocabulary)
         result = replace(result, baselines=found)
@@ -57,11 +64,12 @@ def _charged(result: Evaluation, unknown: int) -> Evaluation:
     def mean(loss: float) -> float:
         return (loss * result.characters + UNKNOWN_NATS * unknown) / characters
 
-    b, windowed = result.baselines, result.windowed_loss
+    b, windowed, adapted = result.baselines, result.windowed_loss, result.adapted_loss
     return Evaluation(
         characters,
         mean(result.loss),
         None if windowed is None else mean(windowed),
+        None if adapted is None else mean(adapted),
         None if b is None else replace(b, ngram=mean(b.ngram), xz=mean(b.xz)),
         unknown,
     )

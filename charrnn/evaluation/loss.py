@@ -45,17 +45,22 @@ def num_predicted(model: Model, ids: Ids) -> int:
     return max(0, len(ids) - 1 + len(model.start.ids))
 
 
+def require_predicted(model: Model, ids: Ids) -> int:
+    """Return `num_predicted`; raise CharRNNError when it is 0."""
+    count = num_predicted(model, ids)
+    if count == 0:
+        needed = "one character is" if len(model.start.ids) else "two characters are"
+        raise CharRNNError(f"the text is too short to measure: at least {needed} needed.")
+    return count
+
+
 def mean_loss(model: Model, ids: Ids, progress: Callable[[int], object] | None = None) -> float:
     """Return the mean surprisal of `ids` (n,) in nats per character.
 
     `progress` is called with the number of characters predicted since its last call. Raises
     CharRNNError when no id is predicted.
     """
-    count = num_predicted(model, ids)
-    if count == 0:
-        needed = "one character is" if len(model.start.ids) else "two characters are"
-        raise CharRNNError(f"the text is too short to measure: at least {needed} needed.")
-    total = 0.0
+    count, total = require_predicted(model, ids), 0.0
     for chunk in surprisals(model, ids):
         total += chunk.sum()
         if progress is not None:

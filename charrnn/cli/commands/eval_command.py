@@ -47,6 +47,12 @@ if TYPE_CHECKING:
     help="Also measure the loss in windows of this length, each predicted without the text "
     "before it.",
 )
+@option(
+    "--adapt",
+    is_flag=True,
+    help="Also measure the loss while a copy of the model goes on learning from TEXT (dynamic "
+    "evaluation, Krause et al. 2018). Each character is predicted before it is learned from.",
+)
 @encoding_option
 @threads_option
 def command(
@@ -56,6 +62,7 @@ def command(
     unknown: Literal["error", "skip"],
     corpus: tuple[str, ...],
     window: int | None,
+    adapt: bool,
     encoding: str,
     threads: int | None,
 ) -> None:
@@ -72,6 +79,7 @@ def command(
     Example:
       charrnn eval test.txt
       charrnn eval test.txt --corpus novels.txt
+      charrnn eval test.txt --adapt
       charrnn eval --json test.txt | jq .bits_per_character
     """
     from ...api import load
@@ -96,17 +104,20 @@ def command(
     training_text = read(corpus) if corpus else None
     from ...evaluation.evaluate import evaluate
 
-    with char_bar(len(text.ids), text.vocabulary.unit) as measured:
+    with char_bar((1 + adapt) * len(text.ids), text.vocabulary.unit) as measured:
         result = evaluate(
             language_model.model,
             text,
             training_text=training_text,
             window=window,
+            adapt=adapt,
             progress=measured,
         )
     unit = language_model.vocabulary.unit
     if training_text and result.baselines is None:
         _warn_too_short(unit)
+    if adapt:
+        _warn_unadapted(len(text.ids), unit)
     if as_json:
         print_json(_object(result))
     else:
@@ -117,6 +128,13 @@ def _warn_too_short(unit: str) -> None:
     from ...evaluation.baselines import MIN_EVAL_CHARS
 
     echo_err(f"Warning: the n-gram and xz are not measured on fewer than {MIN_EVAL_CHARS} {unit}s.")
+
+
+def _warn_unadapted(count: int, unit: str) -> None:
+    from ...evaluation.adaptation import STEPS
+
+    if count <= STEPS:
+        echo_err(f"Warning: --adapt has no effect on fewer than {STEPS + 1} {unit}s.")
 
 
 def _object(result: Evaluation) -> dict[str, object]:
@@ -130,6 +148,8 @@ def _object(result: Evaluation) -> dict[str, object]:
     }
     if result.windowed_loss is not None:
         values |= _in_nats_and_bits("window_", result.windowed_loss)
+    if result.adapted_loss is not None:
+        values |= _in_nats_and_bits("adapted_", result.adapted_loss)
     if baselines := result.baselines:
         values |= _in_nats_and_bits("ngram_", baselines.ngram)
         values |= _in_nats_and_bits("xz_", baselines.xz)
@@ -154,6 +174,8 @@ def _rows(result: Evaluation, window: int | None, unit: str) -> list[tuple[str, 
         rows.insert(1, ("unknown characters", f"{result.unknown:,}, {UNKNOWN_NATS:g} nats each"))
     if result.windowed_loss is not None:
         rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss, unit)))
+    if result.adapted_loss is not None:
+        rows.append(("adapting to the text", loss_in_words(result.adapted_loss, unit)))
     if baselines := result.baselines:
         rows.append((f"n-gram, context {baselines.order}", loss_in_words(baselines.ngram, unit)))
         rows.append(("xz", loss_in_words(baselines.xz, unit)))
