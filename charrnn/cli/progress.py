@@ -31,8 +31,10 @@ def describe(summary: Summary) -> None:
     echo_err(f"text    {s.characters:,} {s.unit}s{of_bytes}")
     echo_err(f"split   {s.train_characters:,} for training, {s.val_characters:,} for validation")
     c, o = s.config, s.options
+    ngrams = f" with {c.num_ngrams:,} n-grams" if c.num_ngrams else ""
     echo_err(
-        f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units, {s.parameters:,} parameters"
+        f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units{ngrams}, "
+        f"{s.parameters:,} parameters"
     )
     echo_err(
         f"steps   {s.steps:,} of {s.batch_size} x {s.seq_length} {s.unit}s, "

@@ -232,7 +232,7 @@ def test_a_stopped_command_loses_no_time(spawn, corpus_file, tmp_path):
     results = {}
     for stop in 0, 15:
         output = tmp_path / f"m{stop}"
-        size = ["--hidden-size", "64", "--num-layers", "1"]
+        size = ["--hidden-size", "384"]  # 12 s are too short for the most epochs of a plan
         process = spawn("train", corpus_file, "-o", output, "--time", "12s", *size)
         while not (tmp_path / f"m{stop}.log.jsonl").exists():
             time.sleep(0.1)

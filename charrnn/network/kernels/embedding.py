@@ -4,7 +4,7 @@ To the row of a character are added those of the n-grams that end with it, if th
 """
 
 from ..jit import jit, kernel
-from .matmul import copy, fill
+from .matmul import add, copy, fill
 
 
 @kernel
@@ -20,7 +20,7 @@ def look_up(table, ngram_rows, x, found, planes, bias, z, steps, first, last):
         for g in range(table.shape[1]):
             for b in range(first, last):
                 target = z[t, planes[g], b]
-                _add(table[x[t, b], g], target)
+                add(table[x[t, b], g], target)
                 _add_ngrams(ngram_rows, g, found[t, b], table.shape[0], target)
 
 
@@ -48,7 +48,7 @@ def _add_ngrams(ngram_rows, g, found, vocab_size, target):
         n = 2
     for k in range(n, count):
         if found[k] >= 0:
-            _add(ngram_rows[found[k] - vocab_size, g], target)
+            add(ngram_rows[found[k] - vocab_size, g], target)
 
 
 @kernel
@@ -70,8 +70,8 @@ def look_up_gradient(x, dz, planes, dtable, db, steps, first, last):
         for t in range(steps):
             for b in range(x.shape[1]):
                 source = dz[t, planes[g], b, low:high]
-                _add(source, dtable[x[t, b], g, low:high])
-                _add(source, db[g, low:high])
+                add(source, dtable[x[t, b], g, low:high])
+                add(source, db[g, low:high])
 
 
 @kernel
@@ -84,10 +84,4 @@ def embed_gradient(x, dout, dtable, steps, first, last):
         dtable[v, first:last] = 0
     for t in range(steps):
         for b in range(x.shape[1]):
-            _add(dout[t, b, first:last], dtable[x[t, b], first:last])
-
-
-@jit
-def _add(source, target):
-    for i in range(target.size):
-        target[i] += source[i]
+            add(dout[t, b, first:last], dtable[x[t, b], first:last])

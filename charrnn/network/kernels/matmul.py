@@ -67,6 +67,13 @@ def copy(source, target):
 
 
 @jit
+def add(source, target):
+    """target += source, both (n,)."""
+    for i in range(target.size):
+        target[i] += source[i]
+
+
+@jit
 def product(a, b, c):
     """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
     strided_product(a, 0, a.shape[1], a.shape[0], b, c, 0, c.shape[1])

@@ -6,7 +6,7 @@ The rows of the input table are numbered: id i has row i, n-gram k has row V + k
 import numpy as np
 
 from ..jit import jit, kernel
-from .matmul import copy
+from .matmul import add, copy
 
 EMPTY = -1  # a slot without a key
 MIXER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio (Knuth, TAOCP 6.4)
@@ -113,10 +113,4 @@ def row_gradient(starts, places, count, dz, planes, out, first, last):
                 if p == starts[u]:
                     copy(source, target)
                 else:
-                    _add(source, target)
-
-
-@jit
-def _add(source, target):
-    for i in range(target.size):
-        target[i] += source[i]
+                    add(source, target)
