@@ -161,12 +161,9 @@ class Model:
 
         self.team.run(task, threads_for(parameters.dense.size))
 
-    def state_dict(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
-        """Copies of the weights in PyTorch's names and shapes.
-
-        into: the result of an earlier call, which is overwritten and returned.
-        """
-        return self.parameters.state_dict(into)
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the weights in PyTorch's names and shapes."""
+        return self.parameters.state_dict()
 
     def load_state_dict(self, tensors: dict[str, Array]) -> None:
         """Load weights of PyTorch's names and shapes. Raises CharRNNError if any does not fit."""

@@ -69,16 +69,9 @@ class Parameters:
             return [self.view(spec.name), self.ngram_rows[:, 0, : spec.shape[1]]]
         return [self.view(spec.name), _by_gate(self.ngram_rows, spec)]
 
-    def state_dict(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
-        """Copies of the arrays in PyTorch's names and shapes.
-
-        into: the result of an earlier call, which is overwritten and returned.
-        """
-        if into is None:
-            return {name: array.copy() for name, array in self.tensors().items()}
-        for name, array in self.tensors().items():
-            into[name][...] = array
-        return into
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the arrays in PyTorch's names and shapes."""
+        return {name: array.copy() for name, array in self.tensors().items()}
 
     def tensors(self) -> dict[str, Array]:
         """The arrays in PyTorch's names and shapes; only those in parts, or padded, are copied."""

@@ -32,7 +32,7 @@ from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams, clamp_batch_shape
 from .trainer import Trainer
 
-SIZES = (64, 128, 192, 256, 384, 512, 768, 1024)  # of the hidden state
+SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)  # of the hidden state
 TRIAL_SECONDS = 1.2
 CHECKPOINT_TIME_SHARE = 0.02  # of the time, spent on saving
 VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read a part of the text
@@ -42,6 +42,8 @@ MIN_VAL_CHARS = 10_000  # of such a part
 # On larger texts the same number of characters suffices, on smaller ones slightly fewer. Larger
 # models must manage more, as the square root of their size.
 MIN_EPOCHS_PER_MB = 2.7
+NGRAM_MIN_EPOCHS_PER_MB = 1.5  # with weights for n-grams, which learn a text by heart sooner
+MAX_NGRAM_OVERFITTING = 25.0  # the overfitting ratio above which n-grams get no weights
 MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
 MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 MIN_UPDATES_PER_EPOCH = 16  # a short text gets fewer streams to have these
@@ -68,6 +70,18 @@ REGULARISATIONS = (
     (35.0, Regularisation(0.1, 0.25, 0.9)),
     (100.0, Regularisation(0.2, 0.35, 0.8)),
     (1000.0, Regularisation(0.2, 0.5, 0.8)),
+    (4000.0, Regularisation(0.4, 0.6, 0.6)),
+    (math.inf, Regularisation(0.5, 0.8, 0.4)),
+)
+# The same for models with weights for n-grams, which learn a text by heart sooner.
+NGRAM_REGULARISATIONS = (
+    (0.3, Regularisation(0.0, 0.0, 0.4)),
+    (1.0, Regularisation(0.1, 0.0, 0.6)),
+    (3.0, Regularisation(0.1, 0.1, 0.8)),
+    (8.0, Regularisation(0.2, 0.2, 0.9)),
+    (20.0, Regularisation(0.2, 0.3, 0.9)),
+    (100.0, Regularisation(0.2, 0.4, 0.9)),
+    (1000.0, Regularisation(0.3, 0.5, 0.8)),
     (4000.0, Regularisation(0.4, 0.6, 0.6)),
     (math.inf, Regularisation(0.5, 0.8, 0.4)),
 )
@@ -99,7 +113,6 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
     """
     defaults: dict[str, Any] = {
         "learning_rate": LEARNING_RATES[options.optimizer],
-        "ngrams": DEFAULT_NGRAMS,
     }
     if not options.limit:
         defaults["time"] = DEFAULT_TIME
@@ -108,6 +121,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
             "batch_size": DEFAULT_BATCH_SIZE,
             "hidden_size": ModelConfig.hidden_size,
             "num_layers": ModelConfig.num_layers,
+            "ngrams": DEFAULT_NGRAMS,
             "dropout": ModelConfig.dropout,
             "recurrent_dropout": ResolvedOptions.recurrent_dropout,
             "weight_decay": ResolvedOptions.weight_decay,
@@ -161,11 +175,12 @@ def fit_to_time(
 
     Other arguments as of `make_plan`.
     """
-    layers = _given_or(options.num_layers, choose_num_layers(text))
-    options = replace(options, num_layers=layers)
     base, draft = _config(text, options), _resolved(options, streams, steps=1)
     weights_per_second = measure_rate(base, draft) * num_multiplied_weights(base)
     one_weight_epochs = seconds * weights_per_second / text.num_train
+    if options.ngrams is None and one_weight_epochs > MAX_NGRAM_OVERFITTING * text.num_train:
+        base = replace(base, ngrams=1, num_ngrams=0)
+    base = replace(base, num_layers=_given_or(options.num_layers, choose_num_layers(base)))
     size = _given_or(options.hidden_size, choose_size(text.num_train, one_weight_epochs, base))
     config = replace(base, hidden_size=size)
     chosen = choose_regularisation(text.num_train, one_weight_epochs, config)
@@ -194,8 +209,9 @@ def _given_or(given: Value | None, chosen: Value) -> Value:
 def _config(text: TextSizes, options: TrainOptions) -> ModelConfig:
     """The model as far as it is given; the rest has its default."""
     given = {name: getattr(options, name, None) for name in field_names(ModelConfig)}
+    defaults = {"num_layers": 1, "ngrams": DEFAULT_NGRAMS}  # of a run with a time, to begin with
     of_text = {"vocab_size": text.vocab_size, "num_ngrams": text.num_ngrams}
-    return ModelConfig(**{k: v for k, v in given.items() if v is not None} | of_text)
+    return ModelConfig(**defaults | {k: v for k, v in given.items() if v is not None} | of_text)
 
 
 def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> ResolvedOptions:
@@ -209,9 +225,9 @@ def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> Resol
     return ResolvedOptions(**{k: v for k, v in given.items() if v is not None} | chosen)
 
 
-def choose_num_layers(text: TextSizes) -> int:
+def choose_num_layers(config: ModelConfig) -> int:
     """Choose one wide layer where n-grams have weights, which do the work of a second one."""
-    return 1 if text.num_ngrams else ModelConfig.num_layers
+    return 1 if config.num_ngrams else ModelConfig.num_layers
 
 
 def choose_batch_size(num_chars: int, seq_length: int) -> int:
@@ -225,7 +241,8 @@ def choose_size(num_chars: int, one_weight_epochs: float, config: ModelConfig) -
 
     `one_weight_epochs` is the number of epochs that a model of one weight could make.
     """
-    min_epochs = MIN_EPOCHS_PER_MB * (1e6 / num_chars) ** (0.75 if num_chars < 1e6 else 1.0)
+    per_mb = NGRAM_MIN_EPOCHS_PER_MB if config.num_ngrams else MIN_EPOCHS_PER_MB
+    min_epochs = per_mb * (1e6 / num_chars) ** (0.75 if num_chars < 1e6 else 1.0)
     chosen = SIZES[0]
     for size in SIZES:
         weights = num_multiplied_weights(replace(config, hidden_size=size))
@@ -246,7 +263,8 @@ def choose_regularisation(
     """
     most = MAX_EPOCHS * num_multiplied_weights(config)
     overfitting_ratio = min(one_weight_epochs, most) / num_chars
-    return next(chosen for limit, chosen in REGULARISATIONS if overfitting_ratio < limit)
+    table = NGRAM_REGULARISATIONS if config.num_ngrams else REGULARISATIONS
+    return next(chosen for limit, chosen in table if overfitting_ratio < limit)
 
 
 class Budget(NamedTuple):
@@ -312,6 +330,7 @@ def measure_chars_per_second(
 
     At least three steps are measured.
     """
+    ngrams = ngrams[: config.ngrams - 1]
     trainer = Trainer(config, options, np.random.default_rng(0), threads, ngrams)
     x, y = streams.chunk(0)
     times: list[float] = []

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from ..config import ResolvedOptions
 from ..errors import CharRNNError
 from ..network.model import Model
-from ..network.parameters import Parameters
 from .progress import Progress
 from .run_writer import RunWriter
 from .trainer import Trainer
@@ -85,12 +84,8 @@ class Recovery:
 
     def _recovery_weights(self) -> tuple[npt.NDArray[np.float32], str]:
         """The best weights (flat) and their description; before the first validation, the first."""
-        config = self._trainer.model.config
         if not self._writer.has_best:
-            table = self._trainer.model.ngrams.table
-            rng = np.random.default_rng(self._options.seed)
-            first = Model(config, rng, ngrams=table)
+            model, rng = self._trainer.model, np.random.default_rng(self._options.seed)
+            first = Model(model.config, rng, ngrams=model.ngrams.table)
             return first.parameters.flat, "the initial weights"
-        parameters = Parameters(config)
-        parameters.load_state_dict(self._writer.load_best().tensors)
-        return parameters.flat, "the best weights so far"
+        return self._writer.load_best().parameters.flat, "the best weights so far"

@@ -202,7 +202,7 @@ class TrainingRun:
             progress.best_val_loss = loss
             self._record_best()
             with self.pacer.saving():
-                self.writer.save_model()
+                self.writer.save_model_if_due()
         elif progress.step < progress.total_steps and progress.should_stop_early(
             self.options.patience
         ):
@@ -227,10 +227,11 @@ class TrainingRun:
             "history": list(progress.history),
             "options": asdict(self.options) | self.requested.limit,
         }
-        tensors = self.model.state_dict(into=self.writer.best_buffers())
+        parameters = self.writer.best_buffer()
+        parameters.flat[:] = self.model.parameters.flat
         start = self._line_ends.start(self.model, self.trainer.workspace)
         stored = StoredStart(int(start.ids[0]), *start.states)
-        self.writer.set_best(BestWeights(tensors, training, stored))
+        self.writer.set_best(BestWeights(parameters, training, stored))
 
     # --- end, state
 
@@ -246,7 +247,7 @@ class TrainingRun:
     def _validate_best_on_full_split(self) -> None:
         """Record the best weights' loss on the whole validation text in the model file."""
         best = self.writer.load_best()
-        self.full_val_loss = self.validation.full_loss(best.tensors)
+        self.full_val_loss = self.validation.full_loss(best.parameters)
         training = best.training | {"val_loss": self.full_val_loss}
         self.writer.set_best(best._replace(training=training))
 

@@ -13,19 +13,23 @@ from typing import Any, NamedTuple
 
 from ..config import ModelConfig, tensor_shapes
 from ..errors import CharRNNError, display_path, os_errors_as
-from ..storage.checkpoint import Arrays, StoredStart, load_model, save_model
+from ..network.parameters import Parameters
+from ..storage.checkpoint import StoredStart, load_model, save_model
 from ..storage.run_files import RunFiles, RunLog
 from ..text.ngrams import NgramTable
 from ..text.vocabulary import Vocabulary
 from .state import State
 
+MODEL_TIME_SHARE = (
+    0.01  # of the time, spent on writing better models between two saves of all files
+)
 RETRY_DELAYS = (0.1, 0.5)  # seconds before the first and the last save are tried again
 
 
 class BestWeights(NamedTuple):
     """The best weights so far, with the training history that the model file records."""
 
-    tensors: Arrays
+    parameters: Parameters
     training: dict[str, Any]
     start: StoredStart | None
 
@@ -51,6 +55,7 @@ class RunWriter:
         self._best_is_saved = False
         self._log = RunLog(files.log)
         self._saved_at, self._saved_step = clock(), 0
+        self._model_due_at = -math.inf
         self._failures: dict[str, CharRNNError] = {}  # by the file that could not be written
         self._failures_reported = False
 
@@ -72,16 +77,17 @@ class RunWriter:
         """Replace the best weights; the next save writes them."""
         self._best, self.has_best, self._best_is_saved = best, True, False
 
-    def best_buffers(self) -> Arrays | None:
-        """The arrays of the best weights, to be overwritten by better ones, if there are any."""
-        return self._best.tensors if self._best else None
+    def best_buffer(self) -> Parameters:
+        """The best weights, to be overwritten by better ones."""
+        return self._best.parameters if self._best else Parameters(self._config)
 
     def load_best(self) -> BestWeights:
         """Return the best weights, from memory or from the model file."""
         if self._best:
             return self._best
-        file = load_model(self.files.model, tensor_shapes)
-        return BestWeights(file.tensors, file.training, file.start)
+        file, parameters = load_model(self.files.model, tensor_shapes), Parameters(self._config)
+        parameters.load_state_dict(file.tensors)
+        return BestWeights(parameters, file.training, file.start)
 
     @property
     def seconds_since_save(self) -> float:
@@ -110,7 +116,15 @@ class RunWriter:
 
     def save_model(self) -> bool:
         """Write the best weights to the model file; returns whether the file is up to date."""
-        return self._attempt("model", self._write_model)
+        start = self._clock()
+        saved = self._attempt("model", self._write_model)
+        self._model_due_at = self._clock() + (self._clock() - start) / MODEL_TIME_SHARE
+        return saved
+
+    def save_model_if_due(self) -> None:
+        """Call `save_model`, unless this would take more than MODEL_TIME_SHARE of the time."""
+        if self._clock() >= self._model_due_at:
+            self.save_model()
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to the log."""
@@ -158,9 +172,9 @@ class RunWriter:
     def _write_model(self) -> None:
         if self._best and not (self._best_is_saved and self.files.model.exists()):
             config = asdict(self._config)
-            tensors, training, start = self._best
+            parameters, training, start = self._best
             texts = self._vocabulary, training, start, self._ngrams
-            save_model(self.files.model, tensors, config, *texts)
+            save_model(self.files.model, parameters.tensors(), config, *texts)
             self._best_is_saved = True
 
     def _write_state(self, state: State) -> None:

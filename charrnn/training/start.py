@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import TrainOptions, train_options
+from ..config import DEFAULT_NGRAMS, TrainOptions, train_options
 from ..errors import (
     FilePath,
     UsageError,
@@ -191,7 +191,7 @@ class PreparedRun:
         from .planner import TextSizes, make_plan, make_streams, measure_chars_per_second
 
         streams, vocabulary = make_streams(self.train_ids, requested), self.corpus.vocabulary
-        ngrams = count_ngrams(self.train_ids, len(vocabulary), requested.ngrams or 1)
+        ngrams = count_ngrams(self.train_ids, len(vocabulary), requested.ngrams or DEFAULT_NGRAMS)
         sizes = TextSizes(
             vocab_size=len(vocabulary),
             num_train=len(self.train_ids),
@@ -201,7 +201,7 @@ class PreparedRun:
         )
         measure = partial(measure_chars_per_second, streams, threads, ngrams)
         plan = make_plan(streams, sizes, requested, measure, self._seconds_used)
-        return streams, ngrams, plan
+        return streams, ngrams[: plan.config.ngrams - 1], plan
 
     def _seconds_used(self) -> float:
         """Seconds since the time limit started, without a stall: this work uses the processor."""

@@ -6,7 +6,7 @@ from ..config import TrainOptions
 from ..evaluation.loss import Validator
 from ..network.arrays import Workspace
 from ..network.model import Model
-from ..storage.checkpoint import Arrays
+from ..network.parameters import Parameters
 from ..text.disk_ids import Ids
 
 ROWS = 50  # streams that the validation text is cut into
@@ -35,11 +35,14 @@ class Validation:
         """Loss at the model's current weights; None without a validation text."""
         return None if self._validator is None else self._validator.loss()
 
-    def full_loss(self, weights: Arrays) -> float:
+    def full_loss(self, weights: Parameters) -> float:
         """Loss of `weights` on the whole text; the model has its own weights afterwards."""
-        validator, current = self._make_validator(len(self._ids)), self._model.state_dict()
-        self._model.load_state_dict(weights)
+        validator, flat = self._make_validator(len(self._ids)), self._model.parameters.flat
+        current = flat.copy()
         try:
+            flat[:] = weights.flat
+            self._model.pack()
             return validator.loss()
         finally:
-            self._model.load_state_dict(current)
+            flat[:] = current
+            self._model.pack()

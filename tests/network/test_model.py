@@ -187,17 +187,6 @@ def test_losses_come_with_the_predicted_distributions(cell):
     np.testing.assert_allclose(-np.log(of_targets), losses, rtol=1e-5)
 
 
-def test_state_dict_overwrites_an_earlier_result():
-    model, params, *_ = problem()
-    earlier = model.state_dict()
-    arrays = list(earlier.values())
-    model.load_state_dict({name: 2 * w for name, w in params.items()})
-    assert model.state_dict(into=earlier) is earlier
-    for array, (name, w) in zip(arrays, params.items(), strict=True):
-        assert earlier[name] is array
-        np.testing.assert_array_equal(array, 2 * w, err_msg=name)
-
-
 # --- precision, extremes and NaN ---
 
 

@@ -42,11 +42,11 @@ PLANS = [
     ((119_286, 60.0, {}), (192, 0.2, 0.35, 0.08, 16, 1970, 13254, "0x1.d520127fa398dp+5")),
     (
         (119_286, 180.0, {"cell": "gru"}),
-        (256, 0.2, 0.5, 0.04, 16, 4448, 13254, "0x1.606035d9be37dp+7"),
+        (320, 0.2, 0.5, 0.06, 16, 2863, 13254, "0x1.60243b8431291p+7"),
     ),
     ((10**6, 10.0, {}), (64, 0.0, 0.0, 0.0, 16, 2670, 40509, "0x1.3485ca5ee7808p+3")),
     ((10**6, 60.0, {}), (128, 0.0, 0.0, 0.02, 16, 4234, 64248, "0x1.d191afaecad75p+5")),
-    ((10**6, 600.0, {}), (384, 0.1, 0.1, 0.02, 16, 4875, 73974, "0x1.235fc44a9ea18p+9")),
+    ((10**6, 600.0, {}), (448, 0.1, 0.1, 0.03, 16, 3579, 54307, "0x1.226f485439bf5p+9")),
     ((10**6, 6000.0, {}), (768, 0.2, 0.35, 0.01, 16, 12580, 111111, "0x1.6e32cba597efep+12")),
     ((2 * 10**7, 180.0, {}), (256, 0.0, 0.0, 0.0, 16, 3093, 46948, "0x1.4b9c3ce0691f1p+7")),
     ((10**8, 60.0, {}), (128, 0.0, 0.0, 0.0, 16, 4079, 61915, "0x1.c0a92ebf7187cp+5")),
@@ -103,12 +103,22 @@ def test_plans_have_not_changed(given, expected):
     )
 
 
-def test_a_text_with_ngrams_gets_one_layer():
-    for num_ngrams, layers in (0, 2), (7, 1):
-        _, plan = plan_of(10**6, 60, num_ngrams=num_ngrams)
-        assert (plan.config.num_layers, plan.config.num_ngrams) == (layers, num_ngrams)
-    _, plan = plan_of(10**6, 60, num_ngrams=7, num_layers=3)
-    assert plan.config.num_layers == 3
+def test_a_long_text_gets_ngrams_and_one_wide_layer():
+    _, plan = plan_of(10**6, 60, num_ngrams=700)
+    _, plain = plan_of(10**6, 60, num_ngrams=0)
+    c = plan.config
+    assert (c.num_layers, c.ngrams, c.num_ngrams) == (1, 3, 700)
+    assert plain.config.num_layers == 2 and c.hidden_size > plain.config.hidden_size
+    assert plan.options.steps < plain.options.steps
+    _, plan = plan_of(10**6, 60, num_ngrams=700, num_layers=3)
+    assert (plan.config.num_layers, plan.config.num_ngrams) == (3, 700)
+
+
+def test_a_text_that_is_read_many_times_gets_no_ngrams():
+    _, plan = plan_of(10**5, 60, num_ngrams=700)
+    assert (plan.config.num_layers, plan.config.ngrams, plan.config.num_ngrams) == (2, 1, 0)
+    _, plan = plan_of(10**5, 60, num_ngrams=700, ngrams=3)
+    assert (plan.config.num_layers, plan.config.ngrams, plan.config.num_ngrams) == (1, 3, 700)
 
 
 def test_the_precision_is_chosen_for_a_run_with_a_time(corpus_file, tmp_path, monkeypatch):
@@ -197,7 +207,9 @@ def test_options_without_a_limit_get_the_default_time():
     assert planner.with_defaults(RECIPE).limit == {"time": planner.DEFAULT_TIME}
     assert planner.with_defaults(replace(RECIPE, epochs=2.0)).limit == {"epochs": 2.0}
     assert planner.with_defaults(replace(RECIPE, steps=7)).hidden_size == 128
+    assert planner.with_defaults(replace(RECIPE, steps=7)).ngrams == 3
     assert planner.with_defaults(replace(RECIPE, time=5.0)).hidden_size is None
+    assert planner.with_defaults(replace(RECIPE, time=5.0)).ngrams is None
 
 
 def test_only_a_given_size_is_measured():

@@ -115,7 +115,7 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         "ngrams",
         "Let the frequent n-grams of 2 to this many characters have input weights of their own; "
         "1: none.",
-        show_default=str(DEFAULT_NGRAMS),
+        show_default=f"{DEFAULT_NGRAMS}, or chosen to fit --time",
     ),
 )
 @option_group(
