@@ -1,4 +1,4 @@
-"""Dynamic evaluation: the loss of a model that goes on learning from the text it reads.
+"""Dynamic evaluation: the loss of a model that continues to learn from the text it reads.
 
 Krause, Kahembwe, Murray & Renals 2018, "Dynamic evaluation of neural sequence models".
 """

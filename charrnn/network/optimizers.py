@@ -79,7 +79,7 @@ class Optimizer:
 
 
 class RowOptimizer:
-    """The update of the rows of a table of which each step uses few: those of n-grams.
+    """Updates a table of weights, such as the rows of n-grams, of which each step uses few rows.
 
     Only the rows that a step has used are read and written. Their update has no momentum, so that
     the gradient zero of the other rows would not move them. It would make their means of squares

@@ -93,10 +93,9 @@ class Parameters:
                 )
         for name, spec in self.specs.items():
             views, axis = self._views(spec), _axis(spec)
-            sizes = [view.shape[axis] for view in views]
-            whole = tensors[name].reshape(_with_axis(views[0].shape, axis, sum(sizes)))
-            for view, part in zip(views, np.split(whole, sizes[:-1], axis), strict=True):
-                view[...] = part
+            ends = [view.shape[axis] for view in views[:-1]]
+            for view, part in zip(views, np.split(tensors[name], ends, axis), strict=True):
+                view[...] = part.reshape(view.shape)
 
 
 def _padded_shape(spec: TensorSpec) -> Shape:
@@ -113,16 +112,9 @@ def _by_gate(array: Array, spec: TensorSpec) -> Array:
 
 
 def _axis(spec: TensorSpec) -> int:
-    """The axis of inputs in a view of the tensor."""
+    """The axis of inputs in a matrix, and in a view of it."""
     return 0 if spec.role is TensorRole.EMBEDDING else -1
 
 
 def _joined(parts: list[Array], axis: int) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
-
-
-def _with_axis(shape: Shape, axis: int, size: int) -> Shape:
-    """`shape` with another size along an axis."""
-    sizes = list(shape)
-    sizes[axis] = size
-    return tuple(sizes)

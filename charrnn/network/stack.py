@@ -32,7 +32,7 @@ from .parameters import Parameters
 
 
 class NgramGradients:
-    """The gradients of the rows of n-grams that a chunk has used; those of all others are zero.
+    """The gradients of the n-gram rows that a chunk has used; other rows have the gradient zero.
 
     `used` (U,) are the numbers of the n-grams, `rows` (U, G, N) their gradients.
     """
@@ -69,7 +69,7 @@ class NgramGradients:
             )
 
     def scatter(self, out: Array) -> None:
-        """Write the gradients into those of all n-grams (K, G, N)."""
+        """Write each gradient to its row of `out` (K, G, N), which has a row per n-gram."""
         out[self.used] = self.rows
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from ..arithmetic import ceil_div
 from .disk_ids import Ids
 from .vocabulary import IdArray
 
@@ -74,7 +75,7 @@ def _count(ids: Ids, n: int, levels: Sequence[IdArray], vocab_size: int) -> tupl
 
 def _pieces(ids: Ids, n: int) -> Iterator[IdArray]:
     """Parts of `ids` in order, MAX_COUNTED ids in all; each repeats the n - 1 ids before it."""
-    num_pieces = -(-len(ids) // PIECE)
+    num_pieces = ceil_div(len(ids), PIECE)
     num_read = min(num_pieces, MAX_COUNTED // PIECE)
     for k in range(num_read):
         start = k * num_pieces // num_read * PIECE

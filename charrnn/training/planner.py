@@ -111,9 +111,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 
     What is None afterwards is chosen by `fit_to_time`; the precision, by the processor.
     """
-    defaults: dict[str, Any] = {
-        "learning_rate": LEARNING_RATES[options.optimizer],
-    }
+    defaults: dict[str, Any] = {"learning_rate": LEARNING_RATES[options.optimizer]}
     if not options.limit:
         defaults["time"] = DEFAULT_TIME
     elif options.time is None:

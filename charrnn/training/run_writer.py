@@ -20,9 +20,7 @@ from ..text.ngrams import NgramTable
 from ..text.vocabulary import Vocabulary
 from .state import State
 
-MODEL_TIME_SHARE = (
-    0.01  # of the time, spent on writing better models between two saves of all files
-)
+MODEL_TIME_SHARE = 0.01  # of the time, spent on writing better models
 RETRY_DELAYS = (0.1, 0.5)  # seconds before the first and the last save are tried again
 
 

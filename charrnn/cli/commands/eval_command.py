@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 @option(
     "--adapt",
     is_flag=True,
-    help="Also measure the loss while a copy of the model goes on learning from TEXT (dynamic "
+    help="Also measure the loss while a copy of the model learns from TEXT (dynamic "
     "evaluation, Krause et al. 2018). Each character is predicted before it is learned from.",
 )
 @encoding_option
