@@ -46,6 +46,8 @@ def test_letters_are_sorted_in_the_first_line_as_in_others(cell, hidden_size, st
 def test_texts_are_as_well_formed_as_the_lines_of_one_text(cell, name, tmp_path):
     (tmp_path / "text").write_text(text_of(name))
     how = {"hidden_size": 96, "num_layers": 1, "steps": 2500, "cell": cell}
+    if cell == "rnn":  # with n-grams it keeps little of the block: 84 of 1,000 are the rarest kind
+        how["ngrams"] = 1
     model = charrnn.train(tmp_path / "text", tmp_path / "m", **how)
     kind = KINDS[name][1]
     alone, stream = ([kind(line) for line in lines] for lines in lines_of(model, COUNT))
@@ -54,5 +56,4 @@ def test_texts_are_as_well_formed_as_the_lines_of_one_text(cell, name, tmp_path)
     assert bad <= bad_in_stream + COUNT // 100 + 3 * math.sqrt(bad + bad_in_stream)
     if name == "json in blocks":  # a stream stays in one block, but texts start in all
         counts = Counter(filter(None, alone))
-        # A plain RNN with n-grams keeps little of the block beyond a line's end: 84 to 288.
-        assert len(counts) == 4 and min(counts.values()) >= COUNT // 15
+        assert len(counts) == 4 and min(counts.values()) >= COUNT // 10
