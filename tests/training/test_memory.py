@@ -113,7 +113,7 @@ def test_validation_allocates_only_one_copy_of_the_weights(corpus_file, tmp_path
         tracemalloc.stop()
     assert len(run.progress.history) == 10
     one_copy = 4 * run.summary.parameters
-    assert run.trainer.workspace.nbytes > 2 * one_copy
+    assert run.ensemble.workspace.nbytes > 2 * one_copy
     assert peaks[2] - peaks[1] < 1.2 * one_copy
 
 
