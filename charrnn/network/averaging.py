@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..config import ModelConfig, TensorRole, TensorSpec
+from ..config import MAX_ENSEMBLE, ModelConfig, TensorRole, TensorSpec
 from .arrays import Array
+from .kernels.microkernel import NR
 from .parameters import Parameters
+
+BLOCK_DIAGONAL = TensorRole.INPUT_WEIGHT, TensorRole.RECURRENT_WEIGHT
 
 
 def averaged_config(config: ModelConfig, count: int) -> ModelConfig:
@@ -50,6 +53,34 @@ def separate(averaged: Parameters, members: Sequence[Parameters]) -> None:
                 array[...] = block * scale
 
 
+def count_blocks(parameters: Parameters) -> int:
+    """The largest number of equal blocks, of whole panels, of which all matrices are the diagonal.
+
+    Those of the output layer and of a one-hot input do not count: they are never block-diagonal.
+    1 for a model that is no average.
+    """
+    names = [n for n, spec in parameters.specs.items() if spec.role in BLOCK_DIAGONAL]
+    matrices = [parameters.view(name) for name in names]
+    units = matrices[0].shape[1]
+    for count in range(min(MAX_ENSEMBLE, units // NR), 1, -1):
+        if units % (count * NR) == 0 and all(_has_blocks(m, count) for m in matrices):
+            return count
+    return 1
+
+
+def _has_blocks(matrix: Array, count: int) -> bool:
+    """Whether matrix (G, H, D) is zero outside `count` equal blocks on its diagonal."""
+    _, units, inputs = matrix.shape
+    if inputs % count or matrix[0, 0, -1]:  # nearly all others end here
+        return False
+    height, width = units // count, inputs // count
+    for i in range(count):
+        rows = matrix[:, i * height : (i + 1) * height]
+        if rows[:, :, : i * width].any() or rows[:, :, (i + 1) * width :].any():
+            return False
+    return True
+
+
 def _blocks(
     out: Parameters, member: Parameters, spec: TensorSpec, i: int
 ) -> Iterator[tuple[Array, Array]]:
@@ -65,7 +96,7 @@ def _block_slices(spec: TensorSpec, source: Array, i: int) -> tuple[slice, ...]:
         return whole, _block(source.shape[1], i)
     if spec.role is TensorRole.OUTPUT_WEIGHT:  # (1, V, H)
         return whole, whole, _block(source.shape[2], i)
-    if spec.role in (TensorRole.INPUT_WEIGHT, TensorRole.RECURRENT_WEIGHT):  # (G, H, D)
+    if spec.role in BLOCK_DIAGONAL:  # (G, H, D)
         return whole, _block(source.shape[1], i), _block(source.shape[2], i)
     return whole, _block(source.shape[1], i)  # (G, H, V) of one-hot input, (G, H) of a bias
 

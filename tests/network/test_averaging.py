@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.random_models import model_of
 
-from charrnn.network.averaging import average, averaged_config, separate
+from charrnn.network.averaging import average, averaged_config, count_blocks, separate
 from charrnn.network.cells import CELLS
 from charrnn.network.model import Model
 from charrnn.network.stack import Stack
@@ -48,6 +48,36 @@ def test_the_logits_of_an_average_are_the_mean_of_its_members(cell, count, embed
     expected = np.mean([logits_of(m) for m in models], 0)
     assert np.abs(expected - logits_of(models[0])).max() > 0.1
     np.testing.assert_allclose(logits_of(averaged(models)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("embedding_size", [0, 6, 32])
+@pytest.mark.parametrize("count, units", [(2, 32), (3, 16), (3, 20)])
+def test_the_zeros_between_blocks_need_no_products(count, units, embedding_size, precision):
+    """A loaded average, whose blocks are found, has the logits of one that is multiplied out."""
+    models = members_of("gru", count, H=units, ngrams=2, embedding_size=embedding_size)
+    dense = averaged(models)
+    loaded = Model(dense.config, precision=precision, ngrams=dense.ngrams.table)
+    loaded.load_state_dict(dense.state_dict())
+    assert loaded.blocks == (count if units % 16 == 0 else 1)
+    if precision == "float32":
+        np.testing.assert_array_equal(logits_of(loaded), logits_of(dense))
+    before = logits_of(loaded)
+    loaded.prepare_backward()  # for training, all of the matrices are packed
+    assert loaded.blocks == 1
+    np.testing.assert_array_equal(logits_of(loaded), before)
+
+
+def test_other_matrices_have_no_blocks():
+    whole = averaged(members_of("lstm", 4, H=16))
+    assert count_blocks(whole.parameters) == 4
+    tensors = whole.state_dict()
+    for row, column in (0, 63), (63, 0), (15, 16), (32, 31):
+        changed = tensors["rnn.weight_hh_l1"].copy()
+        changed[row, column] = 1e-30
+        whole.load_state_dict(tensors | {"rnn.weight_hh_l1": changed})
+        assert whole.blocks == (2 if {row, column} == {15, 16} else 1)
+    assert model_of("lstm", H=32)[0].blocks == 1
 
 
 @pytest.mark.parametrize("embedding_size", [0, 6])
