@@ -578,9 +578,9 @@ def test_a_run_that_diverges_before_its_first_validation_restarts(corpus_file, t
     make_diverge(run, step=2)
     update, seen = run.ensemble.update, []
 
-    def watched(learning_rate, gradient_norm):
+    def watched(learning_rate):
         seen.append(run.model.parameters.flat.copy())
-        update(learning_rate, gradient_norm)
+        update(learning_rate)
 
     run.ensemble.update = watched
     reports = list(run)
