@@ -80,7 +80,6 @@ def measure(text: Path, time_option: str, folder: Path) -> dict[str, object]:
     train, val = write_split(text, folder)
     losses = json_of("eval", "-m", model, val, "--corpus", train, "--window", WINDOW, "--json")
     info = json_of("info", model, "--json")
-    c = info["config"]
     log = model.with_suffix(".log.jsonl").read_text("utf-8").splitlines()
     return {
         "text": text.name,

@@ -161,8 +161,8 @@ HUGE = [
 COMMANDS = {
     "train": "hidden-size num-layers embedding-size ngrams ensemble dropout recurrent-dropout "
     "seq-length batch-size time epochs steps learning-rate momentum weight-decay lr-decay "
-    "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
-    "precision encoding",
+    "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer "
+    "schedule precision encoding",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",
