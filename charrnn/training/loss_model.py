@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-UPDATES_POWER = 0.8
+UPDATES_POWER = 0.7
 
 
 class Curve(NamedTuple):
@@ -16,7 +16,7 @@ class Curve(NamedTuple):
 
     An average of M models with H units, each of which reads n million characters E times, has
 
-        offset + width / H + updates / (n E)^0.8 + repeats max(E - 1, 0) - spread (1 - 1 / M).
+        offset + width / H + updates / (n E)^0.7 + repeats max(E - 1, 0) - spread (1 - 1 / M).
 
     The terms are what wider models and further updates would gain, what reading the same text again
     costs, and what averaging gains, as the members err differently.
@@ -41,5 +41,5 @@ class Curve(NamedTuple):
         return float(max(1.0, (slope / self.repeats) ** (1 / (1 + UPDATES_POWER))))
 
 
-WITH_NGRAMS = Curve(offset=0.0, width=5.9, updates=0.112, repeats=0.0079, spread=0.053)
-WITHOUT_NGRAMS = Curve(offset=0.0, width=14.0, updates=0.111, repeats=0.0006, spread=0.06)
+WITH_NGRAMS = Curve(offset=0.0, width=5.76, updates=0.127, repeats=0.00637, spread=0.0536)
+WITHOUT_NGRAMS = Curve(offset=0.0412, width=12.8, updates=0.107, repeats=0.0002, spread=0.0608)

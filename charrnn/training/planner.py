@@ -35,7 +35,9 @@ from .loss_model import WITH_NGRAMS, WITHOUT_NGRAMS, Curve
 
 SIZES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)  # hidden units
 MEMBERS = (1, 2, 4, 8)  # models that are averaged
-MAX_TABLE_BYTES = 3e8  # of the weights of characters and n-grams, in all members
+# Of the weights of characters and n-grams, in all members: they are most of the model file.
+MAX_TABLE_BYTES = 1.5e8
+MAX_TABLE_BYTES_PER_CHAR = 100
 MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
 MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 # What a character costs beside the products, in multiplied weights.
@@ -259,7 +261,7 @@ def _is_fitting(config: ModelConfig, members: int, num_chars: int) -> bool:
     table = 4 * members * math.prod(config.tensor_shapes()[config.lookup_table_name])
     most = MAX_WEIGHTS_PER_CHAR * num_chars
     small = config.hidden_size == SIZES[0] or num_multiplied_weights(config) <= most
-    return small and table <= MAX_TABLE_BYTES
+    return small and table <= MAX_TABLE_BYTES + MAX_TABLE_BYTES_PER_CHAR * num_chars
 
 
 def curve_of(config: ModelConfig) -> Curve:
