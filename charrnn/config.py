@@ -50,6 +50,7 @@ DEFAULT_BATCH_SIZE = 16
 MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
 DEFAULT_NGRAMS = 3
 MAX_ENSEMBLE = 64
+MAX_UNITS = 2**16
 # The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
 # same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
 # known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
@@ -116,9 +117,9 @@ _fraction = partial(check_float, minimum=0, maximum=1, exclusive_max=True)
 _CHECKS: dict[str, _Check] = {
     "vocab_size": partial(check_int, minimum=1, maximum=0x110000),
     "cell": partial(check_choice, known=CELL_NAMES),
-    "hidden_size": partial(check_int, minimum=1, maximum=2**16),
+    "hidden_size": partial(check_int, minimum=1, maximum=MAX_UNITS),
     "num_layers": partial(check_int, minimum=1, maximum=1000),
-    "embedding_size": partial(check_int, minimum=0, maximum=2**16),
+    "embedding_size": partial(check_int, minimum=0, maximum=MAX_UNITS),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
     "dropout": _fraction,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..config import MAX_ENSEMBLE, ModelConfig, TensorRole, TensorSpec
+from ..config import MAX_ENSEMBLE, MAX_UNITS, ModelConfig, TensorRole, TensorSpec
+from ..errors import UsageError
 from .arrays import Array
 from .kernels.microkernel import NR
 from .parameters import Parameters
@@ -22,8 +23,16 @@ BLOCK_DIAGONAL = TensorRole.INPUT_WEIGHT, TensorRole.RECURRENT_WEIGHT
 
 
 def averaged_config(config: ModelConfig, count: int) -> ModelConfig:
-    """The shape of the average of `count` models of shape `config`."""
+    """The shape of the average of `count` models of shape `config`.
+
+    Raises UsageError for more than MAX_UNITS units.
+    """
     sizes = count * config.hidden_size, count * config.embedding_size
+    if max(sizes) > MAX_UNITS:
+        raise UsageError(
+            f"an average of {count} models has {count} times their units, {max(sizes):,} here, and "
+            f"may have {MAX_UNITS:,}: give a smaller --ensemble, --hidden-size or --embedding-size."
+        )
     return replace(config, hidden_size=sizes[0], embedding_size=sizes[1])
 
 

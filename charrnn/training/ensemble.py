@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ..config import ModelConfig, ResolvedOptions
+from ..config import MAX_UNITS, ModelConfig, ResolvedOptions
 from ..network.averaging import average, averaged_config, separate
 from ..network.carried_state import CarriedState
 from ..network.jit import ThreadTeam
@@ -152,7 +152,7 @@ def _require_memory(config: ModelConfig, options: ResolvedOptions) -> None:
     )
     weights = WEIGHT_COPIES * padded_config.num_parameters()
     num_bytes = count * (4 * weights + Stack.num_bytes(config, batch_size, seq_length))
-    if count > 1:
+    if 1 < count <= MAX_UNITS // max(padded_config.hidden_size, padded_config.embedding_size):
         averaged = averaged_config(padded_config, count)
         num_bytes += 4 * AVERAGED_COPIES * averaged.num_parameters()
     models = "" if count == 1 else f"{count} models of "

@@ -41,5 +41,5 @@ class Curve(NamedTuple):
         return float(max(1.0, (slope / self.repeats) ** (1 / (1 + UPDATES_POWER))))
 
 
-WITH_NGRAMS = Curve(offset=0.0, width=5.76, updates=0.127, repeats=0.00637, spread=0.0536)
-WITHOUT_NGRAMS = Curve(offset=0.0412, width=12.8, updates=0.107, repeats=0.0002, spread=0.0608)
+WITH_NGRAMS = Curve(offset=0.0, width=5.69, updates=0.127, repeats=0.00672, spread=0.0546)
+WITHOUT_NGRAMS = Curve(offset=0.041, width=12.8, updates=0.108, repeats=0.0002, spread=0.0605)

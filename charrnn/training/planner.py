@@ -42,7 +42,8 @@ MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
 MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 # What a character costs beside the products, in multiplied weights.
 WEIGHTS_PER_STEP = 40_000
-TRIAL_SIZE = 192  # units of the models whose speed is measured first
+TRIAL_SIZE = 192  # units of the models whose speed is measured first ...
+TRIAL_MEMBERS = 2  # ... and how many
 TRIAL_SECONDS = 1.2
 CHECKPOINT_TIME_SHARE = 0.02  # of the time, spent on saving
 VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read a part of the text
@@ -219,7 +220,7 @@ def choose_model(
 ) -> Choice:
     """Choose the models that reach the lowest loss in `seconds`, of those that `options` leave."""
     trial = next(_configs(text, options, [_given_or(options.hidden_size, TRIAL_SIZE)]))
-    members = _given_or(options.ensemble, max(MEMBERS[:-1]))
+    members = _given_or(options.ensemble, TRIAL_MEMBERS)
     rate = measure_rate(trial, replace(draft, ensemble=members))
     weights_per_second = rate * members * cost_of(trial)
 

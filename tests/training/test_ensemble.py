@@ -6,7 +6,7 @@ from helpers.runs import result_of, started, stopped_after, trained
 from training.test_run import require_same_after_interruptions
 
 import charrnn
-from charrnn.errors import CharRNNError
+from charrnn.errors import CharRNNError, UsageError
 from charrnn.network.cells import CELLS
 
 DROPOUTS = {"dropout": 0.2, "recurrent_dropout": 0.2}
@@ -112,3 +112,12 @@ def test_an_ensemble_needs_the_memory_of_all_members(corpus_file, tmp_path, monk
     with pytest.raises(CharRNNError, match=r"training 64 models of 1 x 512 units .* --ensemble"):
         started(corpus_file, tmp_path / "m", steps=2, hidden_size=512, ensemble=64)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_average_of_too_many_units_is_refused(corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.training.memory.limits", lambda: iter(()))
+    for module in "network.averaging", "training.ensemble":
+        monkeypatch.setattr(f"charrnn.{module}.MAX_UNITS", 100)
+    for sizes in {"hidden_size": 51}, {"embedding_size": 51}:
+        with pytest.raises(UsageError, match=r"2 times their units, 102 here, and may have 100: "):
+            started(corpus_file, tmp_path / "m", steps=2, ensemble=2, **sizes)
