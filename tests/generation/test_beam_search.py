@@ -23,7 +23,8 @@ def symbols(ids):
 
 
 def search(model, width, criteria, allowed=(True, True, True)):
-    return beam_search(model, PRIME, width, criteria, symbols, np.array(allowed))
+    [best] = beam_search(model, PRIME, width, criteria, symbols, np.array(allowed))
+    return best
 
 
 def log_probability(model, params, ids):
@@ -91,5 +92,7 @@ def test_beam_search_of_length_zero_returns_an_empty_text():
 
 def test_beam_search_with_a_large_vocabulary_fills_the_length():
     model, _ = random_model(1, vocab_size=4000)
-    text, nats = beam_search(model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool))
+    [(text, nats)] = beam_search(
+        model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool)
+    )
     assert len(text) == 30 and -30 * np.log(4000) < nats < 0

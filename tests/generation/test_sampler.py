@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig
+from charrnn.generation.primes import PRIME_STEPS, read_primes
 from charrnn.generation.sampler import (
     PENALTY_WINDOW,
-    PRIME_STEPS,
     BatchSampler,
     SamplingOptions,
     generate,
@@ -48,10 +48,15 @@ def drawn(model, prime, seed, length, **how):
 
 def sampler_of(model, prime, rngs, **how):
     """A sampler whose rows draw with `rngs`."""
-    sampler = BatchSampler(model, prime, len(rngs), SamplingOptions(**how))
+    sampler = BatchSampler(model, len(rngs), SamplingOptions(**how))
     for row, rng in enumerate(rngs):
-        sampler.begin(row, rng)
+        sampler.begin(row, rng, read(model, prime))
     return sampler
+
+
+def read(model, prime):
+    [found] = read_primes(model, [prime], model.zero_state(1))
+    return found
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -204,7 +209,7 @@ def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
     monkeypatch.setattr("charrnn.generation.sampler.WORK_PER_THREAD", 1)
     model, _ = random_model(threads=threads)
     how = {"repetition_penalty": 1.3}
-    sampler = BatchSampler(model, prime_of(4), 3, SamplingOptions(**how))
+    sampler, prime = BatchSampler(model, 3, SamplingOptions(**how)), read(model, prime_of(4))
     written = {0: [], 1: [], 2: [], 3: []}
 
     def write(steps, *texts):
@@ -212,13 +217,13 @@ def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
             if text is not None:
                 written[text] += ids.tolist()
 
-    sampler.begin(0, np.random.default_rng(0))
-    sampler.begin(2, np.random.default_rng(1))
+    sampler.begin(0, np.random.default_rng(0), prime)
+    sampler.begin(2, np.random.default_rng(1), prime)
     write(5, 0, None, 1)
-    sampler.begin(1, np.random.default_rng(2))
+    sampler.begin(1, np.random.default_rng(2), prime)
     write(3, 0, 2, 1)
     sampler.reassign_rows([2, None, 1, None])
-    sampler.begin(1, np.random.default_rng(3))
+    sampler.begin(1, np.random.default_rng(3), prime)
     write(0, 1, 3, 2, None)
     write(7, 1, 3, 2, None)
     sampler.reassign_rows([2])
