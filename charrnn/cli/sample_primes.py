@@ -14,6 +14,7 @@ from .output import read_stdin, warn_unknown
 from .sample_request import SampleRequest
 
 CHUNK_BYTES = 1 << 16  # most bytes of stdin whose primes are continued together
+BATCH = 1 << 14  # primes of a file that are continued together
 
 
 def read_prime(request: SampleRequest, vocabulary: Vocabulary) -> str:
@@ -52,8 +53,9 @@ def prime_batches(request: SampleRequest, vocabulary: Vocabulary) -> Iterable[Se
     path = request.primes or ""
     lines = _PrimeLines(request, vocabulary)
     if path == "-":
-        return map(lines.read, _lines_of_stdin())
-    return [lines.read(_lines(Path(path).read_bytes()))]
+        return lines.batches(_lines_of_stdin())
+    [primes] = lines.batches([_lines(Path(path).read_bytes())])
+    return [primes[i : i + BATCH] for i in range(0, len(primes), BATCH)]
 
 
 def _lines(data: bytes) -> list[bytes]:
@@ -84,8 +86,16 @@ class _PrimeLines:
         self._number = 0
         self._skipped = ""  # unknown characters that were named before
 
-    def read(self, lines: Iterable[bytes]) -> list[str]:
-        return list(map(self._prime, lines))
+    def batches(self, batches: Iterable[Sequence[bytes]]) -> Iterator[list[str]]:
+        """Yield the primes of each batch, those before an error, too."""
+        for lines in batches:
+            primes: list[str] = []
+            try:
+                primes.extend(map(self._prime, lines))
+            except CharRNNError:
+                yield primes
+                raise
+            yield primes
 
     def _prime(self, line: bytes) -> str:
         self._number += 1

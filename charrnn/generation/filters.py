@@ -10,6 +10,7 @@ import warnings
 from array import array
 from collections import Counter
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 
 from ..config import check_int
@@ -83,7 +84,7 @@ class KnownTexts:
 
     def __init__(self, data: bytes) -> None:
         self._data = data.replace(b"\r\n", b"\n")
-        self._lines = TextSet(self._data.split(b"\n"))
+        self._lines = TextSet(line.removesuffix(b"\n") for line in BytesIO(self._data))
 
     def __contains__(self, text: bytes) -> bool:
         text = text.replace(b"\r\n", b"\n").removesuffix(b"\n")

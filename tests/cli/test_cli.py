@@ -185,6 +185,8 @@ def test_train_refuses_impossible_values(invoke, corpus_file, working_folder, op
     "option, values",
     {
         "length": "-1 x 1.5",
+        "min-length": "-1 x 1.5",
+        "first": "-1 x",
         "temperature": "-0.1 nan inf -inf x",
         "top-k": "-1 x",
         "top-p": "2 0 -1 nan 1.01",

@@ -70,6 +70,26 @@ def test_a_wide_beam_search_finds_the_likeliest_of_all_texts(seed, criteria, all
     assert nats == pytest.approx(scores[best], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "criteria",
+    [StoppingCriteria(4), StoppingCriteria(4, lines=1), StoppingCriteria(4, stops=("ab", "b"))],
+    ids=str,
+)
+def test_a_wide_beam_search_finds_the_k_likeliest_of_all_texts(criteria):
+    """Each text once, with the likelier of the stops that may end it."""
+    model, params = random_model(2)
+    best = {}
+    for ids in all_texts(criteria):
+        text = StopMatcher(criteria).feed(symbols(ids))
+        best[text] = max(log_probability(model, params, ids), best.get(text, -np.inf))
+    ranked = sorted(best.items(), key=lambda found: -found[1])
+    for count in 1, 2, 9, len(ranked) + 5:
+        found = beam_search(model, PRIME, 3**4, criteria, symbols, np.ones(3, bool), count=count)
+        assert [text for text, _ in found] == [text for text, _ in ranked[:count]]
+        expected = [nats for _, nats in ranked[:count]]
+        np.testing.assert_allclose([nats for _, nats in found], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_beam_search_equals_a_beam_in_plain_loops(width):
     for seed in range(5):

@@ -18,7 +18,7 @@ from charrnn.generation.sampler import (
     generate,
 )
 from charrnn.network.cells import CELLS
-from charrnn.network.kernels.sampling import draw_rows
+from charrnn.network.kernels.sampling import draw_rows, log_probabilities
 from charrnn.network.model import Model
 
 V = 11
@@ -126,6 +126,26 @@ def test_filters_of_a_large_vocabulary_with_ties_equal_a_sort(temperature, top_k
     for n in range(rows):
         expected = naive.sample(logits[0, n, :size], np.random.default_rng(n), **how)
         assert ids[0, n] == expected, n
+
+
+def test_log_probabilities_equal_the_reference_in_the_rows_asked_for():
+    rng = np.random.default_rng(1)
+    logits = (rng.standard_normal((1, 5, 16)) * 30).astype(np.float32)
+    ids = rng.integers(0, V, (3, 5)).astype(np.int32)
+    found = np.zeros((3, 5))
+    log_probabilities(logits, V, ids, 1, found, 1, 4)
+    expected = np.zeros((3, 5))
+    for n in range(1, 4):
+        expected[1, n] = -naive.cross_entropy(logits[0, n, :V].astype(float), ids[1, n])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_log_probabilities_of_extreme_logits_are_finite():
+    logits = np.array([np.nan, np.inf, -np.inf, 3.4e38], np.float32).reshape(1, 1, 4)
+    for i in range(4):
+        found = np.full((1, 1), np.nan)
+        log_probabilities(logits, 4, np.array([[i]], np.int32), 0, found, 0, 1)
+        assert np.isfinite(found).all() and found <= 0
 
 
 @pytest.mark.parametrize("how", [(0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)], ids=str)
