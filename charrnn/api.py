@@ -128,7 +128,7 @@ class LanguageModel:
 
         Raises, besides the errors of `texts`, UsageError for a wrong expression and for texts that
         have no end or are all the same, CharRNNError if `not_in` cannot be read, and when
-        MAX_REJECTED texts in a row (generation/filters.py) fulfil no condition.
+        MAX_REJECTED texts in a row (generation/filters.py) are rejected.
         """
         _check_numbers(count, first)
         source = self._whole(length, **how)

@@ -16,7 +16,7 @@ from .stopping import StopMatcher, StoppingCriteria
 
 ROWS = 256  # maximum number of texts generated in parallel; their state about fills the cache
 STEPS = 16  # characters per row in a round; the ends of texts are checked between rounds
-MIN_STEPS = 4  # the same if texts are short: a round is as long as a text, since a row waits after
+MIN_STEPS = 4  # the same if texts are short: a round is as long as a text, since the row then waits
 STEPS_FIXED_LENGTH = 64  # the same if all texts have one known length, so that none is discarded
 MAX_BUFFERED = 2**22  # maximum number of buffered characters
 MAX_BUFFERED_UNBOUNDED = 2**18  # the same for unbounded texts: small pieces, most are discarded
@@ -109,8 +109,9 @@ class BatchGenerator:
         texts = [None if t is None else self._texts[t] for t in self._rows]
         limits = [text.matcher.remaining for text in texts if text is not None]
         mean = ceil_div(self._ended_chars, self._num_ended or 1) or self._steps
-        steps = max(MIN_STEPS, min(self._steps, mean))
-        steps = min([steps, *(limit for limit in limits if limit is not None)])
+        steps = min(
+            [self._steps, max(MIN_STEPS, mean), *(limit for limit in limits if limit is not None)]
+        )
         log_p = np.zeros((steps, len(texts))) if self._log_probabilities else None
         ids = self._sampler.sample(steps, log_p)
         # One str for all rows is faster than one per row.

@@ -81,7 +81,7 @@ def beam_search(
         parents, ids = np.divmod(np.resize(np.array(places or [0]), width), len(alphabet))
         stack.advance_state(1, parents)
         x[0] = ids
-    return found.texts
+    return found.texts or [("", -np.inf)]
 
 
 class _Likeliest:
