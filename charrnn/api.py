@@ -12,13 +12,15 @@ import codecs
 import math
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .config import ModelConfig, check_float, check_int, tensor_shapes
 from .errors import FilePath, UsageError
+from .generation.filters import TextFilter, read_known_texts
 from .generation.stopping import StoppingCriteria
 from .storage.checkpoint import ModelFile, load_model
 from .text.vocabulary import Vocabulary, describe_characters
@@ -26,7 +28,7 @@ from .text.vocabulary import Vocabulary, describe_characters
 # Numba is slow to import, so the modules that need it are imported where they are used: errors such
 # as a missing file or a wrong option are reported at once.
 if TYPE_CHECKING:
-    from .generation.sampler import SamplingOptions
+    from .generation.samples import Sample, TextSource
     from .network.model import Model
     from .network.start import TextStart
     from .training.report import Report
@@ -71,7 +73,8 @@ class LanguageModel:
         at least min_p times as likely as the most likely one. They apply in this order, after the
         penalty and the temperature.
         `allow`, `forbid`: generate only these characters, none of these characters.
-        `seed`: the same seed gives the same text; None: a different text each time.
+        `seed`: the same seed gives the same text; None: a different text each time. `first`: the
+        number of the text among those of its seed, which are independent.
         `stop`: one or several strings; the text ends before the first that occurs. `lines`: number
         of lines after which the text ends. It never exceeds `length`.
 
@@ -90,6 +93,75 @@ class LanguageModel:
         length: int | None = 500,
         *,
         prime: str = "",
+        first: int = 0,
+        **how: Any,
+    ) -> Iterator[Iterator[bytes]]:
+        """Generate `count` texts, each an iterator over pieces of UTF-8, to be read in order.
+
+        No piece but the last ends within a character. They are the texts `first` to `first` + count
+        - 1 of their seed. Options are the same as for `stream`, but bytes that are not UTF-8 are
+        passed through.
+        """
+        _check_numbers(count, first)
+        return self._source(length, **how).stream(prime, count, first)
+
+    def samples(
+        self,
+        count: int = 1,
+        length: int | None = 500,
+        *,
+        prime: str = "",
+        first: int = 0,
+        unique: bool = False,
+        not_in: FilePath | None = None,
+        match: str | None = None,
+        min_length: int = 0,
+        **how: Any,
+    ) -> Iterator[Sample]:
+        """Generate `count` texts that fulfil all conditions; yield a Sample of each.
+
+        `unique`: no text twice. `not_in`: none that stands in this file in UTF-8: a text of one
+        line as a line, one of several lines anywhere. `match`: only texts in which this regular
+        expression is found. These three look at the prime and the new text together.
+        `min_length`: the least number of new characters, or bytes. Other options are the same as
+        for `texts`.
+
+        Raises, besides the errors of `texts`, UsageError for a wrong expression and for texts that
+        have no end or are all the same, CharRNNError if `not_in` cannot be read, and when
+        MAX_REJECTED texts in a row (generation/filters.py) are rejected.
+        """
+        _check_numbers(count, first)
+        source = self._whole(length, **how)
+        wanted = self._filter(source, unique, not_in, match, min_length)
+        return source.samples(prime, count, first, wanted)
+
+    def answers(
+        self,
+        batches: Iterable[Sequence[str]],
+        length: int | None = 500,
+        *,
+        first: int = 0,
+        unique: bool = False,
+        not_in: FilePath | None = None,
+        match: str | None = None,
+        min_length: int = 0,
+        **how: Any,
+    ) -> Iterator[Sample]:
+        """Generate a text after each prime; yield a Sample of each, in order.
+
+        `batches`: lists of primes. The primes of a batch are continued together; the next batch is
+        asked for after the last Sample of this one. Text i continues prime i, counted from `first`.
+        Options and errors are those of `samples`; a text that is rejected is generated anew.
+        """
+        _check_numbers(1, first)
+        source = self._whole(length, **how)
+        wanted = self._filter(source, unique, not_in, match, min_length)
+        return source.answers(batches, first, wanted)
+
+    def _source(
+        self,
+        length: int | None,
+        *,
         mid_line: bool = False,
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
@@ -101,13 +173,7 @@ class LanguageModel:
         seed: int | None = None,
         stop: str | Iterable[str] | None = None,
         lines: int | None = None,
-    ) -> Iterator[Iterator[bytes]]:
-        """Generate `count` texts, each an iterator over pieces of UTF-8, to be read in order.
-
-        No piece but the last ends within a character. Text i of seed s equals text 0 of seed s + i.
-        Options are the same as for `stream`, but bytes that are not UTF-8 are passed through.
-        """
-        check_int("count", count, minimum=1)
+    ) -> TextSource:
         check_int("top_k", top_k, minimum=0)
         check_float("top_p", top_p, 0, 1, exclusive_min=True)
         check_float("min_p", min_p, 0, 1)
@@ -117,34 +183,60 @@ class LanguageModel:
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
         seed = secrets.randbits(48) if seed is None else seed
-        start, prime_ids = self._start(prime, mid_line)
-        if temperature == 0 or top_k == 1:  # the text must not depend on the seed
-            start = start.first
+        start = self._start(mid_line)
         from .generation.sampler import SamplingOptions
+        from .generation.samples import TextSource
 
         options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, allowed)
-        return self._texts(start, prime_ids, count, seed, ending, options)
+        if options.is_greedy:  # the text must not depend on the seed
+            start = start.first
+        encode = partial(self._prime_ids, start=start, mid_line=mid_line)
+        return TextSource(self.model, self.vocabulary, start, ending, options, seed, encode)
 
-    def _texts(
+    def _whole(self, length: int | None, **how: Any) -> TextSource:
+        """The source of texts that are read to their end."""
+        source = self._source(length, **how)
+        if not source.criteria.has_end:
+            raise UsageError("a whole text needs an end: give --length, --lines or --stop.")
+        return source
+
+    def _filter(
         self,
-        start: TextStart,
-        prime_ids: np.ndarray,
-        count: int,
-        seed: int,
-        ending: StoppingCriteria,
-        options: SamplingOptions,
-    ) -> Iterator[Iterator[bytes]]:
-        from .generation.batch import BatchGenerator
-
-        symbols = self.vocabulary.symbols
-        for pieces in BatchGenerator(
-            self.model, prime_ids, count, seed, ending, symbols, options, start
-        ):
-            yield self.vocabulary.stream_utf8(pieces)
+        source: TextSource,
+        unique: bool,
+        not_in: FilePath | None,
+        match: str | None,
+        min_length: int,
+    ) -> TextFilter | None:
+        """The conditions of `samples`; None if there are none."""
+        check_int("min_length", min_length, minimum=0)
+        if not unique and not_in is match is None and not min_length:
+            return None
+        if source.options.is_greedy:
+            raise UsageError(
+                "temperature 0 and top-k 1 give the same text each time: raise them, or omit "
+                "the conditions on the texts."
+            )
+        if source.criteria.length is not None and min_length > source.criteria.length:
+            raise UsageError("no text is long enough: --min-length is larger than --length.")
+        known = None if not_in is None else read_known_texts(not_in, self.vocabulary)
+        return TextFilter(unique, known, match, min_length)
 
     def beam(
+        self, width: int, length: int | None = 500, *, prime: str = "", **how: Any
+    ) -> tuple[bytes, float]:
+        """Return the most likely text that a beam search of `width` finds, and its log-probability.
+
+        The log-probability, in nats, is of all generated characters, including a stop string at
+        the end. Width 1 gives the text of temperature 0. Options are the same as for `stream`.
+        Raises UsageError when neither length, lines nor stop end the text.
+        """
+        return self.beams(width, 1, length, prime=prime, **how)[0]
+
+    def beams(
         self,
         width: int,
+        count: int,
         length: int | None = 500,
         *,
         prime: str = "",
@@ -153,37 +245,39 @@ class LanguageModel:
         forbid: str = "",
         stop: str | Iterable[str] | None = None,
         lines: int | None = None,
-    ) -> tuple[bytes, float]:
-        """Return the most likely text that a beam search of `width` finds, and its log-probability.
+    ) -> list[tuple[bytes, float]]:
+        """Return the `count` most likely texts that a beam search of `width` finds, as of `beam`.
 
-        The log-probability, in nats, is of all generated characters, including a stop string at
-        the end. Width 1 gives the text of temperature 0. Options are the same as for `stream`.
-        Raises UsageError when neither length, lines nor stop end the text.
+        The most likely is first. There are fewer if fewer are possible.
         """
         check_int("beam", width, minimum=1)
+        check_int("count", count, minimum=1)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
-        if length is lines is None and not ending.stops:
+        if not ending.has_end:
             raise UsageError("a beam search needs an end: give --length, --lines or --stop.")
-        start, prime_ids = self._start(prime, mid_line)
+        start = self._start(mid_line)
+        ids = self._prime_ids(prime, start, mid_line)
         from .generation.beam_search import beam_search
 
         symbols = self.vocabulary.symbols
-        text, nats = beam_search(self.model, prime_ids, width, ending, symbols, allowed, start)
-        return b"".join(self.vocabulary.stream_utf8([text])), nats
+        found = beam_search(self.model, ids, width, ending, symbols, allowed, start, count)
+        return [(b"".join(self.vocabulary.stream_utf8([text])), nats) for text, nats in found]
 
-    def _start(self, prime: str, mid_line: bool) -> tuple[TextStart, np.ndarray]:
-        """Where the text starts, and the ids to read from there.
+    def _start(self, mid_line: bool) -> TextStart:
+        return self.model.blank_start() if mid_line else self.model.start
+
+    def _prime_ids(self, prime: str, start: TextStart, mid_line: bool) -> np.ndarray:
+        """The ids to read from `start` for `prime`.
 
         A model that knows no line starts reads the id after which a line starts.
         """
         ids = self.vocabulary.encode(prime)
         if mid_line and not len(ids):
             raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
-        start = self.model.blank_start() if mid_line else self.model.start
         if len(start.ids) + len(ids) == 0:
             ids = np.array([self.vocabulary.line_start])
-        return start, ids
+        return ids
 
     def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
         """Mask of the ids that may be generated, (V,) bool."""
@@ -237,6 +331,11 @@ class LanguageModel:
         from .evaluation.loss import mean_loss
 
         return mean_loss(self.model, self.vocabulary.encode(text))
+
+
+def _check_numbers(count: int, first: int) -> None:
+    check_int("count", count, minimum=1)
+    check_int("first", first, minimum=0)
 
 
 def load(path: FilePath = "model.safetensors", threads: int | None = None) -> LanguageModel:

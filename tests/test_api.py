@@ -38,18 +38,19 @@ def test_a_loaded_model_has_its_config_vocabulary_and_training(model, text):
     assert model.training["total_steps"] == 30
 
 
-def naive_text(model, length, prime, seed, **how):
+def naive_text(model, length, prime, seed, index=0, **how):
     """One character after the other, by the iterator of ids."""
-    prime, rng = model.vocabulary.encode(prime), np.random.default_rng(seed)
-    start = model.model.start.for_seeds(seed, 1, len(prime))
-    ids = generate(model.model, prime, rng, SamplingOptions(**how), start)
+    prime = model.vocabulary.encode(prime)
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(index,)))
+    ids = generate(model.model, prime, rng, SamplingOptions(**how))
     return model.vocabulary.decode(list(itertools.islice(ids, length)))
 
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7}])
 def test_sample_draws_what_the_model_draws(model, how):
-    expected = naive_text(model, 40, "TOM: ", 4, **how)
-    assert model.sample(40, prime="TOM: ", seed=4, **how) == expected
+    for index in 0, 3:
+        expected = naive_text(model, 40, "TOM: ", 4, index, **how)
+        assert model.sample(40, prime="TOM: ", seed=4, first=index, **how) == expected
 
 
 def test_without_a_prime_a_text_starts_like_a_line(model):
@@ -86,7 +87,7 @@ def test_texts_generated_in_a_batch_equal_texts_generated_alone(
     monkeypatch.setattr(writing, "ROWS", rows)
     how = ending | {"temperature": 1.5, "min_p": 0.02}
     together = [b"".join(pieces).decode() for pieces in model.texts(count, seed=7, **how)]
-    assert together == [model.sample(seed=7 + i, **how) for i in range(count)]
+    assert together == [model.sample(seed=7, first=i, **how) for i in range(count)]
 
 
 def test_texts_do_not_depend_on_the_number_of_threads(model_file):
@@ -101,7 +102,7 @@ def test_texts_too_long_to_be_kept_are_written_again(model, monkeypatch, kept):
     monkeypatch.setattr(writing, "MAX_BUFFERED_UNBOUNDED", kept)
     how = {"length": None, "lines": 8, "seed": 2}
     together = [b"".join(pieces).decode() for pieces in model.texts(20, **how)]
-    assert together == [model.sample(**how | {"seed": 2 + i}) for i in range(20)]
+    assert together == [model.sample(**how | {"first": i}) for i in range(20)]
 
 
 def test_an_unending_text_needs_no_memory_beside_other_texts(model, monkeypatch):
@@ -163,12 +164,13 @@ def test_a_text_of_a_bytes_model_has_every_byte(bytes_model_file):
     odd = {"allow": "a\n\udce9\udcc3", "temperature": 9}
     texts = [b"".join(t) for t in model.texts(40, 40, seed=0, **odd)]
     assert {len(t) for t in texts} == {40} and {t[-1:] for t in texts} >= {b"\xe9", b"\xc3"}
-    for seed, text in enumerate(texts[:20]):
-        escaped = model.sample(40, seed=seed, errors="surrogateescape", **odd)
+    for i, text in enumerate(texts[:20]):
+        how = odd | {"seed": 0, "first": i}
+        escaped = model.sample(40, errors="surrogateescape", **how)
         assert escaped.encode("utf-8", "surrogateescape") == text
-        line = next(model.texts(1, 40, seed=seed, stop="\n", **odd))
+        line = next(model.texts(1, 40, stop="\n", **how))
         assert b"".join(line) == text.partition(b"\n")[0]
-        line = next(model.texts(1, 40, seed=seed, lines=1, **odd))
+        line = next(model.texts(1, 40, lines=1, **how))
         assert b"".join(line) == b"".join(text.partition(b"\n")[:2])
     assert model.beam(3, 20, allow="\udce9")[0] == b"\xe9" * 20
 
@@ -190,6 +192,7 @@ def test_a_text_of_a_bytes_model_has_every_byte(bytes_model_file):
         {"repetition_penalty": 0},
         {"seed": -1},
         {"seed": 1.5},
+        {"first": -1},
     ],
     ids=str,
 )

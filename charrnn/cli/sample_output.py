@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
-from typing import BinaryIO
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import BinaryIO, TypeVar
 
 from ..storage.atomic import write_atomically
 from .output import stdout
@@ -15,7 +16,7 @@ from .output import stdout
 FLUSH_SECONDS = 0.05  # text is buffered no longer than this before it is shown
 PLACEHOLDER = "{n}"  # in --output, replaced by the number of the text
 
-Texts = Iterable[Iterable[bytes]]  # each text in pieces
+Item = TypeVar("Item")
 
 
 def files_of(output: str, count: int) -> list[str]:
@@ -26,19 +27,31 @@ def files_of(output: str, count: int) -> list[str]:
     return [output.replace(PLACEHOLDER, f"{i:0{width}}") for i in range(1, count + 1)]
 
 
+@dataclass(frozen=True)
+class Answer:
+    """A text that is written: a prime and the pieces of the text after it.
+
+    metadata: what a JSON object tells beside them.
+    """
+
+    prime: str
+    pieces: Iterable[bytes]
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
 class TextTee:
     """Passes texts on, counts their characters or bytes and, with `record`, retains them."""
 
-    def __init__(self, texts: Texts, record: bool, unit: str) -> None:
-        self._texts, self._record, self.unit = texts, record, unit
+    def __init__(self, answers: Iterable[Answer], record: bool, unit: str) -> None:
+        self._answers, self._record, self.unit = answers, record, unit
         self._pieces: list[list[bytes]] = []
         self.progressed: Callable[[int], object] | None = None  # called with numbers of units
 
-    def __iter__(self) -> Iterator[Iterator[bytes]]:
-        for pieces in self._texts:
+    def __iter__(self) -> Iterator[Answer]:
+        for answer in self._answers:
             if self._record:
                 self._pieces.append([])
-            yield self._pass_on(pieces)
+            yield replace(answer, pieces=self._pass_on(answer.pieces))
 
     def _pass_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -49,48 +62,59 @@ class TextTee:
             yield piece
 
     def texts(self) -> list[bytes]:
-        """Return the recorded texts."""
+        """Return the recorded texts, without primes."""
         return [b"".join(pieces) for pieces in self._pieces]
 
 
-def write_texts(texts: Texts, output: str, prime: str, separator: str | None, count: int) -> None:
-    """Write the texts, each after the prime, to one file each or all to one.
+def write_texts(
+    answers: Iterable[Answer], output: str, separator: str | None, count: int, omit_prime: bool
+) -> None:
+    """Write up to `count` texts to one file each, or any number to one, each after its prime.
 
     In one file, the separator follows each text. If it is None, a newline follows on a terminal
     where the text does not end with one.
     """
-    start = prime.encode("utf-8", "surrogateescape")
-    texts = (chain([start], pieces) for pieces in texts)
+    texts: Iterator[Iterable[bytes]] = (_whole(answer, omit_prime) for answer in answers)
     if PLACEHOLDER in output:
-        for pieces, file in zip(texts, files_of(output, count), strict=True):
+        for pieces, file in zip(texts, files_of(output, count), strict=False):
             write_atomically(file, pieces)
         return
+    end = [] if separator is None else [separator.encode("utf-8", "surrogateescape")]
+    texts = _begun(texts)
     with _opened(output) as out:
         for pieces in texts:
-            end = write_pieces(pieces, out)
-            if separator is not None:
-                out.write(separator.encode("utf-8", "surrogateescape"))
-            elif out.isatty() and end != b"\n":
+            last = write_pieces(chain(pieces, end), out)
+            if separator is None and out.isatty() and last != b"\n":
                 out.write(b"\n")
-        out.flush()
+                out.flush()
 
 
-def write_objects(
-    texts: Texts, output: str, prime: str, metadata: Iterable[Mapping[str, object]]
-) -> None:
+def _whole(answer: Answer, omit_prime: bool) -> Iterable[bytes]:
+    prime = b"" if omit_prime else answer.prime.encode("utf-8", "surrogateescape")
+    return chain([prime], answer.pieces)
+
+
+def write_objects(answers: Iterable[Answer], output: str) -> None:
     """Write a JSON object per line: the metadata of a text, the prime and the text.
 
     Bytes that are not UTF-8 are escaped (surrogateescape), as lone surrogates like \\udce9.
     """
+    answers = _begun(answers)
     with _opened(output) as out:
-        for pieces, values in zip(texts, metadata, strict=True):
-            text = b"".join(pieces).decode("utf-8", "surrogateescape")
-            line = json.dumps({**values, "prime": prime, "text": text})
+        for answer in answers:
+            text = b"".join(answer.pieces).decode("utf-8", "surrogateescape")
+            line = json.dumps({**answer.metadata, "prime": answer.prime, "text": text})
             write_pieces([line.encode() + b"\n"], out)
 
 
+def _begun(items: Iterable[Item]) -> Iterator[Item]:
+    """Take the first item now: an error that comes before it leaves the output as it was."""
+    items = iter(items)
+    return chain(list(islice(items, 1)), items)
+
+
 def write_pieces(pieces: Iterable[bytes], out: BinaryIO) -> bytes:
-    """Write pieces as they come and flush every FLUSH_SECONDS. Returns the last byte."""
+    """Write pieces as they come; flush every FLUSH_SECONDS and at the end. Return the last byte."""
     end = b""
     shown = -FLUSH_SECONDS
     for piece in pieces:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..network.model import Model
 from ..network.stack import Stack
 from ..network.start import TextStart
-from .sampler import state_after
+from .primes import states_after
 from .stopping import StopMatcher, StoppingCriteria
 
 # A linked list of ids, the last one first: hypotheses share their beginnings.
@@ -40,8 +40,11 @@ def beam_search(
     symbols: Callable[[np.ndarray], str],
     allowed: npt.NDArray[np.bool_],
     start: TextStart | None = None,
-) -> tuple[str, float]:
-    """Return the likeliest text found after `prime`, and its log-probability in nats.
+    count: int = 1,
+) -> list[tuple[str, float]]:
+    """Return the `count` likeliest texts found after `prime`, the likeliest first.
+
+    Each has its log-probability in nats. There are fewer if fewer are possible.
 
     The prime is read from the first state of `start`, by default the model's.
 
@@ -53,16 +56,15 @@ def beam_search(
     alphabet = symbols(np.arange(model.config.vocab_size))
     beam, scores = [_Hypothesis((), StopMatcher(criteria))], np.zeros(1)
     if beam[0].matcher.finished:
-        return "", 0.0
+        return [("", 0.0)]
     stack = Stack(model, width, 1)
     start = (start or model.start).first
     prime = start.prepend(prime)
-    stack.set_state(state_after(model, prime[:-1, None], start.states).repeat(width))
+    stack.set_state(states_after(model, [prime[:-1]], start.states).repeat(width))
     x = np.full((1, width), prime[-1], np.int32)
-    best: _Ids = ()
-    best_score = -np.inf
-    # Extending a hypothesis never makes it likelier: a text ahead of the whole beam is the best.
-    while beam and best_score < scores[0]:
+    found = _Likeliest(count)
+    # Extending a hypothesis never makes it likelier: texts ahead of the whole beam are the best.
+    while beam and found.least < scores[0]:
         stack.forward(x)
         candidates = scores[:, None] + _log_probabilities(stack, len(beam), allowed)
         previous, beam, places = beam, [], []
@@ -72,13 +74,33 @@ def beam_search(
             if not hypothesis.matcher.finished:
                 beam.append(hypothesis)
                 places.append(int(place))
-            elif candidates[row, i] > best_score:
-                best, best_score = hypothesis.ids, candidates[row, i]
+            elif candidates[row, i] > found.least:
+                text = StopMatcher(criteria).feed(_text(hypothesis.ids, alphabet))
+                found.add(text, float(candidates[row, i]))
         scores = candidates.reshape(-1)[places]
         parents, ids = np.divmod(np.resize(np.array(places or [0]), width), len(alphabet))
         stack.advance_state(1, parents)
         x[0] = ids
-    return StopMatcher(criteria).feed(_text(best, alphabet)), float(best_score)
+    return found.texts or [("", -np.inf)]
+
+
+class _Likeliest:
+    """The `count` likeliest of the texts that are added; of equally likely ones, the first."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.texts: list[tuple[str, float]] = []  # and their log-probabilities, highest first
+
+    @property
+    def least(self) -> float:
+        """The log-probability that a text must exceed."""
+        return self.texts[-1][1] if len(self.texts) == self._count else -np.inf
+
+    def add(self, text: str, score: float) -> None:
+        """Add a text. Of two that differ only in the stop after them, the likelier remains."""
+        known = dict(self.texts)
+        known[text] = max(score, known.get(text, -np.inf))
+        self.texts = sorted(known.items(), key=lambda found: -found[1])[: self._count]
 
 
 def _log_probabilities(stack: Stack, rows: int, allowed: npt.NDArray[np.bool_]) -> _Scores:

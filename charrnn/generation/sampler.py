@@ -8,15 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..network.arrays import Workspace
-from ..network.carried_state import CarriedState
-from ..network.kernels.sampling import draw_rows
+from ..network.kernels.sampling import draw_rows, log_probabilities
 from ..network.model import Model
 from ..network.stack import Stack
 from ..network.start import TextStart
+from .primes import ReadPrime, read_primes
 
-PRIME_STEPS = 64  # characters of a prime per forward pass
-PRIME_LOGITS = 1 << 22  # maximum number of logits of such a pass: a large vocabulary shortens it
 PENALTY_WINDOW = 32  # last characters that a repetition penalty applies to
 WORK_PER_THREAD = 2**21  # multiply-adds of a step that make another thread worthwhile
 
@@ -42,6 +39,11 @@ class SamplingOptions:
     repetition_penalty: float = 1.0
     allowed: npt.NDArray[np.bool_] | None = None
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest id is taken each time, so that nothing is drawn."""
+        return self.temperature == 0 or self.top_k == 1
+
 
 DEFAULT_SAMPLING = SamplingOptions()
 
@@ -53,17 +55,22 @@ def generate(
     options: SamplingOptions = DEFAULT_SAMPLING,
     start: TextStart | None = None,
 ) -> Iterator[int]:
-    """Yield ids that continue `prime` (n,) without end; `start` is as of BatchSampler."""
-    sampler = BatchSampler(model, prime, 1, options, start)
-    sampler.begin(0, rng)
+    """Yield ids that continue `prime` (n,) without end, from a state of `start`.
+
+    `rng` draws the state, too. `start` is the model's by default. With `prime` it has at least one
+    id.
+    """
+    start = (start or model.start).drawn(rng, len(prime))
+    sampler = BatchSampler(model, 1, options)
+    [read] = read_primes(model, [start.prepend(prime)], start.states)
+    sampler.begin(0, rng, read)
     while True:
         yield int(sampler.sample(1)[0, 0])
 
 
 class BatchSampler:
-    """Samples several texts in parallel, one per row, all after the same prime.
+    """Samples several texts in parallel, one per row, each after a prime of its own.
 
-    The prime is read from `start`, by default the model's; together they have at least one id.
     Each character takes one number of its row's generator and equals rng.choice(V, p=p), with p
     as SamplingOptions defines it. A text does not depend on the other rows.
     """
@@ -71,10 +78,8 @@ class BatchSampler:
     def __init__(
         self,
         model: Model,
-        prime: np.ndarray,
         rows: int,
         options: SamplingOptions = DEFAULT_SAMPLING,
-        start: TextStart | None = None,
     ) -> None:
         allowed, penalty = options.allowed, float(options.repetition_penalty)
         if allowed is None:
@@ -84,27 +89,29 @@ class BatchSampler:
             allowed, penalty, float(options.temperature), options.top_k, float(options.top_p),
             float(options.min_p),
         )  # fmt: skip
-        start = start or model.start
-        self._prime = start.prepend(prime)
-        self._states = state_after(model, self._prime[:-1, None], start.states)
         self._stack = Stack(model, rows, 1)
         self._ids = np.zeros((1, rows), np.int32)
         self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
         self._rngs: list[np.random.Generator | None] = [None] * rows
 
-    def begin(self, row: int, rng: np.random.Generator, number: int = 0) -> None:
-        """Begin a new text in this row, drawn with `rng`; text `number` takes its start in turn."""
-        k = number % self._states.rows
-        self._stack.set_state(self._states.select([k]), slice(row, row + 1))
-        self._ids[0, row] = self._prime[-1]
+    def begin(self, row: int, rng: np.random.Generator, read: ReadPrime) -> None:
+        """Begin a new text in this row, after a prime, drawn with `rng`."""
+        self._stack.set_state(read.state, slice(row, row + 1))
+        self._ids[0, row] = read.ids[-1]
         if width := self._recent.shape[1]:
-            prime = self._prime[-width:]
+            prime = read.ids[-width:]
             self._recent[row] = -1
             self._recent[row, width - len(prime) :] = prime
         self._rngs[row] = rng
 
-    def sample(self, steps: int) -> npt.NDArray[np.int32]:
-        """Return the next ids (steps, rows) of all texts; rows without a text hold any ids."""
+    def sample(
+        self, steps: int, log_p: npt.NDArray[np.float64] | None = None
+    ) -> npt.NDArray[np.int32]:
+        """Return the next ids (steps, rows) of all texts; rows without a text hold any ids.
+
+        log_p: is filled, (steps, rows), with the log-probabilities of the ids in nats: those of
+            the model, which the options do not change.
+        """
         ids, u = np.empty((steps, self._ids.size), np.int32), np.zeros((self._ids.size, steps))
         for rng, numbers in zip(self._rngs, u, strict=True):
             if rng is not None:
@@ -113,6 +120,8 @@ class BatchSampler:
         def draw(step: int, first: int, last: int) -> None:
             logits = self._stack.logits
             draw_rows(logits, *self._filters, self._recent, u, step, ids, self._ids, first, last)
+            if log_p is not None:
+                log_probabilities(logits, model.config.vocab_size, ids, step, log_p, first, last)
 
         model = self._stack.model
         work = len(u) * model.parameters.dense.size
@@ -128,22 +137,3 @@ class BatchSampler:
         self._stack.set_state(state)
         self._ids, self._recent = self._ids[:, source], self._recent[source]
         self._rngs = [None if row is None else self._rngs[row] for row in rows]
-
-
-def state_after(
-    model: Model, ids: np.ndarray, states: CarriedState, workspace: Workspace | None = None
-) -> CarriedState:
-    """The states after reading ids from `states`; ids are (n, N), or (n, 1) for all N rows.
-
-    `workspace` is as of Stack.
-    """
-    rows = states.rows
-    steps = max(1, min(PRIME_STEPS, PRIME_LOGITS // (rows * model.config.vocab_size)))
-    stack = Stack(model, rows, steps, workspace=workspace)
-    stack.set_state(states)
-    columns = np.broadcast_to(ids, (len(ids), rows))
-    for first in range(0, len(ids), steps):
-        chunk = np.ascontiguousarray(columns[first : first + steps], np.int32)
-        stack.forward(chunk)
-        stack.advance_state(len(chunk))
-    return stack.get_state()

@@ -17,12 +17,18 @@ class StoppingCriteria:
     lines: int | None = None
     stops: tuple[str, ...] = ()
 
+    @property
+    def has_end(self) -> bool:
+        """Whether there is a condition."""
+        return self.length is not None or self.lines is not None or bool(self.stops)
+
 
 class StopMatcher:
     """Cuts a text that arrives in pieces where the stopping criteria end it.
 
     The concatenated results of `feed` are the text. `finished` is set once the text has ended.
     `remaining` is the number of characters that the length still admits, None if it is unlimited.
+    `num_read` is the number of characters up to the end, a stop included.
     The stop that is complete first ends the text; of two that are complete at once, the longer.
     Only a possible beginning of a stop is held back.
     """
@@ -31,15 +37,20 @@ class StopMatcher:
         self._stops = criteria.stops
         self.remaining, self._remaining_lines = criteria.length, criteria.lines
         self._pending = ""  # held back
+        self.num_read = 0
         self.finished = criteria.length == 0 or criteria.lines == 0
 
     def feed(self, piece: str) -> str:
         """Return the part of the text that is certain after the next piece of it."""
-        self._pending += self._limited(piece)
+        piece = self._limited(piece)
+        self.num_read += len(piece)
+        self._pending += piece
         found = [(at + len(s), at) for s in self._stops if (at := self._pending.find(s)) >= 0]
         if found:
             self.finished = True
-            return self._pending[: min(found)[1]]
+            end, start = min(found)
+            self.num_read -= len(self._pending) - end
+            return self._pending[:start]
         held = 0 if self.finished else self._partial_match_length()
         end = len(self._pending) - held
         certain, self._pending = self._pending[:end], self._pending[end:]

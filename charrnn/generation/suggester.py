@@ -14,6 +14,7 @@ import numpy as np
 from ..network.model import Model
 from ..network.stack import Stack
 from ..text.vocabulary import Vocabulary
+from .seeds import rng_of_text
 
 STEPS = 64  # characters per forward pass; the state after each pass is saved
 _WORD = re.compile(r"\s*\S*")
@@ -22,8 +23,8 @@ _WORD = re.compile(r"\s*\S*")
 class Suggester:
     """Suggests how a text continues: `suggestion` is what `LanguageModel.sample` gives after it.
 
-    Suggestion i, counted from 0, is drawn with the seed `seed` + i (None: a random seed) and has
-    the text as its prime. The suggestion stays while the text grows into it, and is extended to
+    Suggestion i, counted from 0, is text i of the seed `seed` (None: a random seed) and has the
+    text as its prime. The suggestion stays while the text grows into it, and is extended to
     `length` characters by calls of `step`. `unknown` holds the characters that the model does not
     know, each once; it skips them.
     """
@@ -45,6 +46,7 @@ class Suggester:
         self._vocabulary, self._vocab_size = vocabulary, model.config.vocab_size
         self._length, self._temperature = length, temperature
         self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
+        self._number = 0
         self._stack = Stack(model, 1, STEPS)
         self._text_start = model.start.first if temperature == 0 else model.start
         self._ids: np.ndarray = np.empty(0, np.int32)
@@ -77,12 +79,12 @@ class Suggester:
         if text.startswith(self._start) and (self._start + self._drawn).startswith(text):
             self._text = text
         else:
-            self._seed += 1
+            self._number += 1
             self._begin(text)
 
     def resample(self) -> None:
         """Begin another suggestion for the same text."""
-        self._seed += 1
+        self._number += 1
         self._begin(self._text)
 
     def step(self) -> bool:
@@ -97,13 +99,14 @@ class Suggester:
         self._drawn = ""
         self.unknown = self._vocabulary.unknown(text)
         ids = self._vocabulary.encode(text, "skip")
-        start = self._text_start.for_seeds(self._seed, 1, len(ids))
+        rng = rng_of_text(self._seed, self._number)
+        start = self._text_start.drawn(rng, len(ids))
         if not start.states.equals(self._states[0]):
             self._ids, self._states = np.empty(0, np.int32), {0: start.states}
         ids = start.prepend(ids)
         if len(ids) == 0:
             ids = np.array([self._vocabulary.line_start])
-        self._pieces = self._generate(ids, np.random.default_rng(self._seed))
+        self._pieces = self._generate(ids, rng)
 
     def _generate(self, ids: np.ndarray, rng: np.random.Generator) -> Iterator[str]:
         """Yield new text after `ids` without end; the pieces are empty while `ids` are read."""

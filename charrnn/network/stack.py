@@ -166,6 +166,13 @@ class Stack:
             s[:, 0] = s[:, steps, rows]
         self._recent[:] = self.ids[steps : steps + len(self._recent), rows]
 
+    def advance_rows(self, steps: npt.NDArray[np.intp]) -> None:
+        """Start the next chunk of each row from its state after `steps` (B,) of its own."""
+        rows, before = np.arange(self.batch_size), np.arange(len(self._recent))
+        for s in self.s:
+            s[:, 0] = s[:, steps, rows]
+        self._recent[:] = self.ids[np.add.outer(before, steps), rows]
+
     def forward(self, x: npt.NDArray[np.int32]) -> None:
         """Fill `logits` for the ids x (T or fewer, B)."""
 

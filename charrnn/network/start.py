@@ -30,12 +30,13 @@ class TextStart(NamedTuple):
     def select(self, indices: list[int]) -> TextStart:
         return self._replace(states=self.states.select(indices))
 
-    def for_seeds(self, seed: int, count: int, prime_length: int) -> TextStart:
-        """The starts of the texts of `seed` and those after it; text i has number i modulo K."""
-        if prime_length >= LONG_PRIME:
-            return self.first
-        size = self.states.rows
-        return self.select([(seed + i) % size for i in range(min(count, size))])
+    def draw(self, rng: np.random.Generator, prime_length: int) -> int:
+        """Draw the number of the state that a text starts from. Of one state, nothing is drawn."""
+        return 0 if prime_length >= LONG_PRIME else int(rng.integers(self.states.rows))
+
+    def drawn(self, rng: np.random.Generator, prime_length: int) -> TextStart:
+        """The start of one text, with the state that `draw` gives."""
+        return self.select([self.draw(rng, prime_length)])
 
     def prepend(self, prime: Array) -> Array:
         """The ids to read from a state for `prime` (n,), whose first id may be the line end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..generation.sampler import state_after
+from ..generation.primes import states_after
 from ..network.arrays import Workspace
 from ..network.model import Model
 from ..network.start import TextStart
@@ -39,7 +39,8 @@ class LineEnds:
         """Where texts start under the present weights of `model`. `workspace` is as of Stack."""
         num_ends = max(1, MAX_STATE_BYTES // model.zero_state(1).hidden.nbytes)
         contexts = self._contexts[:, :num_ends]
-        states = state_after(model, contexts, model.zero_state(contexts.shape[1]), workspace)
+        zero = model.zero_state(contexts.shape[1])
+        states = states_after(model, list(contexts.T), zero, workspace)
         return TextStart(states, np.array([self._id], np.int32))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..config import TrainOptions
 from ..errors import CharRNNError
 from ..generation.sampler import generate
+from ..generation.seeds import rng_of_text
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
@@ -131,9 +132,9 @@ class TrainingRun:
         The run is not affected.
         """
         self.ensemble.average()
-        seed, no_prime = self.options.seed, np.empty(0, np.int32)
-        start = self._line_ends.start(self.model).for_seeds(seed, 1, 0)
-        ids = generate(self.model, no_prime, np.random.default_rng(seed), start=start)
+        rng, no_prime = rng_of_text(self.options.seed, 0), np.empty(0, np.int32)
+        start = self._line_ends.start(self.model)
+        ids = generate(self.model, no_prime, rng, start=start)
         return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
 
     # --- one step

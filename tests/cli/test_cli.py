@@ -185,6 +185,8 @@ def test_train_refuses_impossible_values(invoke, corpus_file, working_folder, op
     "option, values",
     {
         "length": "-1 x 1.5",
+        "min-length": "-1 x 1.5",
+        "first": "-1 x",
         "temperature": "-0.1 nan inf -inf x",
         "top-k": "-1 x",
         "top-p": "2 0 -1 nan 1.01",
@@ -522,10 +524,17 @@ def test_sample_without_a_seed_writes_a_new_text_each_time(invoke, model_file):
     assert invoke("sample", "-m", model_file).stdout != invoke("sample", "-m", model_file).stdout
 
 
-def test_text_i_of_seed_s_is_the_first_of_seed_s_plus_i(invoke, model_file):
+def test_texts_of_all_seeds_differ_and_do_not_depend_on_their_number(invoke, model_file):
     common = ["sample", "-m", model_file, "--length", "40", "--prime", "TOM:"]
-    texts = invoke(*common, "--seed", "5", "-n", "3", "--separator", "|").stdout.split("|")
-    assert texts == [invoke(*common, "--seed", str(s)).stdout for s in (5, 6, 7)] + [""]
+
+    def texts(seed, *options):
+        found = invoke(*common, "--seed", seed, "--separator", "|", *options).stdout
+        return found.removesuffix("|").split("|")
+
+    three = texts(5, "-n", 3)
+    assert three == [*texts(5), *texts(5, "--first", 1), *texts(5, "--first", 2)]
+    assert texts(5, "-n", 300)[:3] == three
+    assert len({*texts(5, "-n", 90), *texts(6, "-n", 90), *texts(7, "-n", 90)}) == 270
 
 
 def test_sample_with_a_newline_as_stop_writes_one_text_per_line(invoke, model_file):

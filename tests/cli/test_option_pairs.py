@@ -9,6 +9,7 @@ from helpers.covering_array import covering_rows
 
 from charrnn.api import read_model
 from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SCHEDULE_NAMES
+from charrnn.generation import filters
 from charrnn.network import jit
 from charrnn.storage.run_files import run_files
 from charrnn.training import planner as plan
@@ -58,7 +59,15 @@ SAMPLE = {
     "--lines": [None, 1, MOST],
     "--min-p": [None, 0, 1e-320, 1],
     "--repetition-penalty": [None, 1, 1e308],
-    "--beam": [None, 2],
+    "--beam": [None, None, None, 2],
+    "--all": [None, None, True],
+    "--unique": [None, True],
+    "--not-in": [None, "known", "-"],
+    "--match": [None, "", "[a-z]|^.|^$", "("],
+    "--min-length": [None, 0, 1, MOST],
+    "--first": [None, 0, MOST],
+    "--primes": [None, None, "primes", "-"],
+    "--omit-prime": [None, None, True],
     "--forbid": [None, "\n", "\udcff\ud800"],
     "--jsonl": [None, True],
     "--temperature": [None, 0, 1e-320, 1e-9, 1e308],
@@ -163,7 +172,7 @@ COMMANDS = {
     "seq-length batch-size time epochs steps learning-rate momentum weight-decay lr-decay "
     "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer "
     "schedule precision encoding",
-    "sample": "length temperature top-k top-p seed num-samples unknown threads",
+    "sample": "length min-length first temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",
 }
@@ -195,9 +204,12 @@ def test_values_out_of_bounds_are_refused_in_one_sentence(
 @pytest.mark.filterwarnings("error")
 def test_sample_handles_all_pairs_of_options(invoke, model_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(filters, "MAX_REJECTED", 100)
+    (tmp_path / "primes").write_text("MARA\n\nTOM")
+    (tmp_path / "known").write_text("M\nT\n")
     codes = []
     for row in covering_rows(SAMPLE):
-        result = invoke("sample", "-m", model_file, *arguments_of(row))
+        result = invoke("sample", "-m", model_file, *arguments_of(row), input="T\nM")
         codes.append(result.exit_code)
         assert result.exit_code in (0, 1, 2), (row, result.stderr)
         if result.exit_code:

@@ -86,11 +86,18 @@ def test_the_first_of_several_stops_ends_the_text(sample, model):
     assert text == min(whole.partition(first)[0], whole.partition(second)[0], key=len)
 
 
-def test_jsonl_has_seed_prime_and_text(sample, model, bytes_model_file):
-    result = sample("-n", 3, "--length", 20, "--prime", "TOM: ", "--jsonl")
-    assert [json.loads(line) for line in result.stdout.splitlines()] == [
-        {"seed": s, "prime": "TOM: ", "text": model.sample(20, prime="TOM: ", seed=s)}
-        for s in (3, 4, 5)
+def test_jsonl_has_seed_index_prime_and_text(sample, model, bytes_model_file):
+    result = sample("-n", 3, "--length", 20, "--prime", "TOM: ", "--jsonl", "--first", 4)
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [{**values, "log_probability": 0} for values in found] == [
+        {
+            "seed": 3,
+            "index": i,
+            "log_probability": 0,
+            "prime": "TOM: ",
+            "text": model.sample(20, prime="TOM: ", seed=3, first=i),
+        }
+        for i in (4, 5, 6)
     ]
     odd = sample("-m", bytes_model_file, "--jsonl", "--prime", "a\udcff", "--length", 99)
     values = json.loads(odd.stdout)
@@ -126,7 +133,7 @@ def test_a_placeholder_in_output_writes_one_file_per_text(sample, model, working
     files = sorted(path.name for path in working_folder.iterdir())
     assert files == [f"out-{n:02}.txt" for n in range(1, 12)]
     texts = [(working_folder / name).read_text() for name in files]
-    assert texts == ["T" + model.sample(30, prime="T", seed=3 + i) for i in range(11)]
+    assert texts == ["T" + model.sample(30, prime="T", seed=3, first=i) for i in range(11)]
 
 
 def test_outputs_never_replace_inputs(sample, corpus_file, tmp_path):

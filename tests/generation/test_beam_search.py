@@ -23,7 +23,8 @@ def symbols(ids):
 
 
 def search(model, width, criteria, allowed=(True, True, True)):
-    return beam_search(model, PRIME, width, criteria, symbols, np.array(allowed))
+    [best] = beam_search(model, PRIME, width, criteria, symbols, np.array(allowed))
+    return best
 
 
 def log_probability(model, params, ids):
@@ -69,6 +70,26 @@ def test_a_wide_beam_search_finds_the_likeliest_of_all_texts(seed, criteria, all
     assert nats == pytest.approx(scores[best], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "criteria",
+    [StoppingCriteria(4), StoppingCriteria(4, lines=1), StoppingCriteria(4, stops=("ab", "b"))],
+    ids=str,
+)
+def test_a_wide_beam_search_finds_the_k_likeliest_of_all_texts(criteria):
+    """Each text once, with the likelier of the stops that may end it."""
+    model, params = random_model(2)
+    best = {}
+    for ids in all_texts(criteria):
+        text = StopMatcher(criteria).feed(symbols(ids))
+        best[text] = max(log_probability(model, params, ids), best.get(text, -np.inf))
+    ranked = sorted(best.items(), key=lambda found: -found[1])
+    for count in 1, 2, 9, len(ranked) + 5:
+        found = beam_search(model, PRIME, 3**4, criteria, symbols, np.ones(3, bool), count=count)
+        assert [text for text, _ in found] == [text for text, _ in ranked[:count]]
+        expected = [nats for _, nats in ranked[:count]]
+        np.testing.assert_allclose([nats for _, nats in found], expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_beam_search_equals_a_beam_in_plain_loops(width):
     for seed in range(5):
@@ -91,5 +112,7 @@ def test_beam_search_of_length_zero_returns_an_empty_text():
 
 def test_beam_search_with_a_large_vocabulary_fills_the_length():
     model, _ = random_model(1, vocab_size=4000)
-    text, nats = beam_search(model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool))
+    [(text, nats)] = beam_search(
+        model, PRIME, 20, StoppingCriteria(30), symbols, np.ones(4000, bool)
+    )
     assert len(text) == 30 and -30 * np.log(4000) < nats < 0

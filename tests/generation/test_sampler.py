@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from charrnn.config import ModelConfig
+from charrnn.generation.primes import PRIME_STEPS, read_primes
 from charrnn.generation.sampler import (
     PENALTY_WINDOW,
-    PRIME_STEPS,
     BatchSampler,
     SamplingOptions,
     generate,
 )
 from charrnn.network.cells import CELLS
-from charrnn.network.kernels.sampling import draw_rows
+from charrnn.network.kernels.sampling import draw_rows, log_probabilities
 from charrnn.network.model import Model
 
 V = 11
@@ -48,10 +48,15 @@ def drawn(model, prime, seed, length, **how):
 
 def sampler_of(model, prime, rngs, **how):
     """A sampler whose rows draw with `rngs`."""
-    sampler = BatchSampler(model, prime, len(rngs), SamplingOptions(**how))
+    sampler = BatchSampler(model, len(rngs), SamplingOptions(**how))
     for row, rng in enumerate(rngs):
-        sampler.begin(row, rng)
+        sampler.begin(row, rng, read(model, prime))
     return sampler
+
+
+def read(model, prime):
+    [found] = read_primes(model, [prime], model.zero_state(1))
+    return found
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -121,6 +126,26 @@ def test_filters_of_a_large_vocabulary_with_ties_equal_a_sort(temperature, top_k
     for n in range(rows):
         expected = naive.sample(logits[0, n, :size], np.random.default_rng(n), **how)
         assert ids[0, n] == expected, n
+
+
+def test_log_probabilities_equal_the_reference_in_the_rows_asked_for():
+    rng = np.random.default_rng(1)
+    logits = (rng.standard_normal((1, 5, 16)) * 30).astype(np.float32)
+    ids = rng.integers(0, V, (3, 5)).astype(np.int32)
+    found = np.zeros((3, 5))
+    log_probabilities(logits, V, ids, 1, found, 1, 4)
+    expected = np.zeros((3, 5))
+    for n in range(1, 4):
+        expected[1, n] = -naive.cross_entropy(logits[0, n, :V].astype(float), ids[1, n])
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_log_probabilities_of_extreme_logits_are_finite():
+    logits = np.array([np.nan, np.inf, -np.inf, 3.4e38], np.float32).reshape(1, 1, 4)
+    for i in range(4):
+        found = np.full((1, 1), np.nan)
+        log_probabilities(logits, 4, np.array([[i]], np.int32), 0, found, 0, 1)
+        assert np.isfinite(found).all() and found <= 0
 
 
 @pytest.mark.parametrize("how", [(0, 1.0), (3, 1.0), (0, 0.5), (3, 0.5)], ids=str)
@@ -204,7 +229,7 @@ def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
     monkeypatch.setattr("charrnn.generation.sampler.WORK_PER_THREAD", 1)
     model, _ = random_model(threads=threads)
     how = {"repetition_penalty": 1.3}
-    sampler = BatchSampler(model, prime_of(4), 3, SamplingOptions(**how))
+    sampler, prime = BatchSampler(model, 3, SamplingOptions(**how)), read(model, prime_of(4))
     written = {0: [], 1: [], 2: [], 3: []}
 
     def write(steps, *texts):
@@ -212,13 +237,13 @@ def test_rows_can_begin_and_be_reassigned_at_any_time(threads, monkeypatch):
             if text is not None:
                 written[text] += ids.tolist()
 
-    sampler.begin(0, np.random.default_rng(0))
-    sampler.begin(2, np.random.default_rng(1))
+    sampler.begin(0, np.random.default_rng(0), prime)
+    sampler.begin(2, np.random.default_rng(1), prime)
     write(5, 0, None, 1)
-    sampler.begin(1, np.random.default_rng(2))
+    sampler.begin(1, np.random.default_rng(2), prime)
     write(3, 0, 2, 1)
     sampler.reassign_rows([2, None, 1, None])
-    sampler.begin(1, np.random.default_rng(3))
+    sampler.begin(1, np.random.default_rng(3), prime)
     write(0, 1, 3, 2, None)
     write(7, 1, 3, 2, None)
     sampler.reassign_rows([2])

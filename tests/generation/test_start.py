@@ -51,11 +51,10 @@ def coldest(model, params, k, prime, length):
 @pytest.mark.parametrize("prime", [[], [5], [1, 2, 3]])
 def test_a_prime_is_read_after_a_line_end(cell, prime):
     model, params = started(cell)
-    for seed in range(NUM_STARTS + 1):
-        start = model.start.for_seeds(seed, 1, len(prime))
-        cold = SamplingOptions(temperature=0)
+    for k in range(NUM_STARTS):
+        start, cold = model.start.select([k]), SamplingOptions(temperature=0)
         ids = generate(model, np.array(prime, int), np.random.default_rng(0), cold, start)
-        expected = coldest(model, params, seed % NUM_STARTS, prime, 12)
+        expected = coldest(model, params, k, prime, 12)
         assert list(islice(ids, 12)) == expected
 
 
@@ -64,20 +63,28 @@ def test_texts_together_begin_like_texts_alone():
     model = LanguageModel(started()[0], VOCABULARY, {})
     for prime in "", "ab", "a" * LONG_PRIME:
         texts = [b"".join(t).decode() for t in model.texts(300, 5, prime=prime, seed=7)]
-        alone = [model.sample(5, prime=prime, seed=7 + i) for i in range(300)]
+        alone = [model.sample(5, prime=prime, seed=7, first=i) for i in range(300)]
         assert texts == alone
 
 
-def test_seeds_take_the_starts_in_turn():
-    model, _ = started()
+def test_the_generator_of_a_text_draws_its_start():
+    """Each start as often as the others, for consecutive seeds as for the texts of one seed."""
+    model, params = started()
     language_model = LanguageModel(model, VOCABULARY, {})
     # At this temperature the start decides, not the random numbers.
-    texts = [language_model.sample(8, temperature=1e-30, seed=s) for s in range(2 * NUM_STARTS)]
-    assert texts[:NUM_STARTS] == texts[NUM_STARTS:] and len(set(texts)) > 1
-    for i, text in enumerate(texts):
-        model_of_one = LanguageModel(started()[0], VOCABULARY, {})
-        model_of_one.model.start = model.start.select([i % NUM_STARTS])
-        assert text == model_of_one.sample(8, temperature=0)
+    how = {"temperature": 1e-30, "length": 8}
+    of_start = [VOCABULARY.decode(coldest(model, params, k, [], 8)) for k in range(NUM_STARTS)]
+    assert len(set(of_start)) == NUM_STARTS
+    for texts in (
+        [b"".join(pieces).decode() for pieces in language_model.texts(200, seed=1, **how)],
+        [language_model.sample(seed=s, **how) for s in range(200)],
+    ):
+        numbers = [of_start.index(text) for text in texts]
+        # 50 each, within four standard deviations.
+        assert all(25 < count < 75 for count in np.bincount(numbers, minlength=NUM_STARTS))
+    rngs = (np.random.default_rng(np.random.SeedSequence(1, spawn_key=(i,))) for i in range(9))
+    texts = [b"".join(t).decode() for t in language_model.texts(9, seed=1, **how)]
+    assert texts == [of_start[rng.integers(NUM_STARTS)] for rng in rngs]
 
 
 def test_temperature_0_and_beams_do_not_depend_on_the_seed():
@@ -114,16 +121,17 @@ def test_suggestions_equal_sampled_texts(temperature):
     model, how = language_model.model, {"length": 9, "temperature": temperature}
     suggester = Suggester(model, VOCABULARY, "ab", seed=3, **how)
     texts = ["ab", "abb", "", "a" * (LONG_PRIME + 3), "a" * (LONG_PRIME + 4), "ab"]
-    for seed, text in enumerate(texts, 3):
+    how = {"temperature": temperature, "seed": 3}
+    for i, text in enumerate(texts):
         suggester.update(text)
         while suggester.step():
             pass
-        expected = language_model.sample(9, prime=text, temperature=temperature, seed=seed)
+        expected = language_model.sample(9, prime=text, first=i, **how)
         assert suggester.suggestion == expected
     suggester.resample()
     while suggester.step():
         pass
-    expected = language_model.sample(9, prime="ab", temperature=temperature, seed=3 + len(texts))
+    expected = language_model.sample(9, prime="ab", first=len(texts), **how)
     assert suggester.suggestion == expected
 
 

@@ -29,11 +29,11 @@ def test_suggestion_equals_the_sampled_text(model, prime, temperature):
     assert completed(suggester_of(model, prime, temperature=temperature)) == expected
 
 
-def test_resample_suggests_the_text_of_the_next_seed(model):
+def test_resample_suggests_the_next_text_of_the_seed(model):
     suggester = suggester_of(model, "TOM: ")
     completed(suggester)
     suggester.resample()
-    assert completed(suggester) == model.sample(30, prime="TOM: ", seed=6)
+    assert completed(suggester) == model.sample(30, prime="TOM: ", seed=5, first=1)
 
 
 def test_suggestion_stays_while_the_text_grows_into_it(model):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import chain
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...config import check_float, check_int
-from ...errors import CharRNNError, UsageError
-from ...storage.inputs import require_not_input
+from ...errors import UsageError
 from ..options import (
     FILE,
     TEXT,
@@ -27,72 +25,16 @@ from ..options import (
     unknown_option,
     validator,
 )
-from ..output import echo_err, read_stdin, warn_unknown
+from ..output import echo_err
+from ..sample_request import LENGTH, SampleRequest, check_usage
 from .novelty_command import read_known, say_novelty
 
 if TYPE_CHECKING:
     from ...api import LanguageModel
+    from ...generation.samples import Sample
     from ...text.corpus import Corpus
     from ...text.vocabulary import Vocabulary
-    from ..sample_output import Texts, TextTee
-
-LENGTH = 500
-SAMPLING_OPTIONS = (  # without effect in a beam search, which samples nothing
-    "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "num_samples",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SampleRequest:
-    """The options of the command."""
-
-    model: str
-    threads: int | None
-    length: int | None
-    lines: int | None
-    stop: tuple[str, ...]
-    prime: str
-    prime_file: str | None
-    mid_line: bool
-    unknown: str
-    allow: str | None
-    forbid: str
-    repetition_penalty: float
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    seed: int | None
-    beam: int | None
-    num_samples: int
-    separator: str
-    jsonl: bool
-    output: str
-    novelty: str | None
-    corpus_encoding: str | None
-
-    @property
-    def max_length(self) -> int | None:
-        """The limit of a text's length; None: no limit."""
-        if self.length is None and self.lines is None:
-            return LENGTH
-        return self.length or None
-
-    @property
-    def total_length(self) -> int | None:
-        """The length of all texts together; None if it is not known before."""
-        if self.max_length is None or self.lines or self.stop:
-            return None
-        return self.max_length * self.num_samples
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Texts that are generated while they are read, and metadata of each."""
-
-    texts: Texts
-    metadata: Iterable[dict[str, object]]
-    log_probability: float | None = None  # nats; of a beam search
+    from ..sample_output import Answer, TextTee
 
 
 @click.command("sample", cls=Command)
@@ -125,6 +67,31 @@ class Generation:
         help="Stop before this string, which is not printed. May be repeated; the first match ends "
         "the text. The prime is not searched.",
     ),
+    option(
+        "--min-length",
+        type=int,
+        metavar="N",
+        default=0,
+        callback=validator(check_int, minimum=0),
+        help="Write only texts of at least N characters, counted as by --length.",
+    ),
+)
+@option_group(
+    "Choice of texts",
+    option("--unique", is_flag=True, help="Write no text twice."),
+    option(
+        "--not-in",
+        type=FILE,
+        help="Write no text that stands in this file in UTF-8; - is stdin. A text of one line is "
+        "compared with the lines of the file, one of several lines is searched in it. The newline "
+        "at the end of a text does not count.",
+    ),
+    option(
+        "--match",
+        type=TEXT,
+        metavar="REGEX",
+        help="Write only texts in which this regular expression of Python (re.search) is found.",
+    ),
 )
 @option_group(
     "Prime",
@@ -142,6 +109,14 @@ class Generation:
         type=FILE,
         help="File with the text to continue, in UTF-8; - is stdin. A newline at its end counts.",
     ),
+    option(
+        "--primes",
+        type=FILE,
+        help="File with a text to continue on each line, in UTF-8; - is stdin. Each is continued "
+        "once, and the texts are written in this order. Those of the lines that stdin has so far "
+        "are written before it is read again.",
+    ),
+    option("--omit-prime", is_flag=True, help="Print only the new text, not the prime."),
     option(
         "--mid-line",
         is_flag=True,
@@ -210,12 +185,26 @@ class Generation:
         help="Seed of the random numbers. The same seed gives the same text.",
     ),
     option(
+        "--first",
+        type=int,
+        metavar="I",
+        default=0,
+        callback=validator(check_int, minimum=0),
+        help="Number of the first text among those of the seed, which are independent of each "
+        "other and of those of other seeds.",
+    ),
+    option(
         "--beam",
         type=int,
         metavar="K",
         callback=validator(check_int, minimum=1),
         help="Do not sample: find the most likely text by beam search with K hypotheses. Print "
         "its log-probability on stderr.",
+    ),
+    option(
+        "--all",
+        is_flag=True,
+        help="Write the K most likely texts that the beam search finds, the most likely first.",
     ),
 )
 @option_group(
@@ -227,21 +216,22 @@ class Generation:
         metavar="N",
         default=1,
         callback=validator(check_int, minimum=1),
-        help="Number of texts. Text I of seed S is the first text of seed S + I, counted from 0.",
+        help="Number of texts. None depends on the others.",
     ),
     option(
         "--separator",
         type=TEXT,
         default="\n",
         show_default="newline",
-        help="Print this after each text if there are several.",
+        help="Print this after each text if there are several, or --primes is given.",
     ),
     option(
         "--jsonl",
         is_flag=True,
-        help="Write one JSON object per text and line: its seed (its log-probability with "
-        "--beam), the prime and the text after the prime. Bytes that are not UTF-8 become lone "
-        "surrogates (surrogateescape), which give them back.",
+        help="Write one JSON object per text and line: its seed and its index, from 0 (without "
+        "--beam), its log-probability under the model in nats, which no other option changes, the "
+        "prime and the text after the prime. Bytes that are not UTF-8 become lone surrogates "
+        "(surrogateescape), which give them back.",
     ),
     option(
         "-o",
@@ -272,15 +262,20 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     The options for the choice of characters apply in this order: --allow and --forbid,
     --repetition-penalty, --temperature, --top-k, --top-p, --min-p.
 
+    --unique, --not-in and --match look at the prime and the new text together. After 100,000 texts
+    in a row that they or --min-length reject, an error ends the command.
+
     \b
     Example:
       charrnn sample --length 1000 --temperature 0.8 --prime "Once upon"
       charrnn sample -n 20 --seed 1 --stop $'\\n' | sort -u
       charrnn sample --lines 4 --forbid 0123456789
       charrnn sample -n 1000 --jsonl -o texts.jsonl
+      charrnn sample -n 1000 --stop $'\\n' --unique --not-in names.txt --match '^A'
+      charrnn sample --primes - --stop $'\\n' --jsonl < beginnings.txt
     """
     request = SampleRequest(**options)
-    _check_usage(request, {name for name in options if is_explicit(ctx, name)})
+    check_usage(request, {name for name in options if is_explicit(ctx, name)})
     from ...api import load
     from ..idle_options import idle_options
     from ..sample_output import TextTee
@@ -289,63 +284,12 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     r, lines = request, request.lines if request.max_length else None  # else, an error
     for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
         echo_err(f"note    {sentence}")
-    prime = _prime(request, model.vocabulary)
     known = None if request.novelty is None else _read_known(request, model.vocabulary)
-    generation = _generate(request, model, prime)
-    record = request.novelty is not None or request.beam is not None
-    texts = TextTee(generation.texts, record, model.vocabulary.unit)
-    _write(request, prime, texts, generation.metadata)
-    _report(request, texts.texts(), generation.log_probability, model.vocabulary)
+    answers = (_sampled if request.beam is None else _searched)(request, model)
+    texts = TextTee(answers, known is not None, model.vocabulary.unit)
+    _write(request, texts)
     if known is not None:
         say_novelty(texts.texts(), known)
-
-
-def _check_usage(request: SampleRequest, explicit: set[str]) -> None:
-    """Reject options that exclude each other, and outputs that would replace an input."""
-    from ..sample_output import PLACEHOLDER, files_of
-
-    r = request
-    if r.prime and r.prime_file:
-        raise UsageError("give --prime or --prime-file, not both.")
-    if r.mid_line and not (r.prime or r.prime_file):
-        raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
-    if r.beam is not None and (ignored := [n for n in SAMPLING_OPTIONS if n in explicit]):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-        raise UsageError(f"a beam search does not sample: omit {names}, or omit --beam.")
-    if r.jsonl and "separator" in explicit:
-        raise UsageError("JSON lines have no separator: give --jsonl or --separator, not both.")
-    if r.jsonl and PLACEHOLDER in r.output:
-        raise UsageError(f"--jsonl writes all texts to one file: omit {PLACEHOLDER} in its name.")
-    if r.corpus_encoding and not r.novelty:
-        raise UsageError("--corpus-encoding is that of --novelty: give both, or omit it.")
-    if r.novelty and r.length == 0 and not (r.lines or r.stop):
-        raise UsageError("--novelty needs a text with an end: --length 0 has none.")
-    inputs = filter(None, (r.model, r.prime_file, r.novelty))
-    outputs = files_of(r.output, r.num_samples)
-    require_not_input(outputs, inputs, what="the output", option="--output")
-
-
-def _prime(request: SampleRequest, vocabulary: Vocabulary) -> str:
-    """The text to continue, without the characters that --unknown skips."""
-    prime = request.prime
-    if request.prime_file:
-        prime = _read_prime(request.prime_file, vocabulary)
-    if request.unknown == "error":
-        return prime
-    skipped_characters = vocabulary.unknown(prime)
-    warn_unknown(skipped_characters)
-    return prime.translate(dict.fromkeys(map(ord, skipped_characters)))
-
-
-def _read_prime(path: str, vocabulary: Vocabulary) -> str:
-    """Read the prime from a file. For a byte model, bytes that are not UTF-8 become surrogates."""
-    data = read_stdin() if path == "-" else Path(path).read_bytes()
-    try:
-        return vocabulary.from_utf8(data)
-    except UnicodeDecodeError as error:
-        raise CharRNNError(
-            f"{path}: the prime is not UTF-8: invalid byte at {error.start}."
-        ) from None
 
 
 def _read_known(request: SampleRequest, vocabulary: Vocabulary) -> Corpus:
@@ -356,54 +300,61 @@ def _read_known(request: SampleRequest, vocabulary: Vocabulary) -> Corpus:
     return read_known(request.novelty or "", encoding, as_bytes=vocabulary.is_bytes)
 
 
-def _generate(request: SampleRequest, model: LanguageModel, prime: str) -> Generation:
+def _common(request: SampleRequest) -> dict[str, Any]:
+    """The options of sampling and of beam search."""
     r = request
-    common: dict[str, Any] = {
-        "length": r.max_length, "lines": r.lines, "stop": r.stop, "prime": prime,
-        "mid_line": r.mid_line, "allow": r.allow, "forbid": r.forbid,
+    return {
+        "length": r.max_length, "lines": r.lines, "stop": r.stop, "mid_line": r.mid_line,
+        "allow": r.allow, "forbid": r.forbid,
     }  # fmt: skip
-    if r.beam is not None:
-        text, log_probability = model.beam(r.beam, **common)
-        return Generation([[text]], [{"log_probability": log_probability}], log_probability)
-    seed = int.from_bytes(os.urandom(4), "little") if r.seed is None else r.seed
-    texts = model.texts(
-        r.num_samples,
-        temperature=r.temperature,
-        repetition_penalty=r.repetition_penalty,
-        top_k=r.top_k,
-        top_p=r.top_p,
-        min_p=r.min_p,
-        seed=seed,
-        **common,
-    )
-    return Generation(texts, ({"seed": seed + i} for i in range(r.num_samples)))
 
 
-def _write(
-    request: SampleRequest, prime: str, texts: TextTee, metadata: Iterable[dict[str, object]]
-) -> None:
-    from ..progress import text_bar
-    from ..sample_output import write_objects, write_texts
+def _sampled(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
+    """Sample texts. Those that may be written before they are complete come in pieces."""
+    from ..sample_output import Answer
+    from ..sample_primes import prime_batches, read_prime
 
-    with text_bar(request.output, request.total_length, texts.unit) as texts.progressed:
-        if request.jsonl:
-            write_objects(texts, request.output, prime, metadata)
-        else:
-            separator = request.separator if request.num_samples > 1 else None
-            write_texts(texts, request.output, prime, separator, request.num_samples)
+    r = request
+    how = _common(r) | {
+        "temperature": r.temperature, "repetition_penalty": r.repetition_penalty,
+        "top_k": r.top_k, "top_p": r.top_p, "min_p": r.min_p, "first": r.first,
+        "seed": int.from_bytes(os.urandom(4), "little") if r.seed is None else r.seed,
+    }  # fmt: skip
+    conditions: dict[str, Any] = {
+        "unique": r.unique, "not_in": r.not_in, "match": r.match, "min_length": r.min_length,
+    }  # fmt: skip
+    if r.primes is not None:
+        samples = model.answers(prime_batches(r, model.vocabulary), **how, **conditions)
+    else:
+        prime = read_prime(r, model.vocabulary)
+        if not r.needs_whole_texts:
+            texts = model.texts(r.num_samples, prime=prime, **how)
+            return (Answer(prime, pieces) for pieces in texts)
+        samples = model.samples(r.num_samples, prime=prime, **how, **conditions)
+    return (Answer(sample.prime, [sample.data], _metadata(sample)) for sample in samples)
 
 
-def _report(
-    request: SampleRequest,
-    texts: list[bytes],
-    log_probability: float | None,
-    vocabulary: Vocabulary,
-) -> None:
-    """Print the log-probability of a beam search on stderr."""
-    if log_probability is not None:
-        [text] = texts
-        length = len(vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
-        echo_err(_log_probability(log_probability, length, vocabulary.unit, bool(request.stop)))
+def _metadata(sample: Sample) -> dict[str, object]:
+    return {
+        "seed": sample.seed, "index": sample.index, "log_probability": sample.log_probability,
+    }  # fmt: skip
+
+
+def _searched(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
+    """Search for the most likely texts; report each log-probability after its text is written."""
+    from ..sample_output import Answer
+    from ..sample_primes import prime_batches, read_prime
+
+    r = request
+    if r.primes is None:
+        primes = iter([read_prime(r, model.vocabulary)])
+    else:
+        primes = chain.from_iterable(prime_batches(r, model.vocabulary))
+    for prime in primes:
+        for text, nats in model.beams(r.beam or 1, r.num_texts, prime=prime, **_common(r)):
+            yield Answer(prime, [text], {"log_probability": nats})
+            length = len(model.vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
+            echo_err(_log_probability(nats, length, model.vocabulary.unit, bool(r.stop)))
 
 
 def _log_probability(nats: float, length: int, unit: str, stopped: bool) -> str:
@@ -411,3 +362,16 @@ def _log_probability(nats: float, length: int, unit: str, stopped: bool) -> str:
         return f"log-probability {nats:.4f} nats, including the stop"
     mean = f" ({nats / length:.4f} per {unit})" if length else ""
     return f"log-probability {nats:.4f} nats{mean}"
+
+
+def _write(request: SampleRequest, texts: TextTee) -> None:
+    from ..progress import text_bar
+    from ..sample_output import write_objects, write_texts
+
+    r = request
+    with text_bar(r.output, r.total_length, texts.unit) as texts.progressed:
+        if r.jsonl:
+            write_objects(texts, r.output)
+        else:
+            separator = None if r.is_single else r.separator
+            write_texts(texts, r.output, separator, r.num_texts, r.omit_prime)

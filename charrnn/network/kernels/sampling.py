@@ -188,3 +188,18 @@ def draw_rows(
             recent[n, j - 1] = recent[n, j]
         if recent.shape[1] > 0:
             recent[n, recent.shape[1] - 1] = i
+
+
+@kernel
+def log_probabilities(logits, vocab_size, ids, step, out, first, last):
+    """out[step, n] = log softmax(logits[0, n]) at ids[step, n], for rows n in first:last.
+
+    logits (1, N, padded V), ids (steps, N) int32, out (steps, N) float64.
+    """
+    for n in range(first, last):
+        highest, total = -np.inf, 0.0
+        for i in range(vocab_size):
+            highest = max(highest, _bounded(logits[0, n, i]))
+        for i in range(vocab_size):
+            total += exp(_bounded(logits[0, n, i]) - highest)
+        out[step, n] = _bounded(logits[0, n, ids[step, n]]) - highest - math.log(total)

@@ -1,0 +1,61 @@
+"""Reading primes, of different lengths at once, up to the state that their last id follows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arithmetic import ceil_div
+from ..network.arrays import Workspace
+from ..network.carried_state import CarriedState
+from ..network.model import Model
+from ..network.stack import Stack
+
+PRIME_STEPS = 64  # characters of a prime per forward pass
+PRIME_LOGITS = 1 << 22  # maximum number of logits of such a pass: a large vocabulary shortens it
+
+_Ids = npt.NDArray[np.int32]
+
+
+class ReadPrime(NamedTuple):
+    """A prime that is read up to its last id: its `ids` (n,), n >= 1, and the state before it."""
+
+    ids: _Ids
+    state: CarriedState  # of one row
+
+
+def read_primes(model: Model, primes: Sequence[_Ids], states: CarriedState) -> list[ReadPrime]:
+    """Read primes of any lengths (n,), n >= 1, from `states`, which have a row for each."""
+    by_chunks: dict[int, list[int]] = {}  # together, those that need as many chunks
+    for row, prime in enumerate(primes):
+        by_chunks.setdefault(ceil_div(len(prime) - 1, PRIME_STEPS), []).append(row)
+    read: dict[int, ReadPrime] = {}
+    for rows in by_chunks.values():
+        after = states_after(model, [primes[row][:-1] for row in rows], states.select(rows))
+        read |= {row: ReadPrime(primes[row], after.select([n])) for n, row in enumerate(rows)}
+    return [read[row] for row in range(len(primes))]
+
+
+def states_after(
+    model: Model, texts: Sequence[_Ids], states: CarriedState, workspace: Workspace | None = None
+) -> CarriedState:
+    """The states after reading the ids (n,) of each text from its row of `states`.
+
+    `workspace` is as of Stack.
+    """
+    lengths = np.array([len(ids) for ids in texts])
+    x = np.zeros((lengths.max(), len(texts)), np.int32)
+    for row, ids in enumerate(texts):
+        x[: len(ids), row] = ids
+    most = PRIME_LOGITS // (len(texts) * model.config.vocab_size)
+    steps = max(1, min(PRIME_STEPS, most))
+    stack = Stack(model, len(texts), steps, workspace=workspace)
+    stack.set_state(states)
+    for first in range(0, len(x), steps):
+        chunk = x[first : first + steps]
+        stack.forward(chunk)
+        stack.advance_rows(np.clip(lengths - first, 0, len(chunk)))  # a text that was read waits
+    return stack.get_state()
