@@ -202,4 +202,4 @@ def log_probabilities(logits, vocab_size, ids, step, out, first, last):
             highest = max(highest, _bounded(logits[0, n, i]))
         for i in range(vocab_size):
             total += exp(_bounded(logits[0, n, i]) - highest)
-        out[step, n] = _bounded(logits[0, n, ids[step, n]]) - highest - math.log(total)
+        out[step, n] = _bounded(logits[0, n, ids[step, n]]) - highest - log(total)
