@@ -20,16 +20,18 @@ def orthogonalize(a):
     reflections, scales = np.zeros((n, width)), np.empty(n)
     column, product = np.zeros(width), np.empty(width)
     for k in range(n):
-        column[:n] = a[:, k]
+        for i in range(n):
+            column[i] = a[i, k]
         for j in range(k):
             _reflect_from(j, reflections[j], scales[j], product, column)
         scales[k] = _reflection(column, k, product, reflections[k])
     for k in range(n):
-        column[:] = 0
-        column[k] = 1
+        for i in range(width):
+            column[i] = i == k
         for j in range(k, -1, -1):
             _reflect_from(j, reflections[j], scales[j], product, column)
-        a[:, k] = column[:n]
+        for i in range(n):
+            a[i, k] = column[i]
 
 
 @jit
