@@ -34,8 +34,9 @@ from .atomic import write_atomically
 # Model files of every version from 1 on can be read.
 # Version 2 added the starts of texts, version 3 the n-grams.
 MODEL_FORMAT_VERSION = 3
-# A state file can be read only if it has this version. Version 3 added the n-grams.
-STATE_FORMAT_VERSION = 3
+# A state file can be read only if it has this version. Version 3 added the n-grams, version 4 the
+# members of an ensemble.
+STATE_FORMAT_VERSION = 4
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}

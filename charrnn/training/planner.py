@@ -30,7 +30,7 @@ from ..network.optimizers import OPTIMIZERS
 from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams, clamp_batch_shape
-from .trainer import Trainer
+from .ensemble import Ensemble
 
 SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)  # of the hidden state
 TRIAL_SECONDS = 1.2
@@ -124,6 +124,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
             "recurrent_dropout": ResolvedOptions.recurrent_dropout,
             "weight_decay": ResolvedOptions.weight_decay,
             "precision": ResolvedOptions.precision,
+            "ensemble": ResolvedOptions.ensemble,
         }
     unset = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     return replace(options, **unset)
@@ -329,13 +330,13 @@ def measure_chars_per_second(
     At least three steps are measured.
     """
     ngrams = ngrams[: config.ngrams - 1]
-    trainer = Trainer(config, options, np.random.default_rng(0), threads, ngrams)
+    models = Ensemble(config, options, np.random.default_rng(0), threads, ngrams)
     x, y = streams.chunk(0)
     times: list[float] = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        _, gradient_norm = trainer.compute(x, y)
-        trainer.update(0.0, gradient_norm)
+        models.compute(x, y)
+        models.update(0.0)
         times.append(time.perf_counter() - start)
     return x.size / float(np.quantile(times[1:], 0.25))  # not the mean: the machine may be busy
 

@@ -332,7 +332,7 @@ def test_json_bombs_are_refused(tmp_path, bomb):
     ],
 )
 def test_wrong_array_descriptions_are_refused(tmp_path, entry):
-    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":3}'}
+    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":4}'}
     for num_bytes in (0, 4):
         path = forged(tmp_path / "m", {"__metadata__": metadata, "a": entry}, bytes(num_bytes))
         refused(path, "damaged")
@@ -393,7 +393,7 @@ def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
         load_state(tmp_path / "s")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_state_of_an_earlier_format_is_refused_with_advice(version):
     path = GOLDEN / f"format-{version}-state.safetensors"
     with pytest.raises(CharRNNError) as caught:
@@ -416,7 +416,7 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 3):
+    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 4):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
 
