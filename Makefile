@@ -8,7 +8,7 @@ BIN := .venv/bin
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z./-]*\):.*  ## /\1\t/p' Makefile | expand -t 18
+	@awk -F ':.*  ## ' '/^[a-z.\/-]*:.*  ## / {printf "%-18s%s\n", $$1, $$2}' Makefile
 
 demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and print 500 characters
 	@mkdir -p build

@@ -63,7 +63,8 @@ def show_baseline_losses(b: Baselines, unit: str) -> None:
     """Print a line for each baseline."""
     units = unit if b.order == 1 else f"{unit}s"
     echo_err(f"n-gram  {loss_in_words(b.ngram, unit)}, with {b.order} {units} of context")
-    echo_err(f"xz      {loss_in_words(b.xz, unit)}")
+    if b.xz is not None:
+        echo_err(f"xz      {loss_in_words(b.xz, unit)}")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Both learn from the training text and then predict the text that follows it, the
 
 from __future__ import annotations
 
-import lzma
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,11 @@ import numpy as np
 from ..text.disk_ids import Ids
 from ..text.vocabulary import Vocabulary
 
+try:
+    import lzma
+except ImportError:  # Python was built without it, as happens on macOS
+    lzma = None  # type: ignore[assignment]
+
 NGRAM_ORDERS = range(6)  # characters of context of the n-grams compared
 MIN_EVAL_CHARS = 200  # the losses of a shorter evaluated text would be noise
 # These limits bound the time to about a second for texts of any size:
@@ -23,7 +27,7 @@ XZ_BYTES = 1_000_000  # last bytes of the training text that xz compresses
 EVAL_CHARS = 500_000  # first characters of the evaluated text
 # Equivalent to xz -9, since its window holds all of the text, with less memory. The raw format has
 # no container, which would be padded.
-XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 1 << 22}]
+XZ = {"preset": 9, "dict_size": 1 << 22}
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Baselines:
 
     order: int  # of the best n-gram: characters of context
     ngram: float  # its loss
-    xz: float
+    xz: float | None  # None: this Python cannot compress with xz
     train_chars: int  # characters the n-grams are counted in
     eval_chars: int  # characters evaluated
     truncated: bool  # whether a limit cut one of the texts
@@ -46,19 +50,26 @@ def baselines(train_ids: Ids, eval_ids: Ids, vocabulary: Vocabulary) -> Baseline
     with ThreadPoolExecutor(2) as threads:  # lzma releases the GIL
         before = vocabulary.to_utf8(train_ids[-XZ_BYTES:])[-XZ_BYTES:]
         texts = before, before + vocabulary.to_utf8(evaluated)
-        sizes = [threads.submit(lzma.compress, text, lzma.FORMAT_RAW, filters=XZ) for text in texts]
+        sizes = [threads.submit(_xz_size, text) for text in texts] if lzma else []
         counted = train_ids[-NGRAM_CHARS:]
         losses = ngram_losses(counted, evaluated, len(vocabulary))
-        size_before, size_of_both = (len(size.result()) for size in sizes)
+    xz = None
+    if sizes:
+        size_before, size_of_both = (size.result() for size in sizes)
+        xz = max(0, size_of_both - size_before) * 8 * math.log(2) / len(evaluated)
     order = int(np.argmin(losses))
     return Baselines(
         order=order,
         ngram=losses[order],
-        xz=max(0, size_of_both - size_before) * 8 * math.log(2) / len(evaluated),
+        xz=xz,
         train_chars=len(counted),
         eval_chars=len(evaluated),
         truncated=len(counted) < len(train_ids) or len(evaluated) < len(eval_ids),
     )
+
+
+def _xz_size(text: bytes) -> int:
+    return len(lzma.compress(text, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, **XZ}]))
 
 
 def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -> list[float]:

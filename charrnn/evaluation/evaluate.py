@@ -64,12 +64,15 @@ def _charged(result: Evaluation, unknown: int) -> Evaluation:
     def mean(loss: float) -> float:
         return (loss * result.characters + UNKNOWN_NATS * unknown) / characters
 
-    b, windowed, adapted = result.baselines, result.windowed_loss, result.adapted_loss
+    def mean_if_measured(loss: float | None) -> float | None:
+        return None if loss is None else mean(loss)
+
+    b = result.baselines
     return Evaluation(
         characters,
         mean(result.loss),
-        None if windowed is None else mean(windowed),
-        None if adapted is None else mean(adapted),
-        None if b is None else replace(b, ngram=mean(b.ngram), xz=mean(b.xz)),
+        mean_if_measured(result.windowed_loss),
+        mean_if_measured(result.adapted_loss),
+        None if b is None else replace(b, ngram=mean(b.ngram), xz=mean_if_measured(b.xz)),
         unknown,
     )

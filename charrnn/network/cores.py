@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,8 +15,23 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
-        cores = os.cpu_count() or 1
+        cores = _performance_cores() or os.cpu_count() or 1
     return max(1, min([cores, *map(math.ceil, cpu_quotas())]))
+
+
+def _performance_cores() -> int:
+    """The fast cores of Apple silicon; 0 elsewhere.
+
+    Work is shared out evenly, so everybody would wait for the slow ones.
+    """
+    if sys.platform != "darwin":
+        return 0
+    import ctypes
+
+    count, size = ctypes.c_int(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_int))
+    name = b"hw.perflevel0.logicalcpu"
+    failed = ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(count), ctypes.byref(size), None, 0)
+    return 0 if failed else count.value
 
 
 def cpu_quotas(root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> Iterator[float]:

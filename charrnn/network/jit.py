@@ -12,6 +12,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import sys
 import warnings
 import weakref
@@ -61,6 +62,8 @@ def _widest_vector() -> int:
 
 CPU_FEATURES = cpu_features()
 VECTOR_BYTES = _widest_vector()
+IS_ARM = platform.machine() in ("aarch64", "arm64")
+VECTOR_REGISTERS = 32 if VECTOR_BYTES == 64 or IS_ARM else 16
 # Whether the processor multiplies bfloat16 (AVX-512 BF16).
 BFLOAT16 = VECTOR_BYTES == 64 and "avx512bf16" in CPU_FEATURES
 MAX_THREADS = 256

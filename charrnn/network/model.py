@@ -7,6 +7,7 @@ public methods take and return are not padded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels.dropout import drop_, fold_in
 from .kernels.matmul import pack, pack_transposed, padded, sum_biases
 from .kernels.microkernel import NR
+from .kernels.orthogonal import orthogonalize
 from .ngram_index import NgramIndex
 from .parameters import Parameters
 from .start import TextStart
@@ -75,18 +77,29 @@ class Model:
         self.start = self.blank_start()
 
     def _initialise(self, rng: np.random.Generator) -> None:
-        bound = self.config.hidden_size**-0.5
+        bound = 1 / math.sqrt(self.config.hidden_size)
         for name, spec in self.parameters.specs.items():
             view = self.parameters.view(name)
             if spec.is_lookup_table:
                 view[...] = rng.standard_normal(view.shape)
             elif spec.role is TensorRole.RECURRENT_WEIGHT:
-                for gate in view:
-                    gate[...] = np.linalg.qr(rng.standard_normal(gate.shape))[0]
+                # float32 hides the last bits, which differ between C libraries.
+                normal = rng.standard_normal(view.shape).astype(np.float32)
+                view[...] = self._orthogonal(normal.astype(np.float64))
             elif spec.role is TensorRole.INPUT_BIAS:
                 view[...] = np.array(self.cell.BIAS)[:, None]
             elif spec.role not in (TensorRole.RECURRENT_BIAS, TensorRole.OUTPUT_BIAS):
-                view[...] = rng.uniform(-bound, bound, view.shape)
+                view[...] = bound * (2 * rng.random(view.shape) - 1)
+
+    def _orthogonal(self, matrices: Array) -> Array:
+        """Orthogonalize matrices (G, H, H) of float64, in place; returns them."""
+
+        def task(i: int, size: int) -> None:
+            for matrix in matrices[slice(*chunk_bounds(len(matrices), i, size))]:
+                orthogonalize(matrix)
+
+        self.team.run(task)
+        return matrices
 
     def _allocate_packed(self) -> None:
         """Allocate the weights as panels and the sums of biases."""

@@ -39,7 +39,11 @@ def limits() -> Iterator[int]:
 
 
 def available_on_machine() -> Iterator[int]:
-    lines = Path("/proc/meminfo").read_text().splitlines()
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # macOS: all of its memory
+        yield os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return
     kilobytes = {
         name: int(value.split()[0]) for name, _, value in (x.partition(":") for x in lines)
     }

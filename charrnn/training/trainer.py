@@ -109,7 +109,8 @@ class Trainer:
     def _norm(self) -> float:
         """The norm of all gradients."""
         team, rows = self.model.team, self.stack.ngram_gradients.rows
-        return math.hypot(norm(self.stack.gradients.flat, team), norm(rows.reshape(-1), team))
+        dense, of_rows = norm(self.stack.gradients.flat, team), norm(rows.reshape(-1), team)
+        return math.sqrt(dense * dense + of_rows * of_rows)
 
     def _pack_dropped(self, seed: int, rate: float) -> None:
         """Drop hidden-to-hidden weights until the next update (Merity et al. 2018).

@@ -1,7 +1,6 @@
 """N-gram and xz baselines, compared with counts in dictionaries and with the xz format."""
 
 import json
-import lzma
 import math
 import re
 from collections import Counter, defaultdict
@@ -124,6 +123,7 @@ def test_the_best_ngram_order_is_returned():
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_xz_loss_is_the_size_of_xz_files(as_bytes):
     """Except for the container: some bytes, padded to multiples of four."""
+    lzma = pytest.importorskip("lzma")
     rng = np.random.default_rng(4)
     words = ["Grüße ", "aus ", "東京, ", "ça va? ", "und ", "fort\n"]
     text = "".join(rng.choice(words, 4000).tolist())
@@ -160,6 +160,19 @@ def test_short_evaluated_texts_have_no_baselines(length):
 
 
 # --- Baselines on the command line
+
+
+def test_python_without_lzma_has_no_xz(monkeypatch, invoke, corpus_file, model_file, tmp_path):
+    monkeypatch.setattr(module, "lzma", None)
+    trained = invoke("train", corpus_file, "-o", tmp_path / "m.safetensors", *SMALL, "--steps", 1)
+    command = ["eval", corpus_file, "-m", model_file, "--corpus", corpus_file]
+    table, as_json = invoke(*command), invoke(*command, "--json")
+    assert trained.exit_code == table.exit_code == as_json.exit_code == 0
+    assert "n-gram" in trained.stderr and not numbers(trained.stderr, "xz")
+    assert "n-gram" in table.stdout and "xz" not in table.stdout
+    values = json.loads(as_json.stdout)
+    assert "ngram_nats_per_character" in values and "xz_nats_per_character" not in values
+
 
 SMALL = ["--hidden-size", 8, "--num-layers", 1, "--batch-size", 4]
 

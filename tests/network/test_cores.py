@@ -1,6 +1,8 @@
 """The number of threads: what the system and the quota of a container leave to the process."""
 
+import ctypes
 import os
+import sys
 
 import pytest
 
@@ -48,4 +50,22 @@ def test_container_that_sees_only_its_own_group_is_read_at_the_root(tmp_path, ow
 def test_usable_cores_are_the_smaller_of_affinity_and_quota(monkeypatch, quotas, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(cores, "cpu_quotas", lambda: iter(quotas))
+    assert usable_cores() == expected
+
+
+@pytest.mark.parametrize(("answer", "expected"), [(4, 4), (None, 10)])
+def test_slow_cores_of_apple_silicon_are_not_used(monkeypatch, answer, expected):
+    """An Intel Mac does not know the name that is asked for."""
+
+    class Library:
+        def sysctlbyname(self, name, value, size, *new):
+            assert name == b"hw.perflevel0.logicalcpu" and size._obj.value == 4
+            value._obj.value = answer or 0
+            return -1 if answer is None else 0
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Library())
+    monkeypatch.setattr(cores, "cpu_quotas", lambda: iter([]))
     assert usable_cores() == expected

@@ -1,6 +1,7 @@
 """Atomic writing, the run lock and the run log."""
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -435,3 +436,20 @@ def test_a_folder_that_cannot_be_flushed_is_an_error(tmp_path, monkeypatch, numb
         write_atomically(tmp_path / "out", [b"x"])
     error = errno.EINVAL
     write_atomically(tmp_path / "out", [b"y"])
+
+
+@pytest.mark.parametrize("error", [None, errno.ENOTSUP])
+def test_on_macos_the_drive_writes_its_cache_if_it_can(tmp_path, monkeypatch, error):
+    asked = []
+
+    def fcntl_(descriptor, request):
+        asked.append(request)
+        if error:
+            raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("charrnn.storage.atomic.sys.platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_)
+    write_atomically(tmp_path / "out", [b"x"])
+    assert asked == [51, 51]  # the file, then its name in the folder
+    assert (tmp_path / "out").read_bytes() == b"x"

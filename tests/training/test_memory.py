@@ -1,5 +1,6 @@
 """Training that cannot fit into memory is refused before it allocates."""
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -28,6 +29,7 @@ def test_an_impossible_amount_of_memory_is_refused_in_one_sentence():
     assert str(caught.value).endswith("; do that.")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory in use is read from /proc")
 def test_the_limit_of_the_process_is_respected():
     code = (
         "import resource, sys; from charrnn.training.memory import require_memory\n"
@@ -134,3 +136,15 @@ def test_a_model_larger_than_memory_is_refused(invoke, corpus_file, tmp_path, mo
     assert result.exit_code == 1
     assert "there is not enough memory" in result.stderr and "--hidden-size" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_proc_has_all_of_its_memory(monkeypatch):
+    def unreadable(path):
+        raise FileNotFoundError(path)
+
+    expected = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert next(memory.available_on_machine()) != expected
+    monkeypatch.setattr(memory.Path, "read_text", unreadable)
+    assert list(memory.available_on_machine()) == [expected]
+    with pytest.raises(CharRNNError, match="this needs about"):
+        require_memory(expected + 1, "this", "do that")

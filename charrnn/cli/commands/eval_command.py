@@ -152,7 +152,8 @@ def _object(result: Evaluation) -> dict[str, object]:
         values |= _in_nats_and_bits("adapted_", result.adapted_loss)
     if baselines := result.baselines:
         values |= _in_nats_and_bits("ngram_", baselines.ngram)
-        values |= _in_nats_and_bits("xz_", baselines.xz)
+        if baselines.xz is not None:
+            values |= _in_nats_and_bits("xz_", baselines.xz)
     return values
 
 
@@ -178,5 +179,6 @@ def _rows(result: Evaluation, window: int | None, unit: str) -> list[tuple[str, 
         rows.append(("adapting to the text", loss_in_words(result.adapted_loss, unit)))
     if baselines := result.baselines:
         rows.append((f"n-gram, context {baselines.order}", loss_in_words(baselines.ngram, unit)))
-        rows.append(("xz", loss_in_words(baselines.xz, unit)))
+        if baselines.xz is not None:
+            rows.append(("xz", loss_in_words(baselines.xz, unit)))
     return rows

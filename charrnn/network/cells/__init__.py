@@ -57,6 +57,7 @@ Writing the kernels
     @kernel compiles a function that Python calls, @jit one that only kernels call. `product`,
     `sigmoid_`, `tanh_` and `tanh` come from ../kernels. Slices such as z[t, p, first:last] are
     contiguous, which `product` relies on; `.reshape(-1)` lets elementwise loops run over all rows.
+    An operation rounds as it stands there: `fma(a, b, c)` of ../kernels/fma is a * b + c in one.
     Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or float32 becomes float64.
 """
 
