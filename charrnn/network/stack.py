@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
@@ -46,6 +47,7 @@ class NgramGradients:
         self._starts = np.zeros(most + 1, np.int32)
         self._places = np.zeros(num_places * (model.config.ngrams - 1), np.int32)
         self._rows = zeros((most, *shape[1:]), model.dtype)
+        self._squares = np.zeros(shape[1:])  # the sums of squares of the columns of `rows`
 
     @property
     def used(self) -> npt.NDArray[np.int32]:
@@ -62,11 +64,14 @@ class NgramGradients:
             self._count = group_places(found, self._vocab_size, *groups, steps)
 
     def compute(self, dz: Array, planes: Array, first: int, last: int) -> None:
-        """Fill columns first:last of `rows` from dz (T, P, B, N), see `row_gradient`."""
+        """Fill the panels first:last of `rows` from dz (T, P, B, N), see `row_gradient`."""
         if self._count:
-            row_gradient(
-                self._starts, self._places, self._count, dz, planes, self._rows, first, last
-            )
+            groups = self._starts, self._places, self._count
+            row_gradient(*groups, dz, planes, self._rows, self._squares, first, last)
+
+    def norm(self) -> float:
+        """The Euclidean norm of `rows` as computed."""
+        return math.sqrt(self._squares.sum()) if self._count else 0.0
 
     def scatter(self, out: Array) -> None:
         """Write each gradient to its row of `out` (K, G, N), which has a row per n-gram."""
@@ -322,7 +327,7 @@ class Stack:
             if self._is_one_hot(k):
                 columns = first * NR, last * NR
                 look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
-                self.ngram_gradients.compute(z, cell.INPUT_PLANES, *columns)
+                self.ngram_gradients.compute(z, cell.INPUT_PLANES, first, last)
             else:
                 inputs = self._input(k, dropout_seed)
                 weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, buffer)
@@ -341,9 +346,10 @@ class Stack:
         inputs = self._layer_output(-1, dropout_seed)
         weight_gradient(inputs, dlogits, _SINGLE_PLANE, 0, dw, db, steps, first, last, buffer)
         if m.config.embedding_size:
-            columns = chunk_bounds(self.d_embedded.shape[2], i, size)
+            first, last = chunk_bounds(self.d_embedded.shape[2] // NR, i, size)
+            columns = first * NR, last * NR
             embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
-            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, *columns)
+            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, first, last)
 
 
 _SINGLE_PLANE = np.arange(1)
