@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from ..network.arrays import Workspace
 from ..network.carried_state import CarriedState
-from ..network.kernels.sampling import draw_rows
 from ..network.model import Model
 from ..network.stack import Stack
 from ..network.start import TextStart
@@ -18,6 +17,7 @@ from ..network.start import TextStart
 PRIME_STEPS = 64  # characters of a prime per forward pass
 PRIME_LOGITS = 1 << 22  # maximum number of logits of such a pass: a large vocabulary shortens it
 PENALTY_WINDOW = 32  # last characters that a repetition penalty applies to
+MAX_STEPS = 16  # ids that `generate` draws at once, at most
 WORK_PER_THREAD = 2**21  # multiply-adds of a step that make another thread worthwhile
 
 
@@ -53,11 +53,16 @@ def generate(
     options: SamplingOptions = DEFAULT_SAMPLING,
     start: TextStart | None = None,
 ) -> Iterator[int]:
-    """Yield ids that continue `prime` (n,) without end; `start` is as of BatchSampler."""
+    """Yield ids that continue `prime` (n,) without end; `start` is as of BatchSampler.
+
+    The i-th id takes the i-th number of `rng`, from which some more may have been taken by then.
+    """
     sampler = BatchSampler(model, prime, 1, options, start)
     sampler.begin(0, rng)
+    steps = 1  # the first id comes at once, others together, which is faster
     while True:
-        yield int(sampler.sample(1)[0, 0])
+        yield from sampler.sample(steps)[:, 0].tolist()
+        steps = min(2 * steps, MAX_STEPS)
 
 
 class BatchSampler:
@@ -110,14 +115,11 @@ class BatchSampler:
             if rng is not None:
                 rng.random(out=numbers)
 
-        def draw(step: int, first: int, last: int) -> None:
-            logits = self._stack.logits
-            draw_rows(logits, *self._filters, self._recent, u, step, ids, self._ids, first, last)
-
         model = self._stack.model
         work = len(u) * model.parameters.dense.size
         threads = max(1, min(model.team.size, len(u), work // WORK_PER_THREAD))
-        self._stack.decode_steps(self._ids, steps, draw, threads)
+        draws = (*self._filters, self._recent, u)
+        self._stack.sample_steps(self._ids, ids, draws, threads)
         return ids
 
     def reassign_rows(self, rows: list[int | None]) -> None:

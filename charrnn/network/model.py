@@ -7,7 +7,7 @@ public methods take and return are not padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,13 @@ class Model:
     def _allocate_packed(self) -> None:
         """Allocate the weights as panels and the sums of biases."""
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
-        self.w_ih = [self._panels(gates, d, h) for d in inputs]
-        self.w_hh = [self._panels(gates, h, h) for _ in inputs]
+        L = self.config.num_layers
+        self.w_ih_above = self._panels(gates, h, h, L - 1)  # of the layers above the first
+        self.w_ih = [self._panels(gates, inputs[0], h), *self.w_ih_above]
+        self.w_hh = self._panels(gates, h, h, L)
         self.w_out = self._panels(1, h, self.config.vocab_size)
-        self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
-        self.peepholes = [zeros((len(self.cell.PEEPHOLES), h), self.dtype) for _ in inputs]
+        self.bias = zeros((L, self.cell.PLANES, h), self.dtype)
+        self.peepholes = zeros((L, len(self.cell.PEEPHOLES), h), self.dtype)
         self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
         self.has_backward = False
 
@@ -104,9 +106,9 @@ class Model:
         c = self.config
         return [c.embedding_size] + [c.hidden_size] * (c.num_layers - 1)
 
-    def _panels(self, gates: int, inputs: int, outputs: int) -> Array:
+    def _panels(self, gates: int, inputs: int, outputs: int, *layers: int) -> Array:
         depth = padded(inputs) // (1 if self.panel_dtype == self.dtype else 2)
-        return zeros((gates, padded(outputs) // NR, depth, NR), self.panel_dtype)
+        return zeros((*layers, gates, padded(outputs) // NR, depth, NR), self.panel_dtype)
 
     def prepare_backward(self) -> None:
         """Have the transposed weights packed, too, which backward needs: now and by each `pack`."""
@@ -123,7 +125,11 @@ class Model:
         self.pack()
 
     def _list_packings(
-        self, kernel: Callable[..., None], w_hh: list[Array], w_ih: list[Array], w_out: Array
+        self,
+        kernel: Callable[..., None],
+        w_hh: Sequence[Array] | Array,
+        w_ih: list[Array],
+        w_out: Array,
     ) -> list[tuple[Callable[..., None], Array, int, Array]]:
         """(kernel, weights, gate, panels) for every matrix that is multiplied."""
         weights, packings = self.parameters.padded, []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 
@@ -16,6 +15,7 @@ from .carried_state import CarriedState
 from .cells import CELLS
 from .jit import chunk_bounds
 from .kernels.cross_entropy import logits_of, losses_of, output_gradient, probabilities_of
+from .kernels.decode import decode, step_kernels
 from .kernels.dropout import drop, drop_, fold_in
 from .kernels.embedding import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.matmul import (
@@ -27,9 +27,12 @@ from .kernels.matmul import (
 )
 from .kernels.microkernel import NR
 from .kernels.ngrams import find_rows, group_places, row_gradient
-from .kernels.state import advance_state, vector_gradient
+from .kernels.state import vector_gradient
 from .model import Model
 from .parameters import Parameters
+
+# allowed, penalty, temperature, top_k, top_p, min_p, recent, u
+Draws = tuple[Array, float, float, int, float, float, Array, Array]
 
 
 class NgramGradients:
@@ -115,8 +118,8 @@ class Stack:
             z, saved, self.embedded, self.logits = workspace.arrays(z_shape, *shapes)
         else:
             z, s, saved, self.embedded, self.logits = workspace.arrays(z_shape, s_shape, *shapes)
-        # Of each layer; cells/__init__.py describes them.
-        self.z, self.s, self.saved = list(z), list(s), list(saved)
+        self.z, self.s, self.saved = z, s, saved  # of all layers; cells/__init__.py describes them
+        self._step_kernels: Array | None = None  # of `sample_steps`, found when it is called first
         self.losses = zeros((T, B), np.float64)
         before = c.ngrams - 1
         self.ids = np.full((before + T, B), -1, np.int32)  # of the steps before, then of the chunk
@@ -179,31 +182,37 @@ class Stack:
 
         self.model.team.run(task, self.threads)
 
-    def decode_steps(
-        self,
-        x: npt.NDArray[np.int32],
-        steps: int,
-        choose: Callable[[int, int, int], None],
-        threads: int,
+    def sample_steps(
+        self, x: npt.NDArray[np.int32], drawn: npt.NDArray[np.int32], draws: Draws, threads: int
     ) -> None:
-        """Run one step after another, each on ids that are chosen after the one before.
+        """Run one step after another, each on the ids that the one before has drawn.
 
-        x: the ids (1, B) of the first step.
-        choose: choose(step, first, last) reads `logits[0]` of these rows and sets their x to the
-            ids of the next step. Each thread calls it for its own rows; threads do not wait for
-            each other.
+        x: the ids (1, B) of the first step; on return those of the next.
+        drawn: (steps, B), to be filled. The stack must be for one step.
+        draws: how ids are drawn, the arguments of `draw_rows` from `allowed` to `u`.
+        threads: how many share the rows; they do not wait for each other.
         """
+        m, index = self.model, self.model.ngrams
+        weights = m.parameters.padded
+        arguments = (
+            x,
+            (self.ids, index.vocab_size, index.keys, index.rows, self.found),
+            (
+                weights[m.config.lookup_table_name], m.parameters.ngram_rows, self.embedded,
+                m.cell.INPUT_PLANES,
+            ),
+            (self.z, self.s, self.saved, m.w_ih[0], m.w_ih_above, m.w_hh, m.bias, m.peepholes),
+            (m.w_out[0], weights["output.bias"], self.logits),
+            draws,
+            drawn,
+        )  # fmt: skip
+        if self._step_kernels is None:
+            self._step_kernels = step_kernels(m.cell.forward, *arguments)
 
         def task(i: int, size: int) -> None:
-            first, last = chunk_bounds(self.batch_size, i, size)
-            for step in range(steps):
-                self._forward_rows(x, None, first, last)
-                for s in self.s:
-                    advance_state(s, first, last)
-                self._recent[:, first:last] = self.ids[1 : 1 + len(self._recent), first:last]
-                choose(step, first, last)
+            decode(self._step_kernels, *arguments, *chunk_bounds(self.batch_size, i, size))
 
-        self.model.team.run(task, threads)
+        m.team.run(task, threads)
 
     def losses_of(
         self,
