@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..network.kernels.sampling import draw_rows, log_probabilities
 from ..network.model import Model
 from ..network.stack import Stack
 from ..network.start import TextStart
 from .primes import ReadPrime, read_primes
 
 PENALTY_WINDOW = 32  # last characters that a repetition penalty applies to
+MAX_STEPS = 16  # ids that `generate` draws at once, at most
 WORK_PER_THREAD = 2**21  # multiply-adds of a step that make another thread worthwhile
 
 
@@ -57,15 +57,17 @@ def generate(
 ) -> Iterator[int]:
     """Yield ids that continue `prime` (n,) without end, from a state of `start`.
 
-    `rng` draws the state, too. `start` is the model's by default. With `prime` it has at least one
-    id.
+    `rng` draws the state, too, and then a number for each id, from which some more may have been
+    taken by then. `start` is the model's by default. With `prime` it has at least one id.
     """
     start = (start or model.start).drawn(rng, len(prime))
     sampler = BatchSampler(model, 1, options)
     [read] = read_primes(model, [start.prepend(prime)], start.states)
     sampler.begin(0, rng, read)
+    steps = 1  # the first id comes at once, others together, which is faster
     while True:
-        yield int(sampler.sample(1)[0, 0])
+        yield from sampler.sample(steps)[:, 0].tolist()
+        steps = min(2 * steps, MAX_STEPS)
 
 
 class BatchSampler:
@@ -117,16 +119,13 @@ class BatchSampler:
             if rng is not None:
                 rng.random(out=numbers)
 
-        def draw(step: int, first: int, last: int) -> None:
-            logits = self._stack.logits
-            draw_rows(logits, *self._filters, self._recent, u, step, ids, self._ids, first, last)
-            if log_p is not None:
-                log_probabilities(logits, model.config.vocab_size, ids, step, log_p, first, last)
-
         model = self._stack.model
         work = len(u) * model.parameters.dense.size
         threads = max(1, min(model.team.size, len(u), work // WORK_PER_THREAD))
-        self._stack.decode_steps(self._ids, steps, draw, threads)
+        draws = (*self._filters, self._recent, u)
+        if log_p is None:
+            log_p = np.empty((0, self._ids.size))
+        self._stack.sample_steps(self._ids, ids, draws, log_p, threads)
         return ids
 
     def reassign_rows(self, rows: list[int | None]) -> None:

@@ -8,7 +8,7 @@ public methods take and return are not padded.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,11 +104,14 @@ class Model:
     def _allocate_packed(self) -> None:
         """Allocate the weights as panels and the sums of biases."""
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
-        self.w_ih = [self._panels(gates, d // self._blocks_of(d), h) for d in inputs]
-        self.w_hh = [self._panels(gates, h // self.blocks, h) for _ in inputs]
+        L, blocks = self.config.num_layers, self.blocks
+        first = inputs[0] // self._blocks_of(inputs[0])
+        self.w_ih_above = self._panels(gates, h // blocks, h, L - 1)  # of layers above the first
+        self.w_ih = [self._panels(gates, first, h), *self.w_ih_above]
+        self.w_hh = self._panels(gates, h // blocks, h, L)
         self.w_out = self._panels(1, h, self.config.vocab_size)
-        self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
-        self.peepholes = [zeros((len(self.cell.PEEPHOLES), h), self.dtype) for _ in inputs]
+        self.bias = zeros((L, self.cell.PLANES, h), self.dtype)
+        self.peepholes = zeros((L, len(self.cell.PEEPHOLES), h), self.dtype)
         self._packings = [
             (pack, *part)
             for w, gate, panels in self._matrices(self.w_hh, self.w_ih, self.w_out)
@@ -135,9 +138,9 @@ class Model:
             yield rows, column, part
             column += len(part) * NR
 
-    def _panels(self, gates: int, inputs: int, outputs: int) -> Array:
+    def _panels(self, gates: int, inputs: int, outputs: int, *layers: int) -> Array:
         depth = padded(inputs) // (1 if self.panel_dtype == self.dtype else 2)
-        return zeros((gates, padded(outputs) // NR, depth, NR), self.panel_dtype)
+        return zeros((*layers, gates, padded(outputs) // NR, depth, NR), self.panel_dtype)
 
     def prepare_backward(self) -> None:
         """Have the transposed weights packed, too, which backward needs: now and by each `pack`."""
@@ -156,7 +159,7 @@ class Model:
         self.pack()
 
     def _matrices(
-        self, w_hh: list[Array], w_ih: list[Array], w_out: Array
+        self, w_hh: Sequence[Array] | Array, w_ih: list[Array], w_out: Array
     ) -> Iterator[tuple[Array, int, Array]]:
         """(weights, gate, panels) for every matrix that is multiplied."""
         weights = self.parameters.padded

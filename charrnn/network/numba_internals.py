@@ -165,6 +165,21 @@ def function_address(dispatcher: Any, arg_types: tuple[Any, ...]) -> int:
     return address
 
 
+def kernel_address(dispatcher: Any, *args: Any) -> int:
+    """Compile a jitted function for arguments like these, or load it; returns its address."""
+    return function_address(dispatcher, tuple(map(dispatcher.typeof_pyval, args)))
+
+
+def call_by_address(
+    context: Any, builder: Any, address: Any, arg_types: Sequence[Any], args: Sequence[Any]
+) -> None:
+    """Emit a call of the compiled function at an address, a number; it returns nothing."""
+    convention = context.call_conv
+    function_type = convention.get_function_type(types.none, arg_types)
+    function = builder.inttoptr(address, function_type.as_pointer())
+    convention.call_function(builder, function, types.none, arg_types, args)
+
+
 def call_by_name(
     context: Any, builder: Any, name: str, arg_types: Sequence[Any], args: Sequence[Any]
 ) -> None:

@@ -104,9 +104,15 @@ class RowOptimizer:
         self._team, self._rule, self._weight_decay = team, rule, weight_decay
 
     def step(
-        self, w: Array, used: npt.NDArray[np.int32], g: Array, learning_rate: float, step: int
+        self,
+        w: Array,
+        used: npt.NDArray[np.int32],
+        g: Array,
+        learning_rate: float,
+        step: int,
+        scale: float = 1.0,
     ) -> None:
-        """Update the rows `used` (U,) of w (K, N) from their gradients g (U, N), in place.
+        """Update the rows `used` (U,) of w (K, N) from their gradients, `scale` times g (U, N).
 
         `step` counts the updates from 1 on.
         """
@@ -116,7 +122,7 @@ class RowOptimizer:
         def task(i: int, size: int) -> None:
             updates.update_rows(
                 w, g, used, self.mean_square, self.last_step, step, learning_rate * rule.rate,
-                rule.keep, rule.add, unbias, rule.epsilon, self._weight_decay,
+                rule.keep, rule.add, unbias, rule.epsilon, self._weight_decay, scale,
                 *chunk_bounds(len(used), i, size),
             )  # fmt: skip
 

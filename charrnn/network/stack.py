@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import replace
 from types import ModuleType
 
@@ -15,6 +15,7 @@ from .carried_state import CarriedState
 from .cells import CELLS
 from .jit import chunk_bounds
 from .kernels.cross_entropy import logits_of, losses_of, output_gradient, probabilities_of
+from .kernels.decode import decode, step_kernels
 from .kernels.dropout import drop, drop_, fold_in
 from .kernels.embedding import embed, embed_gradient, look_up, look_up_gradient
 from .kernels.matmul import (
@@ -26,9 +27,12 @@ from .kernels.matmul import (
 )
 from .kernels.microkernel import NR
 from .kernels.ngrams import find_rows, group_places, row_gradient
-from .kernels.state import advance_state, vector_gradient
+from .kernels.state import vector_gradient
 from .model import Model
 from .parameters import Parameters
+
+# allowed, penalty, temperature, top_k, top_p, min_p, recent, u
+Draws = tuple[Array, float, float, int, float, float, Array, Array]
 
 
 class NgramGradients:
@@ -46,6 +50,7 @@ class NgramGradients:
         self._starts = np.zeros(most + 1, np.int32)
         self._places = np.zeros(num_places * (model.config.ngrams - 1), np.int32)
         self._rows = zeros((most, *shape[1:]), model.dtype)
+        self._squares = np.zeros(shape[1:])  # the sums of squares of the columns of `rows`
 
     @property
     def used(self) -> npt.NDArray[np.int32]:
@@ -62,11 +67,14 @@ class NgramGradients:
             self._count = group_places(found, self._vocab_size, *groups, steps)
 
     def compute(self, dz: Array, planes: Array, first: int, last: int) -> None:
-        """Fill columns first:last of `rows` from dz (T, P, B, N), see `row_gradient`."""
+        """Fill the panels first:last of `rows` from dz (T, P, B, N), see `row_gradient`."""
         if self._count:
-            row_gradient(
-                self._starts, self._places, self._count, dz, planes, self._rows, first, last
-            )
+            groups = self._starts, self._places, self._count
+            row_gradient(*groups, dz, planes, self._rows, self._squares, first, last)
+
+    def norm(self) -> float:
+        """The Euclidean norm of `rows` as computed."""
+        return math.sqrt(self._squares.sum()) if self._count else 0.0
 
     def scatter(self, out: Array) -> None:
         """Write each gradient to its row of `out` (K, G, N), which has a row per n-gram."""
@@ -110,8 +118,8 @@ class Stack:
             z, saved, self.embedded, self.logits = workspace.arrays(z_shape, *shapes)
         else:
             z, s, saved, self.embedded, self.logits = workspace.arrays(z_shape, s_shape, *shapes)
-        # Of each layer; cells/__init__.py describes them.
-        self.z, self.s, self.saved = list(z), list(s), list(saved)
+        self.z, self.s, self.saved = z, s, saved  # of all layers; cells/__init__.py describes them
+        self._step_kernels: dict[bool, Array] = {}  # of `sample_steps`, without and with log_p
         self.losses = zeros((T, B), np.float64)
         before = c.ngrams - 1
         self.ids = np.full((before + T, B), -1, np.int32)  # of the steps before, then of the chunk
@@ -181,31 +189,47 @@ class Stack:
 
         self.model.team.run(task, self.threads)
 
-    def decode_steps(
+    def sample_steps(
         self,
         x: npt.NDArray[np.int32],
-        steps: int,
-        choose: Callable[[int, int, int], None],
+        drawn: npt.NDArray[np.int32],
+        draws: Draws,
+        log_p: npt.NDArray[np.float64],
         threads: int,
     ) -> None:
-        """Run one step after another, each on ids that are chosen after the one before.
+        """Run one step after another, each on the ids that the one before has drawn.
 
-        x: the ids (1, B) of the first step.
-        choose: choose(step, first, last) reads `logits[0]` of these rows and sets their x to the
-            ids of the next step. Each thread calls it for its own rows; threads do not wait for
-            each other.
+        x: the ids (1, B) of the first step; on return those of the next.
+        drawn: (steps, B), to be filled. The stack must be for one step.
+        draws: how ids are drawn, the arguments of `draw_rows` from `allowed` to `u`.
+        log_p: (steps, B), to be filled with the log-probabilities of `drawn` in nats, those of the
+            model, whatever the `draws`; or (0, B).
+        threads: how many share the rows; they do not wait for each other.
         """
+        m, index = self.model, self.model.ngrams
+        weights = m.parameters.padded
+        arguments = (
+            x,
+            (self.ids, index.vocab_size, index.keys, index.rows, self.found),
+            (
+                weights[m.config.lookup_table_name], m.parameters.ngram_rows, self.embedded,
+                m.cell.INPUT_PLANES,
+            ),
+            (self.z, self.s, self.saved, m.w_ih[0], m.w_ih_above, m.w_hh, m.bias, m.peepholes),
+            (m.w_out[0], weights["output.bias"], self.logits),
+            draws,
+            drawn,
+            log_p,
+        )  # fmt: skip
+        kernels = self._step_kernels.get(len(log_p) > 0)
+        if kernels is None:
+            kernels = step_kernels(m.cell.forward, *arguments)
+            self._step_kernels[len(log_p) > 0] = kernels
 
         def task(i: int, size: int) -> None:
-            first, last = chunk_bounds(self.batch_size, i, size)
-            for step in range(steps):
-                self._forward_rows(x, None, first, last)
-                for s in self.s:
-                    advance_state(s, first, last)
-                self._recent[:, first:last] = self.ids[1 : 1 + len(self._recent), first:last]
-                choose(step, first, last)
+            decode(kernels, *arguments, *chunk_bounds(self.batch_size, i, size))
 
-        self.model.team.run(task, threads)
+        m.team.run(task, threads)
 
     def losses_of(
         self,
@@ -329,7 +353,7 @@ class Stack:
             if self._is_one_hot(k):
                 columns = first * NR, last * NR
                 look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
-                self.ngram_gradients.compute(z, cell.INPUT_PLANES, *columns)
+                self.ngram_gradients.compute(z, cell.INPUT_PLANES, first, last)
             else:
                 inputs = self._input(k, dropout_seed)
                 weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, buffer)
@@ -348,9 +372,10 @@ class Stack:
         inputs = self._layer_output(-1, dropout_seed)
         weight_gradient(inputs, dlogits, _SINGLE_PLANE, 0, dw, db, steps, first, last, buffer)
         if m.config.embedding_size:
-            columns = chunk_bounds(self.d_embedded.shape[2], i, size)
+            first, last = chunk_bounds(self.d_embedded.shape[2] // NR, i, size)
+            columns = first * NR, last * NR
             embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
-            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, *columns)
+            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, first, last)
 
 
 _SINGLE_PLANE = np.arange(1)

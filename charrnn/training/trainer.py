@@ -104,12 +104,11 @@ class Trainer:
         if rate:
             self.model.drop_recurrent(self.stack.gradients, dropout_seed, rate)
         self._steps = len(x)
-        return loss, self._norm()
+        return loss, self._norm(self.stack.ngram_gradients.norm())
 
-    def _norm(self) -> float:
-        """The norm of all gradients."""
-        team, rows = self.model.team, self.stack.ngram_gradients.rows
-        dense, of_rows = norm(self.stack.gradients.flat, team), norm(rows.reshape(-1), team)
+    def _norm(self, of_rows: float) -> float:
+        """The norm of all gradients; `of_rows` is that of the rows of n-grams."""
+        dense = norm(self.stack.gradients.flat, self.model.team)
         return math.sqrt(dense * dense + of_rows * of_rows)
 
     def _pack_dropped(self, seed: int, rate: float) -> None:
@@ -131,24 +130,27 @@ class Trainer:
         `gradient_norm` is the norm that `compute` returned.
         """
         parameters, gradients = self.model.parameters, self.stack.ngram_gradients
-        self._clip(gradient_norm)
+        scale = self._clip(gradient_norm)
         self.optimizer.step(parameters.dense, self.stack.gradients.flat, learning_rate)
         if len(gradients.used):
             rows, g = (a.reshape(len(a), -1) for a in (parameters.ngram_rows, gradients.rows))
             step = self.optimizer.steps
-            self.row_optimizer.step(rows, gradients.used, g, learning_rate, step)
+            self.row_optimizer.step(rows, gradients.used, g, learning_rate, step, scale)
         self.model.pack()
         self.stack.advance_state(self._steps)
 
-    def _clip(self, gradient_norm: float) -> None:
-        parts = self.stack.gradients.flat, self.stack.ngram_gradients.rows.reshape(-1)
+    def _clip(self, gradient_norm: float) -> float:
+        """Clip the gradients; those of the rows of n-grams are still to be scaled by the result."""
+        dense, rows = self.stack.gradients.flat, self.stack.ngram_gradients.rows.reshape(-1)
         if self.options.clip_value:
-            for gradients in parts:
+            for gradients in dense, rows:
                 clip_value_(gradients, self.options.clip_value)
-            gradient_norm = self._norm()
-        if self.options.clip_norm:
-            for gradients in parts:
-                clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
+            gradient_norm = self._norm(norm(rows, self.model.team))
+        limit = self.options.clip_norm
+        if not limit or not gradient_norm > limit:
+            return 1.0
+        clip_norm_(dense, limit, length=gradient_norm)
+        return limit / gradient_norm
 
     def get_state(self) -> TrainerState:
         """The weights and the optimizers' arrays, for the state file."""

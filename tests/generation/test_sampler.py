@@ -277,7 +277,9 @@ def test_parallel_texts_equal_texts_sampled_alone(count, how):
 def test_each_character_consumes_one_random_number():
     model, _ = random_model()
     rng, other = np.random.default_rng(1), np.random.default_rng(1)
-    list(islice(generate(model, prime_of(4), rng, SamplingOptions(top_k=3)), 12))
+    sampler = sampler_of(model, prime_of(4), [rng], top_k=3)
+    for steps in 1, 4, 7:
+        sampler.sample(steps)
     other.random(12)
     assert rng.random() == other.random()
 

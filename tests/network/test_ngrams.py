@@ -215,23 +215,27 @@ def test_a_chunk_without_known_ngrams_has_no_groups():
     assert grouped(np.full((4, 3, 2), -1, np.int32), 7, 5, 4)[0] == []
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("parts", [1, 3, 7])
-def test_the_gradient_of_a_row_is_the_sum_over_its_places(parts):
-    T, B, V, K, H, planes = 8, 3, 4, 6, 37, np.array([2, 0])
+def test_the_gradient_of_a_row_is_the_sum_over_its_places(parts, dtype):
+    T, B, V, K, H, planes = 8, 3, 4, 6, 16 * 5, np.array([2, 0])
     rng = np.random.default_rng(6)
     found = rng.integers(-1, K, (T, B, 2), dtype=np.int32)
     found[found >= 0] += V
     groups, (starts, places, count) = grouped(found, V, K, T)
-    dz = rng.standard_normal((T, 3, B, H))
-    out = np.full((K, 2, H), np.nan)
+    dz = rng.standard_normal((T, 3, B, H)).astype(dtype)
+    out, squares = np.full((K, 2, H), np.nan, dtype), np.full((2, H), np.nan)
     for i in range(parts):
-        bounds = i * 2 * H // parts, (i + 1) * 2 * H // parts
-        row_gradient(starts, places, count, dz, planes, out, *bounds)
+        bounds = i * 10 // parts, (i + 1) * 10 // parts  # panels
+        row_gradient(starts, places, count, dz, planes, out, squares, *bounds)
+    tolerance = 1e-14 if dtype == np.float64 else 1e-5
     for u, (_, at) in enumerate(groups):
         for g, plane in enumerate(planes):
-            expected = sum(dz[p // B, plane, p % B] for p in at)
-            np.testing.assert_allclose(out[u, g], expected, rtol=0, atol=1e-14)
+            expected = sum(dz[p // B, plane, p % B].astype(float) for p in at)
+            np.testing.assert_allclose(out[u, g], expected, rtol=0, atol=tolerance)
     assert np.isnan(out[count:]).all()
+    expected = sum(row.astype(float) ** 2 for row in out[:count])
+    np.testing.assert_allclose(squares, expected, rtol=1e-14)
 
 
 # --- models

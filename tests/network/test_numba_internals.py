@@ -20,6 +20,7 @@ from charrnn.network import jit as jit_module
 from charrnn.network import numba_internals
 from charrnn.network.arrays import zeros
 from charrnn.network.jit import jit
+from charrnn.network.kernels.decode import call
 from charrnn.network.kernels.matmul import product
 from charrnn.network.numba_internals import CODE_SETTINGS
 
@@ -58,6 +59,22 @@ def test_private_names_of_numba_are_imported_by_one_module_alone(path):
 @jit
 def double(x):
     return 2 * x
+
+
+@jit
+def add_to(a, x, y):
+    a[0] += x + y
+
+
+@jit
+def add_by_address(address, a, x):
+    call(address, (a, x, 2))
+
+
+def test_compiled_code_calls_a_compiled_function_by_its_address():
+    a = np.array([1.0])
+    add_by_address(numba_internals.kernel_address(add_to, a, 0.5, 1), a, 0.25)
+    assert a[0] == 3.25
 
 
 def test_dispatcher_cache_attribute():

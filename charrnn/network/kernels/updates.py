@@ -9,11 +9,13 @@ import numpy as np
 
 from ..jit import jit, kernel
 from .lanes import sum_squares
+from .prefetch import LINE, prefetch
 
 # The smallest normal float32. Moments of weights without a gradient, of a rare character, decay
 # into denormals and stick there, since 0.9 times a few last bits rounds to itself. Denormal
 # arithmetic is slow, so they are flushed to zero.
 SMALLEST_NORMAL = 2.0**-126
+PIECE = 64  # elements of a row that are updated while those of the next row are fetched
 BLOCK = 4096  # elements summed or counted at once: the same sums for any number of threads
 
 
@@ -106,10 +108,11 @@ def update_rows(
     unbias,
     epsilon,
     decay,
+    scale,
     first,
     last,
 ):
-    """Update the rows used[first:last] of w (K, N) from their gradients g (U, N).
+    """Update the rows used[first:last] of w (K, N) from their gradients, `scale` times g (U, N).
 
     v (K, N) are means or sums of squared gradients: v = keep_v * v + add_v * g². In a step that
     does not use a row its gradient is zero: v and w only shrink. This is made up for the steps
@@ -118,21 +121,31 @@ def update_rows(
     """
     add, rate = w.dtype.type(add_v), w.dtype.type(learning_rate)
     factor, small = w.dtype.type(unbias), w.dtype.type(epsilon)
-    least = w.dtype.type(SMALLEST_NORMAL)
+    least, scale_g = w.dtype.type(SMALLEST_NORMAL), w.dtype.type(scale)
+    width = w.shape[1]
     for u in range(first, last):
-        k = used[u]
+        k, following = used[u], used[min(u + 1, last - 1)]
         steps = step - last_step[k]
         keep = w.dtype.type(keep_v**steps)
         keep_w = w.dtype.type((1 - learning_rate * decay) ** steps)
         last_step[k] = step
-        _update_row(w[k], g[u], v[k], keep, add, rate, factor, small, keep_w, least)
+        for start in range(0, width, PIECE):
+            for i in range(start, min(start + PIECE, width), LINE):
+                prefetch(w, following * width + i)
+                prefetch(v, following * width + i)
+            piece = slice(start, start + PIECE)
+            _update_piece(
+                w[k, piece], g[u, piece], v[k, piece], keep, add, rate, factor, small, keep_w,
+                scale_g, least,
+            )  # fmt: skip
 
 
 @jit
-def _update_row(w, g, v, keep, add, rate, unbias, epsilon, keep_w, least):
+def _update_piece(w, g, v, keep, add, rate, unbias, epsilon, keep_w, scale, least):
     for i in range(w.size):
-        v[i] = _flushed(keep * v[i] + add * g[i] * g[i], least)
-        w[i] = keep_w * w[i] - rate * g[i] / (np.sqrt(v[i]) * unbias + epsilon)
+        d = scale * g[i]
+        v[i] = _flushed(keep * v[i] + add * d * d, least)
+        w[i] = keep_w * w[i] - rate * d / (np.sqrt(v[i]) * unbias + epsilon)
 
 
 @kernel
