@@ -120,6 +120,7 @@ _CHECKS: dict[str, _Check] = {
     "embedding_size": partial(check_int, minimum=0, maximum=2**16),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
+    "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
     "seq_length": _positive_int,
@@ -196,9 +197,17 @@ class ModelConfig:
     dropout: float = 0.0  # between layers and before the output layer
     ngrams: int = 1  # N: the n-grams of 2 to N characters have weights; 1: none have
     num_ngrams: int = 0  # K, how many of them are known
+    # The id that ends a record and, as an input, begins the next: it resets the state. -1: none.
+    record_end_id: int = -1
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        check_int("record_end_id", self.record_end_id, -1, self.vocab_size - 1)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether it is a model of records, which do not depend on each other."""
+        return self.record_end_id >= 0
 
     @property
     def input_size(self) -> int:

@@ -103,15 +103,18 @@ class Stack:
         T, B, H, L = steps, batch_size, padded(c.hidden_size), c.num_layers
         E, V = padded(c.embedding_size), padded(c.vocab_size)
         z_shape, s_shape = (L, T, cell.PLANES, B, H), (L, cell.STATES, T + 1, B, H)
-        shapes = [(L, cell.SAVED, T, B, H), (T, B, E), (T, B, V)]
+        before_shape = s_shape if c.has_records else (0,)
+        shapes = [(L, cell.SAVED, T, B, H), (T, B, E), (T, B, V), before_shape]
         workspace = workspace or Workspace(dtype)
         if training:
             s = zeros(s_shape, dtype)
-            z, saved, self.embedded, self.logits = workspace.arrays(z_shape, *shapes)
+            z, *rest = workspace.arrays(z_shape, *shapes)
         else:
-            z, s, saved, self.embedded, self.logits = workspace.arrays(z_shape, s_shape, *shapes)
+            z, s, *rest = workspace.arrays(z_shape, s_shape, *shapes)
+        saved, self.embedded, self.logits, states_before = rest
         # Of each layer; cells/__init__.py describes them.
         self.z, self.s, self.saved = list(z), list(s), list(saved)
+        self.before = list(states_before) if c.has_records else self.s
         self.losses = zeros((T, B), np.float64)
         before = c.ngrams - 1
         self.ids = np.full((before + T, B), -1, np.int32)  # of the steps before, then of the chunk
@@ -132,7 +135,8 @@ class Stack:
     def num_bytes(config: ModelConfig, batch_size: int, steps: int) -> int:
         """The memory of a training stack in float32, without weights and gradients."""
         c, cell = config, CELLS[config.cell]
-        per_layer: int = padded(c.hidden_size) * (cell.PLANES + cell.STATES + cell.SAVED + 1)
+        states: int = cell.STATES * (2 if c.has_records else 1)
+        per_layer: int = padded(c.hidden_size) * (cell.PLANES + states + cell.SAVED + 1)
         rest = padded(c.hidden_size) + 2 * padded(c.embedding_size) + padded(c.vocab_size) + 2
         return 4 * steps * batch_size * (c.num_layers * per_layer + rest)
 
@@ -277,7 +281,8 @@ class Stack:
             else:
                 inputs = self._input(k, dropout_seed)
                 input_product(inputs, m.w_ih[k], cell.INPUT_PLANES, m.bias[k], z, *rows)
-            cell.forward(z, self.s[k], self.saved[k], m.w_hh[k], m.peepholes[k], *rows)
+            arrays = z, self.before[k], self.s[k], self.saved[k], m.w_hh[k], m.peepholes[k]
+            cell.forward(*arrays, x, m.config.record_end_id, *rows)
             if dropout_seed is not None:
                 seed, rate = self._dropout(k, dropout_seed)
                 drop(self.s[k][0, 1:], self.dropped[k], seed, rate, *rows)
@@ -301,9 +306,9 @@ class Stack:
                 drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
             dh[0, first:last] = 0
             dc[first:last] = 0
-            cell.backward(
-                self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k], dh, dc, *rows
-            )
+            arrays = self.z[k], self.before[k], self.s[k], self.saved[k]
+            weights = m.w_hh_t[k], m.peepholes[k]
+            cell.backward(*arrays, *weights, dh, dc, x, m.config.record_end_id, *rows)
             self.d_start[k, 0, first:last] = dh[0, first:last]
             self.d_start[k, 1:, first:last] = dc[first:last]
             if not self._is_one_hot(k):
@@ -329,12 +334,12 @@ class Stack:
             dw, db = grads[f"rnn.weight_hh_l{k}"], grads[f"rnn.bias_hh_l{k}"]
             for gate, planes, operand in _gate_groups(cell):
                 first, last = chunk_bounds(len(planes) * panels, i, size)
-                source = self.s[k][0] if operand < 0 else self.saved[k][operand]
+                source = self.before[k][0] if operand < 0 else self.saved[k][operand]
                 weight_gradient(source, z, planes, gate, dw, db, steps, first, last, buffer)
             first, last = (NR * p for p in chunk_bounds(panels, i, size))
             for name, (plane, state, shift) in cell.PEEPHOLES.items():
-                dw = grads[f"rnn.{name}_l{k}"]
-                vector_gradient(z, plane, self.s[k][state], shift, dw, steps, first, last)
+                dw, source = grads[f"rnn.{name}_l{k}"], (self.before, self.s)[shift][k][state]
+                vector_gradient(z, plane, source, shift, dw, steps, first, last)
         dw, db = grads["output.weight"], grads["output.bias"]
         first, last = chunk_bounds(dw.shape[2] // NR, i, size)
         dlogits = self.logits[:, None]

@@ -21,6 +21,8 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
+# Fields that version 3 of state files lacks, with the values of its runs.
+ADDED_FIELDS = {"config": {"record_end_id": -1}}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
@@ -125,6 +127,8 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:
     """Make a `cls` of info[name]; `cls` checks each value."""
     values = info[name]
+    if isinstance(values, dict):
+        values = ADDED_FIELDS.get(name, {}) | values
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
@@ -152,7 +156,7 @@ def _ngrams(arrays: Arrays, config: ModelConfig) -> NgramTable:
         if ngrams.ndim != 2 or ngrams.shape[1] != n:
             raise corrupt_file(f"its {n}-grams do not have {n} characters")
         table.append(ngrams)
-    return checked_ngrams(table, config.vocab_size)
+    return checked_ngrams(table, config.vocab_size, config.record_end_id)
 
 
 def _hidden_shape(config: ModelConfig, rows: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from charrnn.storage.checkpoint import load_model, load_state, save_model, save_
 from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
 
 SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0}
+CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1}
 VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
@@ -380,8 +380,8 @@ def test_exchanged_arrays_are_refused(model):
 
 
 def test_a_model_of_a_newer_format_asks_for_an_upgrade(tmp_path):
-    path = resealed(tmp_path / "m", content={"format_version": 4, "config": "unheard of"})
-    refused(path, "format version 4, and this charrnn knows 3 only: upgrade")
+    path = resealed(tmp_path / "m", content={"format_version": 5, "config": "unheard of"})
+    refused(path, "format version 5, and this charrnn knows 4 only: upgrade")
 
 
 def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
@@ -416,7 +416,7 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 3):
+    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 4):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
 
@@ -571,8 +571,8 @@ def test_impossible_starts_of_texts_are_refused(tmp_path, start):
 
 
 def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 4)
-    for version in 1, 2, 3, 4:
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 5)
+    for version in 1, 2, 3, 4, 5:
         path = resealed(tmp_path / "m", content={"format_version": version, "ngrams": []})
         assert load_model(path, tensor_shapes).format_version == version
 

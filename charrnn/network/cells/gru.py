@@ -17,6 +17,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh
 from ..kernels.matmul import product
+from ..kernels.state import carry_state, cut_gradient, hold_gradient
 
 GATES, PLANES, STATES, SAVED = 3, 4, 1, 0
 INPUT_PLANES = np.array([0, 1, 2])
@@ -28,9 +29,10 @@ SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, before, s, saved, W, peepholes, x, record_end, steps, first, last):
     for t in range(steps):
-        h_prev = s[0, t, first:last]
+        carry_state(s, before, x, record_end, t, first, last)
+        h_prev = before[0, t, first:last]
         product(h_prev, W[0], z[t, 0, first:last])
         product(h_prev, W[1], z[t, 1, first:last])
         product(h_prev, W[2], z[t, 3, first:last])
@@ -56,14 +58,15 @@ def _states(r, u, n, n_hidden, h_prev, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, before, s, saved, W_T, peepholes, dh, dc, x, record_end, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        hold_gradient(dh, before, x, record_end, t, first, last)
         _states_backward(
             z[t, 0, first:last].reshape(-1),
             z[t, 1, first:last].reshape(-1),
             z[t, 2, first:last].reshape(-1),
             z[t, 3, first:last].reshape(-1),
-            s[0, t, first:last].reshape(-1),
+            before[0, t, first:last].reshape(-1),
             dh[t + 1, first:last].reshape(-1),
             dh[t, first:last].reshape(-1),
         )
@@ -71,6 +74,7 @@ def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
         product(z[t, 0, first:last], W_T[0], dh_prev)
         product(z[t, 1, first:last], W_T[1], dh_prev)
         product(z[t, 3, first:last], W_T[2], dh_prev)
+        cut_gradient(dh, dc, before, x, record_end, t, first, last)
 
 
 @jit

@@ -10,6 +10,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import tanh
 from ..kernels.matmul import product
+from ..kernels.state import carry_state, cut_gradient, hold_gradient
 
 GATES, PLANES, STATES, SAVED = 1, 1, 1, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
@@ -20,9 +21,10 @@ SIGMOIDS: dict[str, int] = {}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, before, s, saved, W, peepholes, x, record_end, steps, first, last):
     for t in range(steps):
-        product(s[0, t, first:last], W[0], z[t, 0, first:last])
+        carry_state(s, before, x, record_end, t, first, last)
+        product(before[0, t, first:last], W[0], z[t, 0, first:last])
         _output(z[t, 0, first:last].reshape(-1), s[0, t + 1, first:last].reshape(-1))
 
 
@@ -33,11 +35,13 @@ def _output(z, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, before, s, saved, W_T, peepholes, dh, dc, x, record_end, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        hold_gradient(dh, before, x, record_end, t, first, last)
         dz, h = z[t, 0, first:last], s[0, t + 1, first:last]
         _output_backward(h.reshape(-1), dh[t + 1, first:last].reshape(-1), dz.reshape(-1))
         product(dz, W_T[0], dh[t, first:last])
+        cut_gradient(dh, dc, before, x, record_end, t, first, last)
 
 
 @jit
