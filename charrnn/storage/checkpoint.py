@@ -32,8 +32,9 @@ from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
-# Version 2 added the starts of texts, version 3 the n-grams.
-MODEL_FORMAT_VERSION = 3
+# Version 2 added the starts of texts, version 3 the n-grams, version 4 the special symbols of
+# vocabularies. A file that does without the additions of version 4 is written as version 3.
+MODEL_FORMAT_VERSION = 4
 # A state file can be read only if it has this version. Version 3 added the n-grams.
 STATE_FORMAT_VERSION = 3
 MODEL_KEY = "charrnn"
@@ -121,8 +122,16 @@ def save_model(
         "start": start and _encode_start(start),
         "ngrams": [vocabulary.symbols(ids.reshape(-1)) for ids in ngrams],
     }
+    version = _version_of(vocabulary)
+    if version > 3:
+        content["separator"] = vocabulary.separator
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-    write_atomically(path, serialize(MODEL_KEY, MODEL_FORMAT_VERSION, content, tensors))
+    write_atomically(path, serialize(MODEL_KEY, version, content, tensors))
+
+
+def _version_of(vocabulary: Vocabulary) -> int:
+    """The oldest format version that can hold a model with this vocabulary."""
+    return 4 if vocabulary.unknown_id >= 0 or vocabulary.separator else 3
 
 
 def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
@@ -139,7 +148,10 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         if version < 3:
             config |= {"ngrams": 1, "num_ngrams": 0}
         _check_tensors(tensors, config, tensor_shapes)
-        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
+        separator = content.get("separator", "") if version > 3 else ""
+        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), separator, config)
+        if _version_of(vocabulary) > version:
+            raise corrupt_file("its vocabulary has symbols of a later format version")
         ngrams = _checked_ngrams(content.get("ngrams"), config, vocabulary) if version > 2 else ()
         start = _checked_start(content.get("start"), config) if version > 1 else None
         return ModelFile(tensors, config, vocabulary, training, version, start, ngrams)
@@ -363,10 +375,10 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
             raise corrupt_file(f"the tensor {_quote_name(name)} holds values that are not finite")
 
 
-def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
-    if not isinstance(characters, str | None):
+def _checked_vocabulary(characters: Any, separator: Any, config: dict[str, Any]) -> Vocabulary:
+    if not isinstance(characters, str | None) or not isinstance(separator, str):
         raise corrupt_file("its vocabulary is not a string")
-    vocabulary = vocabulary_of(characters)
+    vocabulary = vocabulary_of(characters, separator)
     if len(vocabulary) != config.get("vocab_size"):
         raise corrupt_file(
             f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"
