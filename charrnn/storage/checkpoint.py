@@ -150,7 +150,7 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         _check_tensors(tensors, config, tensor_shapes)
         separator = content.get("separator", "") if version > 3 else ""
         vocabulary = _checked_vocabulary(content.get("vocabulary", ""), separator, config)
-        if _version_of(vocabulary) > version:
+        if version < 4 and _version_of(vocabulary) > 3:
             raise corrupt_file("its vocabulary has symbols of a later format version")
         ngrams = _checked_ngrams(content.get("ngrams"), config, vocabulary) if version > 2 else ()
         start = _checked_start(content.get("start"), config) if version > 1 else None
