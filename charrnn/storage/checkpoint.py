@@ -32,8 +32,9 @@ from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
-# Version 2 added the starts of texts, version 3 the n-grams, version 4 the id that ends a record.
-# A file that does without the additions of version 4 is written as version 3.
+# Version 2 added the starts of texts, version 3 the n-grams, version 4 the special symbols of
+# vocabularies and the id that ends a record. A file that does without the additions of version 4
+# is written as version 3.
 MODEL_FORMAT_VERSION = 4
 # State files of these versions can be read. Version 3 added the n-grams, version 4 records.
 OLDEST_STATE_VERSION = 3
@@ -116,9 +117,10 @@ def save_model(
     ngrams: NgramTable = (),
 ) -> None:
     """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
-    version = 4 if config.get("record_end_id", -1) != -1 else 3
+    config = {"record_end_id": -1} | config
+    version = _version_of(config, vocabulary)
     if version < 4:
-        config = {name: value for name, value in config.items() if name != "record_end_id"}
+        del config["record_end_id"]
     content = {
         "config": config,
         "vocabulary": vocabulary.characters,
@@ -126,8 +128,16 @@ def save_model(
         "start": start and _encode_start(start),
         "ngrams": [vocabulary.symbols(ids.reshape(-1)) for ids in ngrams],
     }
+    if version > 3:
+        content["separator"] = vocabulary.separator
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
     write_atomically(path, serialize(MODEL_KEY, version, content, tensors))
+
+
+def _version_of(config: dict[str, Any], vocabulary: Vocabulary) -> int:
+    """The oldest format version that can hold a model of this configuration and vocabulary."""
+    special = vocabulary.unknown_id >= 0 or vocabulary.separator
+    return 4 if special or config["record_end_id"] != -1 else 3
 
 
 def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
@@ -143,11 +153,12 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         version = content["format_version"]
         if version < 3:
             config |= {"ngrams": 1, "num_ngrams": 0}
-        config.setdefault("record_end_id", -1)
-        if version < 4 and config["record_end_id"] != -1:
-            raise corrupt_file("it is of records, as no file of its format version is")
+        config = {"record_end_id": -1} | config
         _check_tensors(tensors, config, tensor_shapes)
-        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
+        separator = content.get("separator", "") if version > 3 else ""
+        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), separator, config)
+        if version < 4 and _version_of(config, vocabulary) > 3:
+            raise corrupt_file("it has parts of a later format version")
         ngrams = _checked_ngrams(content.get("ngrams"), config, vocabulary) if version > 2 else ()
         start = _checked_start(content.get("start"), config) if version > 1 else None
         return ModelFile(tensors, config, vocabulary, training, version, start, ngrams)
@@ -372,10 +383,10 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
             raise corrupt_file(f"the tensor {_quote_name(name)} holds values that are not finite")
 
 
-def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
-    if not isinstance(characters, str | None):
+def _checked_vocabulary(characters: Any, separator: Any, config: dict[str, Any]) -> Vocabulary:
+    if not isinstance(characters, str | None) or not isinstance(separator, str):
         raise corrupt_file("its vocabulary is not a string")
-    vocabulary = vocabulary_of(characters)
+    vocabulary = vocabulary_of(characters, separator)
     if len(vocabulary) != config.get("vocab_size"):
         raise corrupt_file(
             f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"

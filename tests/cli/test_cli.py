@@ -460,7 +460,7 @@ def test_a_model_of_a_newer_format_is_refused(
     invoke, model_file, working_folder, monkeypatch, command
 ):
     file = checkpoint.load_model(model_file, tensor_shapes)
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 99)
+    monkeypatch.setattr(checkpoint, "_version_of", lambda *_: 99)
     checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
     monkeypatch.undo()
     monkeypatch.chdir(working_folder)

@@ -19,7 +19,7 @@ from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
-from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
+from charrnn.text.vocabulary import SEPARATOR, UNKNOWN, ByteVocabulary, CharVocabulary
 
 SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
 CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1}
@@ -575,6 +575,54 @@ def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatc
     for version in 1, 2, 3, 4, 5:
         path = resealed(tmp_path / "m", content={"format_version": version, "ngrams": []})
         assert load_model(path, tensor_shapes).format_version == version
+
+
+SPECIAL = CharVocabulary(f"\n{SEPARATOR}é🙂{UNKNOWN}", "%%\n")
+
+
+def test_special_symbols_make_a_newer_file_that_older_readers_refuse(tmp_path, monkeypatch, model):
+    path = tmp_path / "special.safetensors"
+    ngrams = (np.array([[1, 4], [4, 1]], np.int32),)
+    config = CONFIG | {"ngrams": 2, "num_ngrams": 2}
+    save_model(path, tensors_of(), config, SPECIAL, TRAINING, None, ngrams)
+    file = load_model(path, tensor_shapes)
+    assert file.vocabulary == SPECIAL
+    assert file.vocabulary.unknown_id == 4
+    assert file.vocabulary.decode([0, 1, 4]) == "\n%%\n\ufffd"
+    assert file.ngrams[0].tolist() == [[1, 4], [4, 1]]
+    assert (file.format_version, load_model(model, tensor_shapes).format_version) == (4, 3)
+    assert "separator" not in json.loads(header_of(model)[0]["__metadata__"]["charrnn"])
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 3)
+    refused(path, "format version 4, and this charrnn knows 3 only: upgrade charrnn")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 3},
+        {"separator": ""},
+        {"separator": None},
+        {"separator": ["%%"]},
+        {"separator": "%"},
+        {"separator": "%" * 1001},
+        {"separator": "%\ud800"},
+        {"separator": UNKNOWN * 2},
+        {"vocabulary": "\nabé🙂"},
+        {"vocabulary": f"\n{SEPARATOR}\udffdé🙂"},
+        {"vocabulary": f"\n{SEPARATOR}{SEPARATOR}é🙂"},
+        {"vocabulary": None},
+    ],
+    ids=ascii,
+)
+def test_impossible_special_symbols_are_refused(tmp_path, change):
+    sound = {
+        "format_version": 4,
+        "vocabulary": SPECIAL.characters,
+        "separator": "%%\n",
+        "ngrams": [],
+    }
+    assert load_model(resealed(tmp_path / "m", content=sound), tensor_shapes).vocabulary == SPECIAL
+    refused(resealed(tmp_path / "m", content=sound | change))
 
 
 @pytest.mark.parametrize(
