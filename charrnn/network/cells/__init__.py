@@ -22,7 +22,7 @@ A module defines the constants
             saved[i]. The weight gradients need it.
     PEEPHOLES
             {name: (plane, state, shift)} of weights (H,), such as peepholes. The gradient is the
-            sum over t of dz[t, plane] * before[state, t] if shift is 0, s[state, t + 1] if it is 1.
+            sum over t of dz[t, plane] * s[state, t + shift]; shift 0 is the state before step t.
     BIAS    A tuple of G: the initial value of each gate's b_ih, 0 unless a paper gives a reason.
             b_hh starts at 0.
     SIGMOIDS
@@ -30,20 +30,19 @@ A module defines the constants
             inspect` shows them under these names, which are those of the paper.
 
 and two kernels, which work in place on rows first:last of the batch
-    forward(z, before, s, saved, W, peepholes, x, record_end, steps, first, last)
-            Computes `steps` steps from the state s[:, 0]; step t leads from before[:, t] to
-            s[:, t + 1]. Each step begins with `carry_state`, which fills before[:, t].
-    backward(z, before, s, saved, W_T, peepholes, dh, dc, x, record_end, steps, first, last)
+    forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last)
+            Computes `steps` steps from the state s[:, 0]; step t leads from s[:, t] to s[:, t + 1].
+            Each step begins with `begin_step` and ends with `end_step`.
+    backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last)
             Computes the gradients, from the last step to the first. Each step begins with
-            `hold_gradient` and ends with `cut_gradient`.
+            `begin_step_back` and ends with `end_step_back`.
 
 Their arguments
     z       (T, P, B, H), z[t] for step t. Before `forward`: W_ih x and all biases. After it: the
             values that `backward` needs, usually the gates. After `backward`: the gradients of
             the pre-activations.
-    s       (S, T + 1, B, H). s[0] is h, s[1] is c. `forward` computes s[:, 1:].
-    before  (S, T + 1, B, H). before[:, t] is the state before step t: s[:, t], or 0 where a record
-            begins. Without records it is s itself.
+    s       (S, T + 1, B, H). s[0] is h, s[1] is c. s[:, t] is the state before step t; `forward`
+            computes s[:, 1:].
     saved   (SAVED, T, B, H).
     W       (G, H / 16, H, 16). W_hh packed in panels: product(h, W[g], z[t, p]) adds W_hh h of
             gate g to plane p.
@@ -55,15 +54,16 @@ Their arguments
             of the initial h. It may use dh[t + 1] as scratch once step t is done.
     dc  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
             scratch for cells without c.
-    x, record_end
-            The ids (T, B) and the one that ends a record, or -1. The cell only passes them on.
+    x, record_end, held
+            The cell passes them to the four functions above. In between, s[:, t] is 0 for rows in
+            which a record begins: x (T, B) are ids, of which `record_end` begins a record, and
+            held (S + 1, B, H) keeps the values that `end_step` restores.
 
 Writing the kernels
     @kernel compiles a function that Python calls, @jit one that only kernels call. `product`,
-    `sigmoid_`, `tanh_`, `tanh` and the functions of `before` come from ../kernels. Slices such as
-    z[t, p, first:last] are contiguous, which `product` relies on; `.reshape(-1)` lets elementwise
-    loops run over all rows. Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or
-    float32 becomes float64.
+    `sigmoid_`, `tanh_`, `tanh`, `begin_step` etc. come from ../kernels. Slices such as z[t, p, first:last] are
+    contiguous, which `product` relies on; `.reshape(-1)` lets elementwise loops run over all rows.
+    Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or float32 becomes float64.
 """
 
 from types import ModuleType

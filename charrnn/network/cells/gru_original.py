@@ -16,7 +16,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh_
 from ..kernels.matmul import product
-from ..kernels.state import carry_state, cut_gradient, hold_gradient
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 3, 3, 1, 1
 INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
@@ -27,10 +27,10 @@ SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, before, s, saved, W, peepholes, x, record_end, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
-        carry_state(s, before, x, record_end, t, first, last)
-        h_prev, reset = before[0, t, first:last], saved[0, t, first:last]
+        begin_step(s, x, record_end, held, t, first, last)
+        h_prev, reset = s[0, t, first:last], saved[0, t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
         product(h_prev, W[0], r)
         product(h_prev, W[1], u)
@@ -41,6 +41,7 @@ def forward(z, before, s, saved, W, peepholes, x, record_end, steps, first, last
         tanh_(n.reshape(-1))
         h = s[0, t + 1, first:last]
         _mix(u.reshape(-1), n.reshape(-1), h_prev.reshape(-1), h.reshape(-1))
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -57,10 +58,10 @@ def _mix(u, n, h_prev, h):
 
 
 @kernel
-def backward(z, before, s, saved, W_T, peepholes, dh, dc, x, record_end, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
-        hold_gradient(dh, before, x, record_end, t, first, last)
-        h_prev, dh_prev = before[0, t, first:last], dh[t, first:last]
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
+        h_prev, dh_prev = s[0, t, first:last], dh[t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
         _mix_backward(
             u.reshape(-1), n.reshape(-1), h_prev.reshape(-1),
@@ -74,7 +75,7 @@ def backward(z, before, s, saved, W_T, peepholes, dh, dc, x, record_end, steps, 
         )
         product(r, W_T[0], dh_prev)
         product(u, W_T[1], dh_prev)
-        cut_gradient(dh, dc, before, x, record_end, t, first, last)
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

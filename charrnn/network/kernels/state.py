@@ -1,4 +1,8 @@
-"""Kernels on the state: its advance, its reset at record ends, gradients of its weights."""
+"""Kernels on the state: its advance, its reset where records begin, gradients of its weights.
+
+A record begins at each input id `record_end`, which also ends the one before. The state before this
+step is zero, but for the layer above it is still the output of the step before.
+"""
 
 from ..jit import jit, kernel
 from .matmul import copy
@@ -13,43 +17,62 @@ def advance_state(s, first, last):
 
 
 @jit
-def carry_state(s, before, x, record_end, t, first, last):
-    """before[:, t] = s[:, t] for rows first:last, or 0 where the id of step t ends a record.
+def begin_step(s, x, record_end, held, t, first, last):
+    """Zero the state before step t of the rows first:last that begin a record there.
 
-    s, before (S, T + 1, B, H), x (T, B). Without records, `record_end` is -1 and `before` is s.
-    """
-    if record_end < 0:
-        return
-    for i in range(s.shape[0]):
-        for b in range(first, last):
-            if x[t, b] == record_end:
-                before[i, t, b] = 0
-            else:
-                copy(s[i, t, b], before[i, t, b])
-
-
-@jit
-def hold_gradient(dh, before, x, record_end, t, first, last):
-    """Keep dh[t] of the rows whose state was reset before step t, for `cut_gradient`.
-
-    dh (T + 1, B, H). Its rows are kept in before[0, T], which no step uses.
+    `held` (STATES + 1, B, H) keeps it for `end_step`. s (STATES, T + 1, B, H), x (T, B).
+    Without records, `record_end` is -1.
     """
     if record_end < 0:
         return
     for b in range(first, last):
         if x[t, b] == record_end:
-            copy(dh[t, b], before[0, -1, b])
+            for i in range(s.shape[0]):
+                copy(s[i, t, b], held[i, b])
+                s[i, t, b] = 0
 
 
 @jit
-def cut_gradient(dh, dc, before, x, record_end, t, first, last):
-    """Undo what step t has added to the gradients of a state that was reset before it."""
+def end_step(s, x, record_end, held, t, first, last):
+    """Restore the state that `begin_step` has zeroed, as the output of step t - 1."""
     if record_end < 0:
         return
     for b in range(first, last):
         if x[t, b] == record_end:
-            copy(before[0, -1, b], dh[t, b])
+            for i in range(s.shape[0]):
+                copy(held[i, b], s[i, t, b])
+
+
+@jit
+def begin_step_back(s, dh, x, record_end, held, t, first, last):
+    """Do what `begin_step` does, and keep dh[t] of these rows in held[-1]. dh (T + 1, B, H)."""
+    if record_end < 0:
+        return
+    begin_step(s, x, record_end, held, t, first, last)
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            copy(dh[t, b], held[-1, b])
+
+
+@jit
+def end_step_back(s, dh, dc, x, record_end, held, t, first, last):
+    """Do what `end_step` does, and undo what step t has added to the gradients of these states."""
+    if record_end < 0:
+        return
+    end_step(s, x, record_end, held, t, first, last)
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            copy(held[-1, b], dh[t, b])
             dc[b] = 0
+
+
+@kernel
+def zero_states(s, x, record_end):
+    """Zero the states before all steps at which a record begins. s, x as of `begin_step`."""
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1]):
+            if x[t, b] == record_end:
+                s[:, t, b] = 0
 
 
 @kernel
