@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
+from charrnn.config import ModelConfig
+from charrnn.config import tensor_shapes as strict_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
@@ -38,7 +40,7 @@ def tensor_shapes(config):
     return shapes
 
 
-def tensors_of(config=CONFIG):
+def tensors_of(config=CONFIG, tensor_shapes=tensor_shapes):
     rng = np.random.default_rng(1)
     shapes = tensor_shapes(config).items()
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes}
@@ -510,6 +512,52 @@ def test_damaged_ngrams_are_refused(tmp_path, name):
     load_model(
         resealed(path, content=content | {"ngrams": [PAIRS, TRIPLES]}), tensor_shapes
     )  # valid but for this
+
+
+def test_a_model_of_records_is_read_as_it_was_written(tmp_path):
+    for end in 0, 4:
+        config = CONFIG | {"record_end_id": end}
+        save_model(tmp_path / "m", tensors_of(), config, VOCABULARY, {})
+        loaded = load_model(tmp_path / "m", tensor_shapes)
+        assert loaded.config == config and loaded.format_version == 4
+
+
+def test_a_model_without_records_is_written_as_before(model):
+    """So that a charrnn that knows no records reads it."""
+    content = json.loads(header_of(model)[0]["__metadata__"]["charrnn"])
+    assert content["format_version"] == 3 and "record_end_id" not in content["config"]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_records_in_a_file_of_an_earlier_format_are_refused(tmp_path, version):
+    content = {"format_version": version, "config": CONFIG | {"record_end_id": 0}, "ngrams": []}
+    refused(resealed(tmp_path / "m", content=content), "damaged")
+    content["format_version"] = 4
+    load_model(resealed(tmp_path / "m", content=content), tensor_shapes)
+
+
+@pytest.mark.parametrize("value", [-2, 5, 2**40, True, 1.0, None, "0", [], {}])
+def test_impossible_ends_of_records_are_refused(tmp_path, value):
+    config = vars(ModelConfig(5, "rnn", 3, 1))
+    content = {"format_version": 4, "config": config | {"record_end_id": value}, "ngrams": []}
+    tensors = tensors_of(config, strict_shapes)
+    path = resealed(tmp_path / "m", content=content, tensors=tensors)
+    with pytest.raises(CharRNNError, match="damaged.*record end id"):
+        load_model(path, strict_shapes)
+    content["config"]["record_end_id"] = 4
+    load_model(resealed(path, content=content, tensors=tensors), strict_shapes)
+
+
+def test_ngrams_over_the_end_of_a_record_are_refused(tmp_path):
+    """Some of PAIRS and TRIPLES have 🙂, \\x7f or \\n after the first character."""
+    content = {"format_version": 4, "ngrams": [PAIRS, TRIPLES]}
+    for end, is_valid in (0, False), (1, True), (2, True), (3, False), (4, False):
+        content["config"] = WITH_NGRAMS | {"record_end_id": end}
+        path = resealed(tmp_path / "m", content=content, tensors=tensors_of(WITH_NGRAMS))
+        if is_valid:
+            load_model(path, tensor_shapes)
+        else:
+            refused(path, "damaged.*over the end of a record")
 
 
 @pytest.mark.parametrize(

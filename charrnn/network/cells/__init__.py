@@ -61,9 +61,10 @@ Their arguments
 
 Writing the kernels
     @kernel compiles a function that Python calls, @jit one that only kernels call. `product`,
-    `sigmoid_`, `tanh_`, `tanh`, `begin_step` etc. come from ../kernels. Slices such as z[t, p, first:last] are
-    contiguous, which `product` relies on; `.reshape(-1)` lets elementwise loops run over all rows.
-    Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or float32 becomes float64.
+    `sigmoid_`, `tanh_`, `tanh`, `begin_step` and their like come from ../kernels. Slices such as
+    z[t, p, first:last] are contiguous, which `product` relies on; `.reshape(-1)` lets elementwise
+    loops run over all rows. Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or
+    float32 becomes float64.
 """
 
 from types import ModuleType
