@@ -54,7 +54,8 @@ class EncodingOptions(NamedTuple):
 class TextReader:
     """Several inputs read as one text. Every pass over them must read the same bytes.
 
-    With `join`, a line end separates a file from the one before it if that does not end with one.
+    With `join`, a line end separates a file from the one before it if that does not end with one,
+    but not input number `apart_from`.
     `progress(done, total)` counts bytes over `num_passes` passes. Messages name the
     `options`.
     """
@@ -66,11 +67,12 @@ class TextReader:
         progress: Callable[[int, int], None] | None = None,
         *,
         join: bool = True,
+        apart_from: int | None = None,
         options: EncodingOptions = EncodingOptions(),  # noqa: B008  # immutable
     ) -> None:
         self._inputs = inputs
         self._progress = progress
-        self._join, self._options = join, options
+        self._join, self._apart_from, self._options = join, apart_from, options
         self._warned = False
         self.seams: list[Seam] = []  # where the last pass put a line end
         self._total = num_passes * sum(i.num_bytes for i in inputs)
@@ -107,7 +109,9 @@ class TextReader:
     ) -> Iterator[Iterator[Chunk]]:
         self._sha256, self.num_bytes, self.seams = hashlib.sha256(), 0, []
         joiner = LineJoiner()
-        for source in self._inputs:
+        for i, source in enumerate(self._inputs):
+            if i == self._apart_from:
+                joiner = LineJoiner()
             chunks = convert(self._counted(_read_chunks(source.name, source.open)), source)
             yield self._joined(joiner, chunks, source) if self._join else chunks
         digest = self._sha256.digest()

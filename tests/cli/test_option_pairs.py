@@ -42,6 +42,7 @@ TRAIN = {
     "--clip-value": [None, 1e-320, 1, 1e308],
     "--clip-norm": [None, 0, 1e-320, 1e308],
     "--val-fraction": [None, 0, 1e-320, 0.5, 0.9999999],
+    "--separator": [None, None, "c", r"\n"],
     "--bytes": [None, True],
     "--encoding": [None, None, None, "latin-1", "utf-16-le"],
     "--precision": PRECISIONS,
@@ -161,7 +162,7 @@ COMMANDS = {
     "train": "hidden-size num-layers embedding-size ngrams dropout recurrent-dropout seq-length "
     "batch-size time epochs steps learning-rate momentum weight-decay lr-decay lr-decay-after "
     "clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
-    "precision encoding",
+    "precision encoding separator",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",
