@@ -52,7 +52,8 @@ def evaluate(
     if adapt:
         result = replace(result, adapted_loss=adapted_loss(model, text.ids, progress))
     if training_text is not None:
-        found = baselines(training_text.ids, text.ids, text.vocabulary)
+        end_id = model.config.record_end_id
+        found = baselines(training_text.ids, text.ids, text.vocabulary, end_id)
         result = replace(result, baselines=found)
     return _charged(result, text.num_skipped) if text.num_skipped else result
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...config import UNKNOWN_NATS, check_int
+from ...errors import UsageError
 from ..options import (
     FILE,
     Command,
@@ -69,7 +70,8 @@ def command(
     """Measure the loss of a model on a text.
 
     Lower is better. Each character is predicted from all characters before it, in one pass over the
-    text, the first one as the first of a line. Several files are read as one text; `-` is stdin.
+    text, the first one as the first of a line. Several files are read as one text; `-` is stdin. A
+    model of records reads each record on its own, with its end.
 
     The n-gram model is the best of those with 0 to 5 characters of context. It counts the last
     3,000,000 characters of --corpus; xz compresses after their last megabyte. Both are measured on
@@ -87,6 +89,8 @@ def command(
     from ..progress import byte_bar, char_bar
 
     language_model = load(model, threads)
+    if window is not None and language_model.separator is not None:
+        raise UsageError("--window is for models of running text: this one is of records.")
 
     def read(paths: tuple[str, ...]) -> Corpus:
         with byte_bar() as progress:
@@ -95,9 +99,12 @@ def command(
                 encoding=encoding,
                 vocabulary=language_model.vocabulary,
                 unknown=unknown,
+                separator=language_model.separator,
                 progress=progress,
             )
         warn_unknown(found.skipped_characters)
+        if found.num_empty:
+            echo_err(f"note    {found.num_empty:,} empty records were left out")
         return found
 
     text = read(texts)

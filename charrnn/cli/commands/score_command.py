@@ -82,6 +82,9 @@ def command(
     characters before it, the first one as the first of a line. Long lines are shortened on a
     terminal. Several files are read as one text; `-` is stdin.
 
+    A model of records (`charrnn train --records`) scores each line on its own, from its first
+    character to its end: the surprisal of all of them is minus the log-probability of the line.
+
     With several models, each has a column, and the last column names the model that assigns the
     line the highest probability. --sort surprisal then uses the surprisal of that model.
 
@@ -142,7 +145,7 @@ def open_scorer(
     from ..line_scores import LineScorer
 
     models = _load_models(model_paths)
-    corpus = _read_text(texts, encoding, as_bytes=models[0].vocabulary.is_bytes)
+    corpus = _read_text(texts, encoding, models[0].vocabulary.is_bytes, models[0].separator)
     if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):
         raise CharRNNError("the text is too short to score: at least two characters are needed.")
     scorer = LineScorer(models, _names(model_paths), corpus, top)
@@ -156,6 +159,11 @@ def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
     models = [load(path, threads=1) for path in paths]
     if len({m.vocabulary.is_bytes for m in models}) > 1:
         raise UsageError("models of bytes and of characters cannot be compared with each other.")
+    if len({m.separator for m in models}) > 1:
+        raise UsageError(
+            "models of records and of running text, or of records with different separators, "
+            "cannot be compared with each other."
+        )
     return models
 
 
@@ -165,13 +173,22 @@ def _names(paths: Sequence[str]) -> list[str]:
     return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
 
 
-def _read_text(texts: Sequence[str], encoding: str, as_bytes: bool) -> Corpus:
+def _read_text(
+    texts: Sequence[str], encoding: str, as_bytes: bool, separator: str | None
+) -> Corpus:
     """Read the text in a vocabulary of its own."""
     from ...text.corpus import read_corpus
     from ..progress import byte_bar
 
     with byte_bar() as progress:
-        return read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
+        return read_corpus(
+            texts,
+            encoding=encoding,
+            as_bytes=as_bytes,
+            separator=separator,
+            keep_empty=True,
+            progress=progress,
+        )
 
 
 def _check_unknown(scorer: LineScorer, unknown: str) -> None:
