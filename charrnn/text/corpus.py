@@ -96,11 +96,11 @@ def read_corpus(
 
     A folder stands for its files, see `expand_folders`. Line ends are not changed. With `join`, a
     line end is put between two files where the first has none, see LineJoiner, but not before file
-    number `apart_from`. A byte-order mark at the start of a file is dropped. A given `vocabulary` decides whether the text is read as
-    bytes, instead of `as_bytes`. With `prefer_utf8`, files that are UTF-8 and not plain ASCII are
-    not read with `encoding`. A `separator` ends each record of a text of records, see RecordFilter;
-    `keep_empty` keeps the empty ones. Temporary files go to `folder`. `progress(done, total)`
-    counts bytes, in both passes. Messages name the `options`.
+    number `apart_from`. A byte-order mark at the start of a file is dropped. A given `vocabulary`
+    decides whether the text is read as bytes, instead of `as_bytes`. With `prefer_utf8`, files that
+    are UTF-8 and not plain ASCII are not read with `encoding`. A `separator` ends each record of a
+    text of records, see RecordFilter; `keep_empty` keeps the empty ones. Temporary files go to
+    `folder`. `progress(done, total)` counts bytes, in both passes. Messages name the `options`.
 
     Raises CharRNNError for a file that cannot be read or decoded or that changes while it is read,
     and for an empty text; UsageError for an unknown encoding; UnknownCharacters for characters

@@ -29,7 +29,7 @@ def text_notes(corpus: Corpus, split: TextSplit, has_val_file: bool) -> Iterator
         )
     if split.records:
         yield _records_in_words(corpus, split)
-    is_list = not split.records and looks_like_list(corpus.ids, corpus.vocabulary)
+    is_list = not split.records and looks_like_list(split.train_ids, corpus.vocabulary)
     if is_list:
         yield (
             "the text looks like a list, whose lines do not depend on each other: --records learns "
