@@ -96,6 +96,12 @@ def check_float(
     raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise UsageError unless `value` is a string with at least one character."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{_words(name)} must be a string that is not empty, not {value!r}.")
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -120,6 +126,7 @@ _CHECKS: dict[str, _Check] = {
     "embedding_size": partial(check_int, minimum=0, maximum=2**16),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
+    "separator": check_text,
     "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
@@ -309,6 +316,7 @@ class TrainOptions(_FixedOptions):
     weight_decay: float | None = None  # decoupled; adam and cautious-adam only
     precision: str | None = None  # of matrix products; weights and sums stay float32
     val_chars: int = 500_000  # maximum validation characters per evaluation
+    separator: str | None = None  # the string that ends each record; None: the text has none
 
     def __post_init__(self) -> None:
         _check_fields(self)

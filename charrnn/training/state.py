@@ -22,7 +22,10 @@ from ..text.ngrams import NgramTable
 from .progress import Progress
 
 # Fields that version 3 of state files lacks, with the values of its runs.
-ADDED_FIELDS = {"config": {"record_end_id": -1}}
+ADDED_FIELDS: dict[str, dict[str, Any]] = {
+    "config": {"record_end_id": -1},
+    "requested": {"separator": None},
+}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
