@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..config import DEFAULT_NGRAMS, TrainOptions, train_options
 from ..errors import (
@@ -30,7 +30,7 @@ from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.disk_ids import Ids
 from ..text.files import expand_folders
 from ..text.ngrams import NgramTable, count_ngrams
-from ..text.reader import EncodingOptions, codec_name
+from ..text.reader import EncodingOptions, OnUndecodable, codec_name
 from ..text.streams import BatchStreams, clamp_batch_shape, split
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
@@ -86,13 +86,20 @@ def prepare_run(
             _check_settings(settings, state)
             _check_encoding(encoding, as_bytes, state)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
+        reading = requested if state is None else state.requested
+        if as_bytes and reading.min_count > 1:
+            raise UsageError(
+                "a model of bytes has no unknown bytes: give --bytes or --min-count, not both."
+            )
         corpus = read_corpus(
             paths,
             encoding=encoding or "utf-8",
             as_bytes=bool(as_bytes),
             folder=files.model.parent,
+            min_count=reading.min_count,
+            errors=cast(OnUndecodable, reading.errors),
             progress=progress,
-            options=EncodingOptions("--encoding", "--bytes"),
+            options=EncodingOptions("--encoding", "--bytes", "--errors replace"),
         )
         started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
         _check_text(corpus, state, files)

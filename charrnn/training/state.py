@@ -21,6 +21,8 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
+# Options that were added after version 3 of state files, with the values of runs without them.
+ADDED_OPTIONS = {"min_count": 1, "errors": "strict"}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
@@ -79,6 +81,8 @@ def read_state(path: Path) -> State:
             raise corrupt_file("its description of the run has entries missing or too many")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
+        if isinstance(info["requested"], dict):
+            info["requested"] = ADDED_OPTIONS | info["requested"]
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
         ngrams = _ngrams(arrays, config)
         recent = _integers(arrays, "recent", -1, config.vocab_size - 1)
