@@ -273,6 +273,7 @@ def train(
     output: FilePath = "model.safetensors",
     *,
     on_report: Callable[[Report], object] | None = None,
+    val_file: FilePath | None = None,
     encoding: str | None = None,
     as_bytes: bool | None = None,
     resume: bool = False,
@@ -286,6 +287,7 @@ def train(
     `paths`: one or several text files, or folders of them, which are joined in order; "-": standard
     input.
     `on_report`: called with a Report after every update.
+    `val_file`: file or folder of the validation text, instead of a fraction of the text.
     `encoding`: of the text; None: UTF-8. `as_bytes`: model bytes instead of characters.
     `resume`: continue the run that `output` holds; it is saved at least every half minute.
     `overwrite`: replace that run.
@@ -305,6 +307,7 @@ def train(
         paths,
         output,
         settings,
+        val_file=val_file,
         encoding=encoding,
         as_bytes=as_bytes,
         resume=resume,

@@ -98,6 +98,12 @@ def check_float(
     raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise UsageError unless `value` is a string with at least one character."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{_words(name)} must be a string that is not empty, not {value!r}.")
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -122,6 +128,8 @@ _CHECKS: dict[str, _Check] = {
     "embedding_size": partial(check_int, minimum=0, maximum=2**16),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
+    "separator": check_text,
+    "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
     "seq_length": _positive_int,
@@ -200,9 +208,17 @@ class ModelConfig:
     dropout: float = 0.0  # between layers and before the output layer
     ngrams: int = 1  # N: the n-grams of 2 to N characters have weights; 1: none have
     num_ngrams: int = 0  # K, how many of them are known
+    # The id that ends a record and, as an input, begins the next: it resets the state. -1: none.
+    record_end_id: int = -1
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        check_int("record_end_id", self.record_end_id, -1, self.vocab_size - 1)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether it is a model of records, which do not depend on each other."""
+        return self.record_end_id >= 0
 
     @property
     def input_size(self) -> int:
@@ -306,6 +322,7 @@ class TrainOptions(_FixedOptions):
     val_chars: int = 500_000  # maximum validation characters per evaluation
     min_count: int = 1  # one symbol stands for all characters that occur fewer times
     errors: str = "strict"  # at bytes that cannot be decoded; "replace": U+FFFD stands for them
+    separator: str | None = None  # the string that ends each record; None: the text has none
 
     def __post_init__(self) -> None:
         _check_fields(self)

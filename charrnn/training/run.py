@@ -24,7 +24,7 @@ from ..text.corpus import Corpus
 from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
-from .line_ends import LineEnds
+from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
@@ -78,7 +78,7 @@ class TrainingRun:
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.trainer = Trainer(self.config, self.options, self.rng, threads, ngrams)
-        self._line_ends = LineEnds(train_ids, corpus.vocabulary)
+        self._starts = text_starts(train_ids, corpus.vocabulary, corpus.record_end_id)
         self.writer = RunWriter(files, self.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
@@ -132,7 +132,7 @@ class TrainingRun:
         The run is not affected.
         """
         seed, no_prime = self.options.seed, np.empty(0, np.int32)
-        start = self._line_ends.start(self.model).for_seeds(seed, 1, 0)
+        start = self._starts.start(self.model).for_seeds(seed, 1, 0)
         options = SamplingOptions(allowed=self.corpus.vocabulary.writable)
         ids = generate(self.model, no_prime, np.random.default_rng(seed), options, start)
         return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
@@ -167,10 +167,10 @@ class TrainingRun:
     def _update(self) -> float:
         """Train on the next chunk; returns the learning rate."""
         progress, num_chunks = self.progress, self.streams.num_chunks
-        k = (progress.step + progress.chunk_offset) % num_chunks
+        epoch, k = divmod(progress.step + progress.chunk_offset, num_chunks)
         if k == 0:
             self.trainer.reset_state()
-        x, y = self.streams.chunk(k)
+        x, y = self.streams.chunk(k, epoch)
         dropout_seed = int(self.rng.integers(2**32)) if self.trainer.needs_dropout_seed else 0
         loss, gradient_norm = self.trainer.compute(x, y, dropout_seed)
         self.recovery.check_update(loss, gradient_norm)
@@ -230,7 +230,7 @@ class TrainingRun:
         }
         parameters = self.writer.best_buffer()
         parameters.flat[:] = self.model.parameters.flat
-        start = self._line_ends.start(self.model, self.trainer.workspace)
+        start = self._starts.start(self.model, self.trainer.workspace)
         stored = StoredStart(int(start.ids[0]), *start.states)
         self.writer.set_best(BestWeights(parameters, training, stored))
 

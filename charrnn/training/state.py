@@ -21,8 +21,11 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
-# Options that were added after version 3 of state files, with the values of runs without them.
-ADDED_OPTIONS = {"min_count": 1, "errors": "strict"}
+# Fields that version 3 of state files lacks, with the values of its runs.
+ADDED_FIELDS: dict[str, dict[str, Any]] = {
+    "config": {"record_end_id": -1},
+    "requested": {"separator": None, "min_count": 1, "errors": "strict"},
+}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
@@ -81,8 +84,6 @@ def read_state(path: Path) -> State:
             raise corrupt_file("its description of the run has entries missing or too many")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
-        if isinstance(info["requested"], dict):
-            info["requested"] = ADDED_OPTIONS | info["requested"]
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
         ngrams = _ngrams(arrays, config)
         recent = _integers(arrays, "recent", -1, config.vocab_size - 1)
@@ -129,6 +130,8 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:
     """Make a `cls` of info[name]; `cls` checks each value."""
     values = info[name]
+    if isinstance(values, dict):
+        values = ADDED_FIELDS.get(name, {}) | values
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
@@ -156,7 +159,7 @@ def _ngrams(arrays: Arrays, config: ModelConfig) -> NgramTable:
         if ngrams.ndim != 2 or ngrams.shape[1] != n:
             raise corrupt_file(f"its {n}-grams do not have {n} characters")
         table.append(ngrams)
-    return checked_ngrams(table, config.vocab_size)
+    return checked_ngrams(table, config.vocab_size, config.record_end_id)
 
 
 def _hidden_shape(config: ModelConfig, rows: int) -> tuple[int, ...]:

@@ -65,9 +65,10 @@ def naive_start(model, state):
 def with_ngrams(config, ids, order, seed=1):
     """The configuration extended by n-grams of up to `order` ids, of which ids (T, N) have many.
 
-    Returns it and the table of the n-grams.
+    Returns it and the table of the n-grams, none of which reaches over the end of a record.
     """
     table = random_ngrams(ids, config.vocab_size, order, np.random.default_rng(seed))
+    table = tuple(a[(a[:, 1:] != config.record_end_id).all(axis=1)] for a in table)
     return replace(config, ngrams=order, num_ngrams=sum(map(len, table))), table
 
 
@@ -79,13 +80,14 @@ def problem(
     dropout=0.0,
     ngrams=3,
     precision="float32",
+    record_end_id=-1,
 ):
     """A model with random weights, its weights, x, y and a start state.
 
     size: T, N, V, H, E, L. ngrams: ids of the longest n-grams. The first row starts a text.
     """
     T, N, V, H, E, L = size
-    plain = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E, dropout=dropout)
+    plain = ModelConfig(V, cell, H, L, E, dropout, record_end_id=record_end_id)
     _, x, y, hidden = naive.random_problem(plain, T, N)
     recent = np.random.default_rng(2).integers(0, V, (ngrams - 1, N), dtype=np.int32)
     recent[:, 0] = -1

@@ -22,7 +22,7 @@ from charrnn.storage.checkpoint import load_model, load_state, save_model, save_
 from charrnn.text.vocabulary import SEPARATOR, UNKNOWN, ByteVocabulary, CharVocabulary
 
 SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0}
+CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1}
 VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
@@ -416,7 +416,7 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 3):
+    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 4):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
 

@@ -20,7 +20,13 @@ from charrnn.text import reader, spool
 from charrnn.text.corpus import read_corpus, require_varied
 from charrnn.text.disk_ids import DiskIds
 from charrnn.text.reader import EncodingOptions
-from charrnn.text.vocabulary import UNKNOWN, ByteVocabulary, CharVocabulary, UnknownCharacters
+from charrnn.text.vocabulary import (
+    SEPARATOR,
+    UNKNOWN,
+    ByteVocabulary,
+    CharVocabulary,
+    UnknownCharacters,
+)
 
 TEXT = "plain\r\nline\rNUL\x00 ESC\x1b e\u0301 é \u2028 mid\ufeffdle 日本語 🙂\U0010ffff\n"
 
@@ -384,3 +390,17 @@ def test_replaced_bytes_are_counted_once_in_a_warning(tmp_path, caplog):
     options = EncodingOptions(errors="--errors replace")
     with pytest.raises(CharRNNError, match=r"bad is not .*, or replace such bytes with --errors "):
         read_corpus(files, options=options)
+
+
+@pytest.mark.parametrize("separator", ["\n", ";", "%%"])
+def test_the_end_of_a_record_is_never_rare(tmp_path, separator):
+    text = separator.join(["aaab", "aba", "%ca"]) + separator
+    found = read_corpus(write(tmp_path / "a", text.encode()), separator=separator, min_count=5)
+    end = separator if len(separator) == 1 else SEPARATOR
+    assert found.vocabulary.characters == "".join(sorted("a" + end)) + UNKNOWN
+    assert found.vocabulary.symbols(found.ids[:]) == f"aaa?{end}a?a{end}??a{end}".replace(
+        "?", UNKNOWN
+    )
+    assert found.vocabulary.symbols([found.record_end_id]) == end
+    with pytest.raises(CharRNNError, match="no character occurs 9 times"):
+        read_corpus(tmp_path / "a", separator=separator, min_count=9)

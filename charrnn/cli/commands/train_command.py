@@ -29,6 +29,7 @@ from ...errors import UsageError
 from ..options import (
     FILE,
     MODEL,
+    TEXT,
     Command,
     OptionDecorator,
     encoding_option,
@@ -83,6 +84,20 @@ class AutoChoice(click.Choice[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         return None if found == "auto" else found
+
+
+class Separator(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A string in which escapes such as \\n and \\0 stand for characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ...text.records import parse_separator
+
+        try:
+            return parse_separator(TEXT.convert(value, param, ctx))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
@@ -144,6 +159,16 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         "Learn one symbol for all characters that occur fewer than this many times. `charrnn "
         "sample` never writes it; `charrnn score` and `eval` use it for unknown characters.",
         show_default="1: none",
+    ),
+    option(
+        "--records",
+        is_flag=True,
+        help="Each line is a record, which does not depend on the others, as in a list.",
+    ),
+    field_option(
+        "separator",
+        r"What ends a record, instead of a line feed, such as ';' or '\0'. Implies --records.",
+        type=Separator(),
     ),
 )
 @option_group(
@@ -226,6 +251,11 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         "Fraction of the text, from its end, reserved for validation. The best weights are those "
         "with the lowest validation loss.",
     ),
+    option(
+        "--val-file",
+        type=FILE,
+        help="Text for validation, instead of a fraction of CORPUS. A folder stands for its files.",
+    ),
     field_option("val_chars", "Maximum number of validation characters per evaluation."),
     field_option(
         "patience",
@@ -261,6 +291,8 @@ def command(
     /,
     corpus: tuple[str, ...],
     files_from: str | None,
+    val_file: str | None,
+    records: bool,
     output: str,
     resume: bool,
     overwrite: bool,
@@ -297,6 +329,8 @@ def command(
         raise UsageError("give --bytes or --encoding, not both.")
     if given.get("as_bytes") and "errors" in given:
         raise UsageError("give --bytes or --errors, not both.")
+    if records:
+        given.setdefault("separator", "\n")
     encoding, as_bytes, threads = (
         given.pop(name, None) for name in ("encoding", "as_bytes", "threads")
     )
@@ -310,6 +344,7 @@ def command(
             paths,
             output,
             given,
+            val_file=val_file,
             encoding=encoding,
             as_bytes=as_bytes,
             resume=resume,
@@ -344,7 +379,9 @@ def _read_names(path: str) -> list[str]:
 def _baselines(prepared: PreparedRun) -> Baselines | None:
     from ...evaluation.baselines import baselines
 
-    return baselines(prepared.train_ids, prepared.val_ids, prepared.corpus.vocabulary)
+    train_ids, val_ids, _ = prepared.split
+    corpus = prepared.corpus
+    return baselines(train_ids, val_ids, corpus.vocabulary, corpus.record_end_id)
 
 
 def _train(
