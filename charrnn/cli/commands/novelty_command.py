@@ -52,7 +52,7 @@ SHOWN = 60  # characters of the longest run that the table shows
     "--separator",
     metavar="TEXT",
     show_default="a newline",
-    help="Compare records that end with TEXT instead of lines.",
+    help=r"Compare records that end with TEXT, such as ';' or '\0', instead of lines.",
 )
 @json_option()
 @encoding_option
@@ -94,8 +94,9 @@ def command(
     """
     if (*texts, *corpus).count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file only.")
-    if separator == "":
-        raise UsageError("an empty separator would end no record.")
+    from ...text.records import NEWLINE, parse_separator
+
+    end = NEWLINE if separator is None else parse_separator(separator)
     from ...evaluation.record_novelty import corpus_records
     from ...text.corpus import read_corpus
     from ...text.reader import EncodingOptions
@@ -116,7 +117,6 @@ def command(
         errors=errors,
         options=EncodingOptions("--corpus-encoding", errors="--errors replace"),
     )
-    end = separator or "\n"
     parts = _compare(
         partial(corpus_records, text, end),
         partial(_files, text),
