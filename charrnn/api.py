@@ -196,13 +196,14 @@ class LanguageModel:
         """Mask of the ids that may be generated, (V,) bool."""
         allowed = np.full(len(self.vocabulary), allow is None)
         if allow is not None:
-            if missing := self.vocabulary.unknown(allow):
+            if missing := self.vocabulary.unwritable(allow):
                 raise UsageError(
                     f"the model cannot write {describe_characters(missing)}: "
                     "leave it out of --allow."
                 )
             allowed[self.vocabulary.encode(allow)] = True
         allowed[self.vocabulary.encode(forbid, "skip")] = False
+        allowed &= self.vocabulary.writable
         if not allowed.any():
             raise UsageError(
                 "there is nothing left to write: --allow and --forbid leave no character."

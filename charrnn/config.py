@@ -45,13 +45,15 @@ OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; the number of updates made in this time still fits an integer
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
+DECODING_ERRORS = ("strict", "replace")
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
 DEFAULT_BATCH_SIZE = 16
 MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
 DEFAULT_NGRAMS = 3
-# The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
-# same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
-# known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
+# The surprisal that `score` and `eval` assume with `--unknown skip` for a character that a model
+# does not know. It is the same for all models, so that the size of an alphabet decides nothing, and
+# above the surprisals of known characters, which reach 32 nats on texts unlike the training text
+# (tests/bench/LOG.md).
 UNKNOWN_NATS = 50.0
 
 
@@ -149,6 +151,8 @@ _CHECKS: dict[str, _Check] = {
     "patience": _nonnegative_int,
     "precision": partial(check_choice, known=PRECISIONS),
     "seed": _nonnegative_int,
+    "min_count": _positive_int,
+    "errors": partial(check_choice, known=DECODING_ERRORS),
 }
 
 
@@ -316,6 +320,8 @@ class TrainOptions(_FixedOptions):
     weight_decay: float | None = None  # decoupled; adam and cautious-adam only
     precision: str | None = None  # of matrix products; weights and sums stay float32
     val_chars: int = 500_000  # maximum validation characters per evaluation
+    min_count: int = 1  # one symbol stands for all characters that occur fewer times
+    errors: str = "strict"  # at bytes that cannot be decoded; "replace": U+FFFD stands for them
     separator: str | None = None  # the string that ends each record; None: the text has none
 
     def __post_init__(self) -> None:

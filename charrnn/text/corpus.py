@@ -23,6 +23,7 @@ from .files import expand_folders
 from .joining import Seam
 from .reader import (
     EncodingOptions,
+    OnUndecodable,
     TextInput,
     TextReader,
     codec_name,
@@ -39,12 +40,14 @@ from .records import (
 )
 from .vocabulary import (
     SEPARATOR,
+    UNKNOWN,
     ByteVocabulary,
     CharVocabulary,
     IdArray,
     OnUnknown,
     Vocabulary,
     code_points,
+    require_no_surrogate,
 )
 
 COMPARED_AT_ONCE = 1 << 18  # ids that require_varied compares at a time
@@ -83,6 +86,8 @@ def read_corpus(
     as_bytes: bool = False,
     folder: FilePath | None = None,
     vocabulary: Vocabulary | None = None,
+    min_count: int = 1,
+    errors: OnUndecodable = "strict",
     unknown: OnUnknown = "error",
     join: bool = True,
     prefer_utf8: bool = False,
@@ -98,13 +103,17 @@ def read_corpus(
     line end is put between two files where the first has none, see LineJoiner, but not before file
     number `apart_from`. A byte-order mark at the start of a file is dropped. A given `vocabulary`
     decides whether the text is read as bytes, instead of `as_bytes`. With `prefer_utf8`, files that
-    are UTF-8 and not plain ASCII are not read with `encoding`. A `separator` ends each record of a
-    text of records, see RecordFilter; `keep_empty` keeps the empty ones. Temporary files go to
-    `folder`. `progress(done, total)` counts bytes, in both passes. Messages name the `options`.
+    are UTF-8 and not plain ASCII are not read with `encoding`. Without a `vocabulary`, one symbol
+    stands for all characters that occur fewer than `min_count` times. With `errors="replace"`,
+    U+FFFD replaces bytes that cannot be decoded, which a warning counts. A `separator` ends each
+    record of a text of records, see RecordFilter; `keep_empty` keeps the empty ones. Temporary
+    files go to `folder`. `progress(done, total)` counts bytes, in both passes. Messages name the
+    `options`.
 
     Raises CharRNNError for a file that cannot be read or decoded or that changes while it is read,
-    and for an empty text; UsageError for an unknown encoding; UnknownCharacters for characters
-    that the given vocabulary lacks, unless `unknown="skip"`.
+    for an empty text, and for one whose characters are all rare; UsageError for an unknown
+    encoding; UnknownCharacters for characters that the given vocabulary cannot encode, unless
+    `unknown="skip"`.
     """
     path_list = list_of_paths(paths)
     if vocabulary is None and as_bytes:
@@ -121,12 +130,19 @@ def read_corpus(
         inputs = [open_input(path, folder, stack) for path in expand_folders(path_list)]
         num_passes = 2 if vocabulary is None else 1
         reader = TextReader(
-            inputs, num_passes, progress, join=join, apart_from=apart_from, options=options
+            inputs,
+            num_passes,
+            progress,
+            join=join,
+            apart_from=apart_from,
+            errors=errors,
+            options=options,
         )
         codecs = [_codec_of(i, encoding) if prefer_utf8 else encoding for i in inputs]
         if vocabulary is None:
             texts = _text_files(reader, codecs, RecordFilter(separator) if separator else None)
-            vocabulary = _build_vocabulary(chain.from_iterable(texts), separator or "")
+            chunks = chain.from_iterable(texts)
+            vocabulary = _build_vocabulary(chunks, min_count, separator or "")
             if vocabulary is None:
                 raise _no_text(inputs)
             # A character missing from the text's own vocabulary means that the text has changed,
@@ -139,6 +155,7 @@ def read_corpus(
     if len(ids) == 0:
         raise _no_text(inputs, skipped)
     _report_seams(reader.seams)
+    _report_replaced(reader.num_replaced)
     return Corpus(
         ids=ids,
         vocabulary=vocabulary,
@@ -191,23 +208,49 @@ def require_varied(corpus: Corpus) -> None:
         )
 
 
-def _build_vocabulary(chunks: Iterable[str], separator: str) -> CharVocabulary | None:
+def _build_vocabulary(
+    chunks: Iterable[str], min_count: int, separator: str
+) -> CharVocabulary | None:
     """Return the vocabulary of a text's characters, sorted; None for an empty text.
 
-    A `separator` of several characters is one symbol of it.
+    A `separator` of several characters is one symbol of it. UNKNOWN follows if some characters
+    other than the separator occur fewer than `min_count` times.
     """
     symbol = separator if len(separator) > 1 else ""
-    seen = np.zeros(sys.maxunicode + 1, bool)
+    counts = np.zeros(sys.maxunicode + 1, np.int64)
     for text in chunks:
         if symbol:
-            text = text.replace(symbol, SEPARATOR)
-        is_new = (~seen[:256]).tobytes()  # by code point: 1 for characters not yet seen
-        if text.isascii() and 1 not in text.encode().translate(is_new):
-            continue  # the fast path, taken for most of a text
-        counts = np.bincount(code_points(text))
-        seen[: len(counts)] |= counts > 0
-    characters = "".join(map(chr, np.flatnonzero(seen)))
+            text = text.replace(SEPARATOR, UNKNOWN).replace(symbol, SEPARATOR)
+        is_rare = (counts[:256] < min_count).tobytes()  # by code point: 1 for rare characters
+        if text.isascii() and 1 not in text.encode().translate(is_rare):
+            continue  # the fast path, taken for most of a text: their numbers suffice
+        found = np.bincount(code_points(text))
+        counts[: len(found)] += found
+    end = SEPARATOR if symbol else separator
+    present = map(chr, np.flatnonzero(counts))
+    characters = "".join(c for c in present if counts[ord(c)] >= min_count or c == end)
+    plain = characters.replace(end, "")
+    require_no_surrogate(plain)
+    num_rare = int(np.count_nonzero(counts)) - len(characters)
+    if num_rare and not plain:
+        raise CharRNNError(f"no character occurs {min_count:,} times: give a smaller --min-count.")
+    if min_count > 1 and characters:
+        _report_rare(num_rare, min_count)
+        characters += UNKNOWN if num_rare else ""
     return CharVocabulary(characters, symbol) if characters else None
+
+
+def _report_rare(num_rare: int, min_count: int) -> None:
+    if num_rare:
+        _log.info(
+            "%s different characters occur fewer than %s times: one symbol stands for them",
+            *(f"{num_rare:,}", f"{min_count:,}"),
+        )
+    else:
+        _log.info(
+            "no character occurs fewer than %s times, so there is no symbol for unknown ones",
+            f"{min_count:,}",
+        )
 
 
 def _encode_files(
@@ -236,6 +279,15 @@ def _report_seams(seams: Sequence[Seam]) -> None:
             "the last line of %s%s has no end: a line end was put before the next file; "
             "to join files as they are, pipe them through cat",
             *(seams[0].name, more),
+        )
+
+
+def _report_replaced(counts: Counter[str]) -> None:
+    if counts:
+        (name, _), more = counts.most_common(1)[0], len(counts) - 1
+        _log.warning(
+            "%s bytes of %s%s cannot be decoded: U+FFFD stands for them",
+            *(f"{counts.total():,}", name, f" and {more} more" if more else ""),
         )
 
 

@@ -114,6 +114,12 @@ class Vocabulary(ABC):
 
     # Text to ids
 
+    @property
+    def writable(self) -> npt.NDArray[np.bool_]:
+        """Mask of the ids that may be generated, (V,): all but `unknown_id`."""
+        mask: npt.NDArray[np.bool_] = np.arange(len(self)) != self.unknown_id
+        return mask
+
     @abstractmethod
     def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
         """Return the ids (n,) of `text`, of type `self.dtype`.
@@ -395,7 +401,7 @@ def _require_distinct(characters: str) -> None:
     # More characters than Unicode has cannot be distinct, so a huge string need not be hashed.
     if len(characters) > 0x110000 or len(set(characters)) < len(characters):
         raise CharRNNError("the vocabulary holds a character twice.")
-    _require_no_surrogate(characters.replace(SEPARATOR, "").replace(UNKNOWN, ""), "vocabulary")
+    require_no_surrogate(characters.replace(SEPARATOR, "").replace(UNKNOWN, ""))
 
 
 def _check_separator(characters: str, separator: str) -> None:
@@ -406,14 +412,15 @@ def _check_separator(characters: str, separator: str) -> None:
             f"a separator that is a symbol has 2 to {MAX_SEPARATOR:,} characters, "
             f"not {len(separator):,}."
         )
-    _require_no_surrogate(separator, "separator")
+    require_no_surrogate(separator)
 
 
-def _require_no_surrogate(text: str, name: str) -> None:
+def require_no_surrogate(text: str) -> None:
+    """Raise CharRNNError if a text, a vocabulary or a separator holds half a surrogate pair."""
     points = code_points(text)
     surrogates = points[(points >= 0xD800) & (points < 0xE000)]
     if len(surrogates):
         raise CharRNNError(
-            f"the {name} holds half a surrogate pair (U+{surrogates[0]:04X}), which no file "
+            f"the vocabulary holds half a surrogate pair (U+{surrogates[0]:04X}), which no file "
             "can store: give another encoding of the text."
         )

@@ -41,7 +41,7 @@ class LineEnds:
         bounds = [len(ids) * k // NUM_ENDS for k in range(NUM_ENDS, -1, -1)]
         parts = list(zip(bounds[1:], bounds, strict=False))
         self._id, ends = int(ids[len(ids) - 1]), [len(ids) - 1]
-        for i in (*vocabulary.encode(" ", "skip"), *vocabulary.encode("\n", "skip")):
+        for i in vocabulary.look_up(" \n"):  # -1 is found nowhere
             found = [end for part in parts if (end := _last_of(ids, int(i), *part)) is not None]
             if found:
                 self._id, ends = int(i), found

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import TrainOptions
 from ..errors import CharRNNError
-from ..generation.sampler import generate
+from ..generation.sampler import SamplingOptions, generate
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
@@ -133,7 +133,8 @@ class TrainingRun:
         """
         seed, no_prime = self.options.seed, np.empty(0, np.int32)
         start = self._starts.start(self.model).for_seeds(seed, 1, 0)
-        ids = generate(self.model, no_prime, np.random.default_rng(seed), start=start)
+        options = SamplingOptions(allowed=self.corpus.vocabulary.writable)
+        ids = generate(self.model, no_prime, np.random.default_rng(seed), options, start)
         return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
 
     # --- one step

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..config import DEFAULT_NGRAMS, TrainOptions, train_options
 from ..errors import (
@@ -30,7 +30,7 @@ from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.files import expand_folders
 from ..text.ngrams import NgramTable, count_ngrams
-from ..text.reader import EncodingOptions, codec_name
+from ..text.reader import EncodingOptions, OnUndecodable, codec_name
 from ..text.splitting import TextSplit, split_corpus
 from ..text.streams import BatchStreams, RecordStreams, clamp_batch_shape
 from .state import State, corrupt_if_invalid, read_state
@@ -93,16 +93,22 @@ def prepare_run(
             _check_settings(settings, state)
             _check_encoding(encoding, as_bytes, state)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
-        separator = (requested if state is None else state.requested).separator
+        reading = requested if state is None else state.requested
+        if as_bytes and reading.min_count > 1:
+            raise UsageError(
+                "a model of bytes has no unknown bytes: give --bytes or --min-count, not both."
+            )
         corpus = read_corpus(
             paths + val_paths,
             encoding=encoding or "utf-8",
             as_bytes=bool(as_bytes),
             folder=files.model.parent,
             apart_from=len(paths) if val_paths else None,
-            separator=separator,
+            min_count=reading.min_count,
+            errors=cast(OnUndecodable, reading.errors),
+            separator=reading.separator,
             progress=progress,
-            options=EncodingOptions("--encoding", "--bytes"),
+            options=EncodingOptions("--encoding", "--bytes", "--errors replace"),
         )
         corpus = _identified(corpus, len(val_paths), state)
         _check_text(corpus, state, files)

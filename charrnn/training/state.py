@@ -24,7 +24,7 @@ from .progress import Progress
 # Fields that version 3 of state files lacks, with the values of its runs.
 ADDED_FIELDS: dict[str, dict[str, Any]] = {
     "config": {"record_end_id": -1},
-    "requested": {"separator": None},
+    "requested": {"separator": None, "min_count": 1, "errors": "strict"},
 }
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 

@@ -45,6 +45,8 @@ TRAIN = {
     "--separator": [None, None, "c", r"\n"],
     "--bytes": [None, True],
     "--encoding": [None, None, None, "latin-1", "utf-16-le"],
+    "--errors": [None, None, "strict", "replace"],
+    "--min-count": [None, 1, 2, MOST],
     "--precision": PRECISIONS,
     "--seed": [None, MOST],
     "--threads": [None, 1, 3, MOST],
@@ -77,7 +79,8 @@ SAMPLE = {
 READ = {
     "text": [b"", b"M", b"MARA: no", b"\xff\xfe\x00", "\ufeffM\u2028\x1b".encode(), b"\n\r\n" * 9],
     "--json": [None, True],
-    "--unknown": [None, "error", "skip"],
+    "--unknown": [None, "error", "skip", "count"],
+    "--errors": [None, "strict", "replace"],
     "--encoding": [None, "latin-1", "utf-16", "utf-7", "no-such", ""],
 }
 EVAL = READ | {"--adapt": [None, True], "--threads": [None, 3, MOST]}

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig
 from charrnn.network.carried_state import CarriedState
 from charrnn.network.model import Model
+from charrnn.text.vocabulary import UNKNOWN, CharVocabulary
 
 from . import naive
 
@@ -24,6 +26,14 @@ def model_of(
     model = Model(config, dtype=dtype, threads=threads, ngrams=table)
     model.load_state_dict({name: a.astype(dtype) for name, a in params.items()})
     return model, params
+
+
+def unwritable_model(**more):
+    """A language model of "\\n ab" that would write little but the unknown symbol, unasked."""
+    model, params = model_of("gru", V=5, **more)
+    params["output.bias"][4] = 50
+    model.load_state_dict({name: a.astype(np.float32) for name, a in params.items()})
+    return LanguageModel(model, CharVocabulary("\n ab" + UNKNOWN), {})
 
 
 def random_ngrams(ids, vocab_size, order, rng):

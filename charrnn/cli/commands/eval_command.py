@@ -14,6 +14,7 @@ from ..options import (
     Command,
     charged_unknown_option,
     encoding_option,
+    errors_option,
     json_option,
     model_option,
     option,
@@ -25,6 +26,7 @@ from ..output import echo_err, loss_in_words, print_json, print_table, warn_unkn
 if TYPE_CHECKING:
     from ...evaluation.evaluate import Evaluation
     from ...text.corpus import Corpus
+    from ...text.reader import OnUndecodable
 
 
 @click.command("eval", cls=Command)
@@ -55,16 +57,18 @@ if TYPE_CHECKING:
     "evaluation, Krause et al. 2018). Each character is predicted before it is learned from.",
 )
 @encoding_option
+@errors_option
 @threads_option
 def command(
     texts: tuple[str, ...],
     model: str,
     as_json: bool,
-    unknown: Literal["error", "skip"],
+    unknown: Literal["error", "skip", "count"],
     corpus: tuple[str, ...],
     window: int | None,
     adapt: bool,
     encoding: str,
+    errors: OnUndecodable,
     threads: int | None,
 ) -> None:
     """Measure the loss of a model on a text.
@@ -86,6 +90,7 @@ def command(
     """
     from ...api import load
     from ...text.corpus import read_corpus
+    from ...text.reader import EncodingOptions
     from ..progress import byte_bar, char_bar
 
     language_model = load(model, threads)
@@ -98,9 +103,11 @@ def command(
                 paths,
                 encoding=encoding,
                 vocabulary=language_model.vocabulary,
-                unknown=unknown,
+                unknown="error" if unknown == "error" else "skip",
+                errors=errors,
                 separator=language_model.separator,
                 progress=progress,
+                options=EncodingOptions(errors="--errors replace"),
             )
         warn_unknown(found.skipped_characters)
         if found.num_empty:
@@ -110,7 +117,9 @@ def command(
     text = read(texts)
     training_text = read(corpus) if corpus else None
     from ...evaluation.evaluate import evaluate
+    from ...evaluation.unknown import count_nats
 
+    charged = unknown == "count" and text.num_skipped
     with char_bar((1 + adapt) * len(text.ids), text.vocabulary.unit) as measured:
         result = evaluate(
             language_model.model,
@@ -118,6 +127,7 @@ def command(
             training_text=training_text,
             window=window,
             adapt=adapt,
+            unknown_nats=count_nats(language_model.training) if charged else UNKNOWN_NATS,
             progress=measured,
         )
     unit = language_model.vocabulary.unit
@@ -178,7 +188,9 @@ def _rows(result: Evaluation, window: int | None, unit: str) -> list[tuple[str, 
         ("perplexity", f"{perplexity(result.loss):.4f}"),
     ]
     if result.unknown:
-        rows.insert(1, ("unknown characters", f"{result.unknown:,}, {UNKNOWN_NATS:g} nats each"))
+        nats = result.unknown_nats
+        cost = "read as the unknown symbol" if nats is None else f"{nats:.4g} nats each"
+        rows.insert(1, ("unknown characters", f"{result.unknown:,}, {cost}"))
     if result.windowed_loss is not None:
         rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss, unit)))
     if result.adapted_loss is not None:

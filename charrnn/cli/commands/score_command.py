@@ -18,6 +18,7 @@ from ..options import (
     Command,
     charged_unknown_option,
     encoding_option,
+    errors_option,
     json_option,
     option,
 )
@@ -26,6 +27,7 @@ from ..output import echo_err, page_file, stdout
 if TYPE_CHECKING:
     from ...api import LanguageModel
     from ...text.corpus import Corpus
+    from ...text.reader import OnUndecodable
     from ..line_scores import LineScorer
     from ..render.scores import Renderer
 
@@ -65,6 +67,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
 @json_option("Print one JSON object per line of text.")
 @charged_unknown_option
 @encoding_option
+@errors_option
 def command(
     texts: tuple[str, ...],
     models: tuple[str, ...],
@@ -74,6 +77,7 @@ def command(
     as_json: bool,
     unknown: str,
     encoding: str,
+    errors: OnUndecodable,
 ) -> None:
     """Show the surprisal of each line and each character of a text.
 
@@ -90,17 +94,20 @@ def command(
 
     With --unknown skip, each model skips the characters that it does not know. Each of them adds 50
     nats, more than known characters have, to the surprisal of its line and of the text. A column
-    shows their number, and --sort surprisal puts their lines first.
+    shows their number, and --sort surprisal puts their lines first. With --unknown count, each adds
+    the surprisal of a character that occurred once in the training text (of the longest one, with
+    several models), and --sort surprisal goes by the sum.
 
     \b
     Example:
-      charrnn score --sort surprisal access.log | head
+      charrnn score --sort surprisal --unknown count access.log | head
       charrnn score --html page.html chapter.txt
       charrnn score -m english.safetensors -m german.safetensors letter.txt
       charrnn score --json list.txt | jq -r 'select(.nats_per_character > 3) | .text'
     """
     _check_usage(texts, models, color, html, as_json)
-    scorer = open_scorer(texts, models, encoding, unknown, top=NUM_EXPECTED if html else 0)
+    top = NUM_EXPECTED if html else 0
+    scorer = open_scorer(texts, models, encoding, unknown, top=top, errors=errors)
     from ..progress import text_bar
     from ..render.scores import write_scores
 
@@ -139,18 +146,34 @@ def _renderer(
 
 
 def open_scorer(
-    texts: Sequence[str], model_paths: Sequence[str], encoding: str, unknown: str, top: int = 0
+    texts: Sequence[str],
+    model_paths: Sequence[str],
+    encoding: str,
+    unknown: str,
+    top: int = 0,
+    errors: OnUndecodable = "strict",
 ) -> LineScorer:
     """Load the models and the text, and check that the models know its characters."""
     from ..line_scores import LineScorer
 
     models = _load_models(model_paths)
-    corpus = _read_text(texts, encoding, models[0].vocabulary.is_bytes, models[0].separator)
+    as_bytes, separator = models[0].vocabulary.is_bytes, models[0].separator
+    corpus = _read_text(texts, encoding, errors, as_bytes, separator)
     if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):
         raise CharRNNError("the text is too short to score: at least two characters are needed.")
-    scorer = LineScorer(models, _names(model_paths), corpus, top)
+    scorer = LineScorer(models, _names(model_paths), corpus, top, _unknown_nats(models, unknown))
     _check_unknown(scorer, unknown)
     return scorer
+
+
+def _unknown_nats(models: Sequence[LanguageModel], unknown: str) -> float:
+    """The cost of an unknown character: the same for all models, as for UNKNOWN_NATS."""
+    from ...evaluation.unknown import count_nats
+
+    lacking = [model.training for model in models if model.vocabulary.unknown_id < 0]
+    if unknown != "count" or models[0].vocabulary.is_bytes or not lacking:
+        return UNKNOWN_NATS
+    return max(map(count_nats, lacking))
 
 
 def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
@@ -174,20 +197,27 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _read_text(
-    texts: Sequence[str], encoding: str, as_bytes: bool, separator: str | None
+    texts: Sequence[str],
+    encoding: str,
+    errors: OnUndecodable,
+    as_bytes: bool,
+    separator: str | None,
 ) -> Corpus:
     """Read the text in a vocabulary of its own."""
     from ...text.corpus import read_corpus
+    from ...text.reader import EncodingOptions
     from ..progress import byte_bar
 
     with byte_bar() as progress:
         return read_corpus(
             texts,
             encoding=encoding,
+            errors=errors,
             as_bytes=as_bytes,
             separator=separator,
             keep_empty=True,
             progress=progress,
+            options=EncodingOptions(errors="--errors replace"),
         )
 
 
@@ -203,5 +233,5 @@ def _check_unknown(scorer: LineScorer, unknown: str) -> None:
         knows = "the model does not know" if len(scorer.models) == 1 else "not all models know"
         echo_err(
             f"Warning: {knows} {describe_characters(scorer.unknown)}: "
-            f"each costs {UNKNOWN_NATS:g} nats."
+            f"each costs {scorer.unknown_nats:.4g} nats."
         )

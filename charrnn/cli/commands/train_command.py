@@ -16,6 +16,7 @@ import click
 
 from ...config import (
     CELL_NAMES,
+    DECODING_ERRORS,
     DEFAULT_NGRAMS,
     LEARNING_RATES,
     OPTIMIZER_NAMES,
@@ -148,6 +149,17 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         help="Learn bytes instead of characters. This accepts any file.",
     ),
     encoding_option,
+    field_option(
+        "errors",
+        "At bytes that are not in the encoding: fail, or replace them by U+FFFD with a warning.",
+        type=click.Choice(DECODING_ERRORS),
+    ),
+    field_option(
+        "min_count",
+        "Learn one symbol for all characters that occur fewer than this many times. `charrnn "
+        "sample` never writes it; `charrnn score` and `eval` use it for unknown characters.",
+        show_default="1: none",
+    ),
     option(
         "--records",
         is_flag=True,
@@ -316,6 +328,8 @@ def command(
     given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
     if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
+    if given.get("as_bytes") and "errors" in given:
+        raise UsageError("give --bytes or --errors, not both.")
     if records:
         given.setdefault("separator", "\n")
     encoding, as_bytes, threads = (
