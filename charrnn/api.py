@@ -23,6 +23,7 @@ from .errors import FilePath, UsageError
 from .generation.filters import TextFilter, read_known_texts
 from .generation.stopping import StoppingCriteria
 from .storage.checkpoint import ModelFile, load_model
+from .text.records import separator_of, whole_records
 from .text.vocabulary import Vocabulary, describe_characters
 
 # Numba is slow to import, so the modules that need it are imported where they are used: errors such
@@ -49,6 +50,12 @@ class LanguageModel:
     @property
     def config(self) -> ModelConfig:
         return self.model.config
+
+    @property
+    def separator(self) -> str | None:
+        """The string that ends each record, of a model of records; None for other models."""
+        end_id = self.config.record_end_id
+        return separator_of(self.vocabulary, end_id) if end_id >= 0 else None
 
     def sample(self, length: int | None = 500, **how: Any) -> str:
         """Generate a text of `length` characters (bytes, for a model of bytes), without the prime.
@@ -283,13 +290,14 @@ class LanguageModel:
         """Mask of the ids that may be generated, (V,) bool."""
         allowed = np.full(len(self.vocabulary), allow is None)
         if allow is not None:
-            if missing := self.vocabulary.unknown(allow):
+            if missing := self.vocabulary.unwritable(allow):
                 raise UsageError(
                     f"the model cannot write {describe_characters(missing)}: "
                     "leave it out of --allow."
                 )
             allowed[self.vocabulary.encode(allow)] = True
         allowed[self.vocabulary.encode(forbid, "skip")] = False
+        allowed &= self.vocabulary.writable
         if not allowed.any():
             raise UsageError(
                 "there is nothing left to write: --allow and --forbid leave no character."
@@ -324,12 +332,15 @@ class LanguageModel:
     def loss(self, text: str | bytes) -> float:
         """Return the cross-entropy of `text` in nats per character.
 
-        Each character is predicted from all before it, the first as the beginning of a line.
+        Each character is predicted from all before it, the first as the beginning of a line. A
+        model of records predicts each record of the text on its own, with its end.
         Raises UnknownCharacters for characters that the model does not know, CharRNNError for an
         empty text.
         """
         from .evaluation.loss import mean_loss
 
+        if self.separator:
+            text = whole_records(text, self.separator)
         return mean_loss(self.model, self.vocabulary.encode(text))
 
 
@@ -371,6 +382,7 @@ def train(
     output: FilePath = "model.safetensors",
     *,
     on_report: Callable[[Report], object] | None = None,
+    val_file: FilePath | None = None,
     encoding: str | None = None,
     as_bytes: bool | None = None,
     resume: bool = False,
@@ -384,6 +396,7 @@ def train(
     `paths`: one or several text files, or folders of them, which are joined in order; "-": standard
     input.
     `on_report`: called with a Report after every update.
+    `val_file`: file or folder of the validation text, instead of a fraction of the text.
     `encoding`: of the text; None: UTF-8. `as_bytes`: model bytes instead of characters.
     `resume`: continue the run that `output` holds; it is saved at least every half minute.
     `overwrite`: replace that run.
@@ -403,6 +416,7 @@ def train(
         paths,
         output,
         settings,
+        val_file=val_file,
         encoding=encoding,
         as_bytes=as_bytes,
         resume=resume,

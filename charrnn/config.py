@@ -45,15 +45,17 @@ OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; the number of updates made in this time still fits an integer
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
+DECODING_ERRORS = ("strict", "replace")
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
 DEFAULT_BATCH_SIZE = 16
 MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
 DEFAULT_NGRAMS = 3
 MAX_ENSEMBLE = 64
 MAX_UNITS = 2**16
-# The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
-# same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
-# known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
+# The surprisal that `score` and `eval` assume with `--unknown skip` for a character that a model
+# does not know. It is the same for all models, so that the size of an alphabet decides nothing, and
+# above the surprisals of known characters, which reach 32 nats on texts unlike the training text
+# (tests/bench/LOG.md).
 UNKNOWN_NATS = 50.0
 
 
@@ -98,6 +100,12 @@ def check_float(
     raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise UsageError unless `value` is a string with at least one character."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{_words(name)} must be a string that is not empty, not {value!r}.")
+
+
 def _words(name: str) -> str:
     return name.replace("_", " ")
 
@@ -122,6 +130,8 @@ _CHECKS: dict[str, _Check] = {
     "embedding_size": partial(check_int, minimum=0, maximum=MAX_UNITS),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
+    "separator": check_text,
+    "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
     "seq_length": _positive_int,
@@ -144,6 +154,8 @@ _CHECKS: dict[str, _Check] = {
     "precision": partial(check_choice, known=PRECISIONS),
     "ensemble": partial(check_int, minimum=1, maximum=MAX_ENSEMBLE),
     "seed": _nonnegative_int,
+    "min_count": _positive_int,
+    "errors": partial(check_choice, known=DECODING_ERRORS),
 }
 
 
@@ -199,9 +211,17 @@ class ModelConfig:
     dropout: float = 0.0  # between layers and before the output layer
     ngrams: int = 1  # N: the n-grams of 2 to N characters have weights; 1: none have
     num_ngrams: int = 0  # K, how many of them are known
+    # The id that ends a record and, as an input, begins the next: it resets the state. -1: none.
+    record_end_id: int = -1
 
     def __post_init__(self) -> None:
         _check_fields(self)
+        check_int("record_end_id", self.record_end_id, -1, self.vocab_size - 1)
+
+    @property
+    def has_records(self) -> bool:
+        """Whether it is a model of records, which do not depend on each other."""
+        return self.record_end_id >= 0
 
     @property
     def input_size(self) -> int:
@@ -304,6 +324,9 @@ class TrainOptions(_FixedOptions):
     precision: str | None = None  # of matrix products; weights and sums stay float32
     ensemble: int | None = None  # models trained side by side, whose logits are averaged
     val_chars: int = 500_000  # maximum validation characters per evaluation
+    min_count: int = 1  # one symbol stands for all characters that occur fewer times
+    errors: str = "strict"  # at bytes that cannot be decoded; "replace": U+FFFD stands for them
+    separator: str | None = None  # the string that ends each record; None: the text has none
 
     def __post_init__(self) -> None:
         _check_fields(self)

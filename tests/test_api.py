@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.random_models import unwritable_model
 
 import charrnn
 from charrnn import api
@@ -288,3 +289,61 @@ def test_resume_accepts_the_limit_that_the_run_was_started_with(corpus_file, tmp
     for other in {"epochs": 7.0}, {"time": 7.0}, {"steps": steps + 1}:
         with pytest.raises(UsageError, match="started with"):
             charrnn.train(corpus_file, tmp_path / "m", resume=True, **other)
+
+
+# --- The unknown symbol
+
+
+@pytest.fixture(scope="module")
+def unwritable():
+    return unwritable_model()
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0}, {"allow": "ab"}, {"top_k": 1}])
+def test_the_unknown_symbol_is_never_written(unwritable, how):
+    for prime in "", "aé":
+        text = unwritable.sample(100, prime=prime, seed=1, **how)
+        assert len(text) == 100 and set(text) <= set(how.get("allow", "\n ab"))
+    beam = unwritable.beam(3, 20)[0].decode()
+    assert len(beam) == 20 and set(beam) <= set("\n ab")
+    assert len(set(unwritable.sample(100, seed=1))) > 1
+
+
+def test_a_prime_is_read_with_the_unknown_symbol(unwritable):
+    texts = [unwritable.sample(30, prime=prime, seed=1) for prime in ("aéa", "a日a", "aba")]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_characters_behind_the_unknown_symbol_cannot_be_allowed(unwritable):
+    with pytest.raises(UsageError, match=r"cannot write 'é' \(U\+00E9\): leave it out"):
+        unwritable.sample(allow="aé")
+    text = unwritable.sample(50, forbid="aé", seed=1)
+    assert set(text) <= set("\n b")
+
+
+def test_the_loss_of_a_text_counts_unknown_characters(unwritable):
+    assert unwritable.loss("aéb") == unwritable.loss("a日b") != unwritable.loss("aab")
+
+
+def test_a_run_with_rare_characters_is_resumed_exactly(tmp_path, corpus_file):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_bytes(corpus_file.read_bytes() + "é\xff日".encode() + b"\xfe\n")
+    how = {"steps": 4, "hidden_size": 4, "num_layers": 1, "min_count": 3, "errors": "replace"}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    model = charrnn.train(corpus, whole, **how)
+    assert model.vocabulary.unknown("é日🙂") == "" and "\ufffd" not in model.vocabulary.characters
+    run = prepare_run([corpus], parts, how).start()
+    for report in run:
+        assert "\ufffd" not in run.sample(50)
+        if report.step == 2:
+            run.stop()
+    with pytest.raises(UsageError, match="the run was started with min count 3, not 2"):
+        charrnn.train(corpus, parts, resume=True, min_count=2)
+    charrnn.train(corpus, parts, resume=True)
+    assert parts.read_bytes() == whole.read_bytes()
+
+
+def test_a_model_of_bytes_has_no_rare_characters(tmp_path, corpus_file):
+    with pytest.raises(UsageError, match="give --bytes or --min-count, not both"):
+        charrnn.train(corpus_file, tmp_path / "m", steps=1, as_bytes=True, min_count=2)
+    assert list(tmp_path.iterdir()) == []

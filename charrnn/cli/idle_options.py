@@ -15,7 +15,7 @@ def idle_options(
     vocabulary: Vocabulary, allow: str | None, forbid: str, stop: Sequence[str], lines: int | None
 ) -> Iterator[str]:
     """Yield a sentence for each option without effect, and for each with an escape as text."""
-    if missing := vocabulary.unknown(forbid):
+    if missing := vocabulary.unwritable(forbid):
         yield f"--forbid has no effect on {describe_characters(missing)}, unknown to the model."
     for string in stop:
         if missing := _unwritable(string, vocabulary, allow, forbid):
@@ -39,4 +39,6 @@ def _unwritable(text: str, vocabulary: Vocabulary, allow: str | None, forbid: st
         ids = set(vocabulary.encode(character, "skip").tolist())
         return bool(ids) and not ids & forbidden and (allowed is None or ids <= allowed)
 
+    if missing := vocabulary.unwritable(text):
+        return missing
     return "".join(c for c in dict.fromkeys(text) if not is_writable(c))

@@ -48,14 +48,16 @@ class ScoredLine:
         """Nats per character under each model (models,), NaN where nothing was predicted."""
         return self.totals / (self.characters or math.nan)
 
-    def rank(self) -> tuple[bool, float]:
+    def rank(self, unknown_first: bool) -> tuple[bool, float]:
         """What lines are sorted by: unknown characters, and nats per character, -inf without any.
 
-        Both are those of the model that gives the line the highest probability.
+        Without `unknown_first`, unknown characters count by their nats alone. Both are those of the
+        model that gives the line the highest probability.
         """
         best = int(self.totals.argmin())
         mean = float(self.means()[best])
-        return bool(self.unknown[best]), -math.inf if math.isnan(mean) else mean
+        has_unknown = unknown_first and bool(self.unknown[best])
+        return has_unknown, -math.inf if math.isnan(mean) else mean
 
     def likeliest(self) -> int | None:
         """The model that gives the line the highest probability; None without a single one."""
@@ -67,20 +69,29 @@ class ScoredLine:
 class LineScorer:
     """Scores the lines of a text under one or several `models`, which have `names`.
 
+    Of a text of records, each record is a line, scored on its own. An empty one is no record of a
+    training text, and does not count in `total` and `num_best`.
+
     The text is in a vocabulary of its own. A model skips a character that it does not know, at the
-    cost of UNKNOWN_NATS, so that evidence is never dropped and alphabets of different sizes can be
-    compared. `unknown` holds the characters that one of the models does not know; `knows_any` is
-    False when no model knows any. `top` is how many expected characters to find at each position.
-    While the lines are read, `total` sums them up
-    and `num_best` counts for each model the lines that it gives the highest probability.
+    cost of `unknown_nats`, so that evidence is never dropped and alphabets of different sizes can
+    be compared. A model with an unknown symbol knows all characters. `unknown` holds the characters
+    that one of the models does not know; `knows_any` is False when no model knows any. `top` is how
+    many expected characters to find at each position. While the lines are read, `total` sums them
+    up and `num_best` counts for each model the lines that it gives the highest probability.
     """
 
     def __init__(
-        self, models: Sequence[LanguageModel], names: list[str], corpus: Corpus, top: int = 0
+        self,
+        models: Sequence[LanguageModel],
+        names: list[str],
+        corpus: Corpus,
+        top: int = 0,
+        unknown_nats: float = UNKNOWN_NATS,
     ) -> None:
         self.models, self.names, self.corpus = models, names, corpus
-        self.title = corpus.title
-        self._newline_id = corpus.vocabulary.newline_id
+        self.title, self.unknown_nats = corpus.title, unknown_nats
+        newline_id = corpus.vocabulary.newline_id
+        self._end_id = newline_id if corpus.record_end_id < 0 else corpus.record_end_id
         self._tables = [model.vocabulary.ids_of(corpus.vocabulary) for model in models]
         self._unknown = np.array(self._tables) < 0  # (models, V)
         self.knows_any = not self._unknown.all()
@@ -97,7 +108,7 @@ class LineScorer:
             size = len(scores[0])
             ids = self.corpus.ids[start : start + size]
             unknown = self._unknown[:, ids]
-            newlines = np.flatnonzero(ids == self._newline_id)
+            newlines = np.flatnonzero(ids == self._end_id)
             bounds = [0, *(newlines + 1).tolist()]
             for a, b in pairwise(bounds):
                 line.add([s[a:b] for s in scores], unknown[:, a:b], keep_details)
@@ -120,15 +131,27 @@ class LineScorer:
         for start in range(0, len(self.corpus.ids), BLOCK):
             ids = self.corpus.ids[start : start + BLOCK]
             pairs = zip(scorers, self._tables, strict=True)
-            yield start, [_score(scorer, table[ids]) for scorer, table in pairs]
+            yield start, [self._score(scorer, table[ids]) for scorer, table in pairs]
             if self.progress is not None:
                 self.progress(len(ids))
 
+    def _score(self, scorer: StreamingScorer, ids: np.ndarray) -> np.ndarray:
+        """Score the next ids (n,); unknown ones, which are -1, are skipped at their cost."""
+        known = ids >= 0
+        if known.all():
+            return scorer.read(ids)
+        scores = scorer.unscored(len(ids))
+        scores[known] = scorer.read(ids[known])
+        scores["nats"][~known] = self.unknown_nats
+        return scores
+
     def _counted(self, line: ScoredLine) -> ScoredLine:
+        self.total.number = line.number
+        if self.corpus.record_end_id >= 0 and line.end - line.start == 1:
+            return line
         self.total.characters += line.characters
         self.total.totals += line.totals
         self.total.unknown += line.unknown
-        self.total.number = line.number
         if (best := line.likeliest()) is not None:
             self.num_best[best] += 1
         return line
@@ -138,7 +161,7 @@ class LineScorer:
 
         Bytes that are not UTF-8 are escaped (surrogateescape).
         """
-        end = line.end - int(self.corpus.ids[line.end - 1] == self._newline_id)
+        end = line.end - int(self.corpus.ids[line.end - 1] == self._end_id)
         if max_chars is not None:  # a character has at most four bytes
             end = min(end, line.start + 4 * max_chars)
         vocabulary = self.corpus.vocabulary
@@ -151,24 +174,16 @@ class LineScorer:
         """Return the text of a line with its newline, and for each of its n characters (n,) the
         nats, the scores, and whether the first model does not know it.
 
+        A newline also stands for the separator of a record.
         Under a model of bytes, a character has the sum of the nats of its bytes, and the scores
         of the first byte.
         """
         scores = np.concatenate(line.details)
         ids = self.corpus.ids[line.start : line.end]
-        text = self.corpus.vocabulary.decode(ids, "surrogateescape")
-        sizes = self.corpus.vocabulary.ids_per_character(text)
+        vocabulary, num_ends = self.corpus.vocabulary, int(ids[-1] == self._end_id)
+        body = vocabulary.decode(ids[: len(ids) - num_ends], "surrogateescape")
+        text = body + "\n" * num_ends
+        sizes = np.append(vocabulary.ids_per_character(body), [1] * num_ends).astype(np.int64)
         starts = np.cumsum(sizes) - sizes
         nats = np.add.reduceat(scores["nats"], starts)
         return text, nats, scores[starts], self._unknown[0, ids[starts]]
-
-
-def _score(scorer: StreamingScorer, ids: np.ndarray) -> np.ndarray:
-    """Score the next ids (n,); those that are -1, unknown, are skipped and cost UNKNOWN_NATS."""
-    known = ids >= 0
-    if known.all():
-        return scorer.read(ids)
-    scores = scorer.unscored(len(ids))
-    scores[known] = scorer.read(ids[known])
-    scores["nats"][~known] = UNKNOWN_NATS
-    return scores

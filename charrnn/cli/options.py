@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..config import UNKNOWN_NATS, check_int
+from ..config import DECODING_ERRORS, UNKNOWN_NATS, check_int
 from ..errors import UsageError
 
 MODEL = "model.safetensors"
@@ -140,17 +140,25 @@ corpus_encoding_option = option(
 )
 
 
-def unknown_option_with(help: str) -> OptionDecorator:
-    """--unknown with this help, which ends by saying what skipping does."""
-    return option("--unknown", type=click.Choice(["error", "skip"]), default="error", help=help)
-
-
-unknown_option = unknown_option_with(
-    "How to treat characters that the model does not know: fail, or skip them with a warning."
+unknown_option = option(
+    "--unknown",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    help="How to treat characters that the model does not know: fail, or skip them with a warning.",
 )
-charged_unknown_option = unknown_option_with(
-    "How to treat characters that a model does not know: fail, or skip them at a cost of "
-    f"{UNKNOWN_NATS:g} nats each."
+charged_unknown_option = option(
+    "--unknown",
+    type=click.Choice(["error", "skip", "count"]),
+    default="error",
+    help="How to treat characters that a model does not know: fail, or skip them at a cost of "
+    f"{UNKNOWN_NATS:g} nats each (skip) or of -log(1/(n + 1)) each, after n characters of training "
+    "(count). A model of `charrnn train --min-count` knows all characters.",
+)
+errors_option = option(
+    "--errors",
+    type=click.Choice(DECODING_ERRORS),
+    default=DECODING_ERRORS[0],
+    help="At bytes that are not in the encoding: fail, or replace them by U+FFFD with a warning.",
 )
 threads_option = option(
     "--threads",

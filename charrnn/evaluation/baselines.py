@@ -42,8 +42,13 @@ class Baselines:
     truncated: bool  # whether a limit cut one of the texts
 
 
-def baselines(train_ids: Ids, eval_ids: Ids, vocabulary: Vocabulary) -> Baselines | None:
-    """Return the losses of the best n-gram and of xz; None for fewer than MIN_EVAL_CHARS."""
+def baselines(
+    train_ids: Ids, eval_ids: Ids, vocabulary: Vocabulary, record_end_id: int = -1
+) -> Baselines | None:
+    """Return the losses of the best n-gram and of xz; None for fewer than MIN_EVAL_CHARS.
+
+    In records, which `record_end_id` ends, the contexts of n-grams begin with the record.
+    """
     if len(eval_ids) < MIN_EVAL_CHARS:
         return None
     evaluated = eval_ids[:EVAL_CHARS]
@@ -52,7 +57,7 @@ def baselines(train_ids: Ids, eval_ids: Ids, vocabulary: Vocabulary) -> Baseline
         texts = before, before + vocabulary.to_utf8(evaluated)
         sizes = [threads.submit(_xz_size, text) for text in texts] if lzma else []
         counted = train_ids[-NGRAM_CHARS:]
-        losses = ngram_losses(counted, evaluated, len(vocabulary))
+        losses = ngram_losses(counted, evaluated, len(vocabulary), record_end_id)
     xz = None
     if sizes:
         size_before, size_of_both = (size.result() for size in sizes)
@@ -72,7 +77,9 @@ def _xz_size(text: bytes) -> int:
     return len(lzma.compress(text, lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, **XZ}]))
 
 
-def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -> list[float]:
+def ngram_losses(
+    train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int, record_end_id: int = -1
+) -> list[float]:
     """Return the loss of an n-gram of each of NGRAM_ORDERS, in nats per character.
 
     `train_ids` (n,) and `eval_ids` (m,) are consecutive. Probabilities are interpolated as by
@@ -82,15 +89,19 @@ def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -
 
     c is the k characters before x; c' is c without its first character. In the training text, x
     followed c n(c x) times, c was followed by any character n(c) times and by t(c) different
-    characters. p_k is p_{k-1} if c never occurred; p_{-1} is 1 / vocab_size.
+    characters. p_k is p_{k-1} if c never occurred; p_{-1} is 1 / vocab_size. With `record_end_id`,
+    c reaches back to the end before the record, at most; where it is shorter than k characters, p_k
+    is p_{k-1}.
     """
     # Contexts and n-grams are numbered over both texts, so that no lookup is needed.
     ids = np.concatenate([train_ids, eval_ids]).astype(np.int32)
     n = len(train_ids)
     p = np.full(len(eval_ids), 1 / vocab_size)
     contexts, num_contexts = np.zeros(len(ids), np.int32), 1
+    follows_end = np.concatenate([[record_end_id >= 0], ids[:-1] == record_end_id])
+    is_short = np.zeros(len(ids), bool)  # whether a context has the whole record before it
     losses = []
-    for _ in NGRAM_ORDERS:
+    for order in NGRAM_ORDERS:
         grams, num_grams = _number_pairs(contexts, ids, num_contexts, vocab_size)
         counts = np.bincount(grams[:n], minlength=num_grams)
         context_of = np.empty(num_grams, np.int32)
@@ -98,11 +109,13 @@ def ngram_losses(train_ids: np.ndarray, eval_ids: np.ndarray, vocab_size: int) -
         total = np.bincount(contexts[:n], minlength=num_contexts)[contexts[n:]]
         different = np.bincount(context_of[counts > 0], minlength=num_contexts)[contexts[n:]]
         mixed = (counts[grams[n:]] + different * p) / np.maximum(total + different, 1)
-        p = np.where(total > 0, mixed, p)
+        p = np.where((total > 0) & ~is_short[n:], mixed, p)
         losses.append(float(0.0 - np.log(p).mean()))
-        # A context of the next order is the n-gram before. The first character has a context
-        # of its own, the beginning of the text, which does not occur again.
+        # A context of the next order is the n-gram before. The first character, and each after the
+        # end of a record, has a context of its own, the beginning of the text.
         contexts = np.concatenate([[num_grams], grams[:-1]]).astype(np.int32)
+        contexts[follows_end] = num_grams
+        is_short = np.concatenate([[False], is_short[:-1]]) | (follows_end & (order > 0))
         num_contexts = num_grams + 1
     return losses
 

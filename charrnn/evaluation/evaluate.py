@@ -11,13 +11,15 @@ from ..text.corpus import Corpus
 from .adaptation import adapted_loss
 from .baselines import Baselines, baselines
 from .loss import mean_loss, num_predicted, windowed_loss
+from .unknown import num_unknown
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Losses on a text in nats per character; None for those that were not measured.
 
-    A character that the model does not know costs UNKNOWN_NATS in each of them.
+    A character that the model does not know costs the loss of its unknown symbol in each of them,
+    or `unknown_nats` if it has no such symbol.
     """
 
     characters: int  # that are predicted
@@ -26,6 +28,7 @@ class Evaluation:
     adapted_loss: float | None = None
     baselines: Baselines | None = None
     unknown: int = 0  # characters that the model does not know
+    unknown_nats: float | None = None  # what each of them costs; None: what the symbol costs
 
 
 def evaluate(
@@ -35,34 +38,37 @@ def evaluate(
     training_text: Corpus | None = None,
     window: int | None = None,
     adapt: bool = False,
+    unknown_nats: float = UNKNOWN_NATS,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Measure the loss of a model on a text.
 
     `training_text` adds the baselines, which learn from it; a short `text` has none. `window` adds
     the loss in windows of that many characters, `adapt` the loss of a copy of the model that goes
-    on learning from the text. `progress` is called as by `mean_loss`, by each pass over the text
+    on learning from the text. `unknown_nats` is the cost of each character that `text` skipped.
+    `progress` is called as by `mean_loss`, by each pass over the text
     that adapts or carries a state. Raises CharRNNError for a text of which nothing is predicted or
     shorter than the window.
     """
     loss = mean_loss(model, text.ids, progress)
-    result = Evaluation(num_predicted(model, text.ids), loss)
+    result = Evaluation(num_predicted(model, text.ids), loss, unknown=num_unknown(text))
     if window is not None:
         result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
     if adapt:
         result = replace(result, adapted_loss=adapted_loss(model, text.ids, progress))
     if training_text is not None:
-        found = baselines(training_text.ids, text.ids, text.vocabulary)
+        end_id = model.config.record_end_id
+        found = baselines(training_text.ids, text.ids, text.vocabulary, end_id)
         result = replace(result, baselines=found)
-    return _charged(result, text.num_skipped) if text.num_skipped else result
+    return _charged(result, text.num_skipped, unknown_nats) if text.num_skipped else result
 
 
-def _charged(result: Evaluation, unknown: int) -> Evaluation:
-    """Add `unknown` characters at UNKNOWN_NATS each to every loss."""
+def _charged(result: Evaluation, unknown: int, nats: float) -> Evaluation:
+    """Add `unknown` characters at `nats` each to every loss."""
     characters = result.characters + unknown
 
     def mean(loss: float) -> float:
-        return (loss * result.characters + UNKNOWN_NATS * unknown) / characters
+        return (loss * result.characters + nats * unknown) / characters
 
     def mean_if_measured(loss: float | None) -> float | None:
         return None if loss is None else mean(loss)
@@ -75,4 +81,5 @@ def _charged(result: Evaluation, unknown: int) -> Evaluation:
         mean_if_measured(result.adapted_loss),
         None if b is None else replace(b, ngram=mean(b.ngram), xz=mean_if_measured(b.xz)),
         unknown,
+        nats,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..errors import CharRNNError
 from ..network.arrays import Workspace
 from ..network.model import Model
 from ..network.stack import Stack
-from ..text.disk_ids import Ids
+from ..text.disk_ids import Ids, JoinedIds
 from ..text.streams import BatchStreams
 
 STEPS = 256  # characters per chunk
@@ -97,14 +98,22 @@ def windowed_loss(model: Model, ids: Ids, window: int) -> float:
     return float(total / (windows * window))
 
 
+class _Row(NamedTuple):
+    """A row of a validation text: `ids` (n + 1,), and which of the n predictions count."""
+
+    ids: Ids
+    counts: np.ndarray  # (n,) bool
+
+
 class Validator:
     """Estimates `mean_loss` quickly: the text is cut into `rows` parallel streams.
 
-    Each stream but the first reads WARM_UP characters of the stream before it, to have a state;
-    their losses do not count. Every character but the first counts once. If there are more than
-    `max_chars`, about that many count: the first ones of each stream. The state of training does
-    not change: its stack is a separate one, which works in `workspace`, the memory of a
-    training stack between two steps.
+    Each stream but the first reads WARM_UP characters of the text before it, to have a state; their
+    losses do not count. Every character but the first counts once. Of several files, JoinedIds, the
+    part of each file is read after the text before it; of records, each stream begins with a
+    record. If there are more than `max_chars`, about that many count: the first ones of each
+    stream. The state of training does not change: its stack is a separate one, which works in
+    `workspace`, the memory of a training stack between two steps.
     """
 
     def __init__(
@@ -115,22 +124,23 @@ class Validator:
         max_chars: int | None = None,
         workspace: Workspace | None = None,
     ) -> None:
-        length = ceil_div(len(ids) - 1, rows)
-        read = min(length, ceil_div(max_chars or len(ids), rows))
-        warm_up = min(WARM_UP, length)
-        self._skipped = [0] + [warm_up] * (rows - 1)
-        starts = [b * length - skipped for b, skipped in enumerate(self._skipped)]
-        self._streams = [ids[s : b * length + read + 1] for b, s in enumerate(starts)]
-        self._length = max(map(len, self._streams)) - 1
-        counted = (len(s) - 1 - k for s, k in zip(self._streams, self._skipped, strict=True))
-        self._total = sum(max(n, 0) for n in counted)
+        max_chars = max_chars or len(ids)
+        if model.config.has_records:
+            self._rows = _record_rows(ids, model.config.record_end_id, rows, max_chars)
+        elif isinstance(ids, JoinedIds):
+            self._rows = _file_rows(ids, rows, max_chars)
+        else:
+            self._rows = _text_rows(ids, rows, max_chars)
+        self._length = max(len(row.counts) for row in self._rows)
+        self._total = sum(int(np.count_nonzero(row.counts)) for row in self._rows)
+        rows = len(self._rows)
         steps = min(VALIDATION_STEPS, _chunk_length(model, rows), self._length)
         self._stack = Stack(model, rows, steps, workspace=workspace)
 
     def loss(self) -> float:
         """The loss of the model's present weights in nats per character."""
         stack, total = self._stack, 0.0
-        stack.set_state(stack.model.zero_state(len(self._streams)))
+        stack.set_state(stack.model.zero_state(len(self._rows)))
         for start in range(0, self._length, stack.steps):
             x, y, counts = self._chunk(start)
             total += stack.losses_of(x, y)[counts].sum()
@@ -142,14 +152,66 @@ class Validator:
         A stream that has ended reads zeros.
         """
         steps = min(self._stack.steps, self._length - start)
-        x, y = np.zeros((2, steps, len(self._streams)), np.int32)
+        x, y = np.zeros((2, steps, len(self._rows)), np.int32)
         counts = np.zeros(x.shape, bool)
-        for b, ids in enumerate(self._streams):
-            ids = ids[start : start + steps + 1]
+        for b, row in enumerate(self._rows):
+            ids = row.ids[start : start + steps + 1]
             n = max(len(ids) - 1, 0)
             x[:n, b], y[:n, b] = ids[:n], ids[1:]
-            counts[:n, b] = np.arange(start, start + n) >= self._skipped[b]
+            counts[:n, b] = row.counts[start : start + n]
         return x, y, counts
+
+
+def _text_rows(ids: Ids, rows: int, max_chars: int) -> list[_Row]:
+    """Equal rows of one text."""
+    length = ceil_div(len(ids) - 1, rows)
+    read, warm_up = min(length, ceil_div(max_chars, rows)), min(WARM_UP, length)
+    found = []
+    for b in range(rows):
+        skipped = warm_up if b else 0
+        part = ids[b * length - skipped : b * length + read + 1]
+        found.append(_Row(part, np.arange(len(part) - 1) >= skipped))
+    return found
+
+
+def _record_rows(ids: Ids, end_id: int, rows: int, max_chars: int) -> list[_Row]:
+    """Rows of whole records, about equally long; the first ids of each, if `max_chars` is less."""
+    ids = np.concatenate([[end_id], ids]).astype(np.int32)
+    starts = np.flatnonzero(ids[:-1] == end_id)  # the end before each record
+    wanted = np.arange(rows) * (len(ids) - 1) // rows
+    firsts = np.unique(starts[np.minimum(np.searchsorted(starts, wanted), len(starts) - 1)])
+    read = ceil_div(max_chars, len(firsts)) if max_chars < len(ids) - 1 else len(ids)
+    ends = [*firsts[1:], len(ids) - 1]
+    parts = [ids[a : min(b, a + read) + 1] for a, b in zip(firsts, ends, strict=True)]
+    return [_Row(part, np.ones(len(part) - 1, bool)) for part in parts]
+
+
+def _file_rows(ids: JoinedIds, rows: int, max_chars: int) -> list[_Row]:
+    """Equal rows of the parts of several files, each part after the ids before it in its file."""
+    share = min(1.0, max_chars / len(ids))
+    parts = [(a, a + max(1, round((b - a) * share))) for a, b in ids.parts]
+    file_starts = [0, *(b for _, b in ids.parts)]
+    length = ceil_div(sum(end - start for start, end in parts), rows)
+    found: list[_Row] = []
+    segments: list[tuple[int, int, int]] = []  # (first id read, first that counts, end)
+    space = length
+    for file_start, (start, end) in zip(file_starts, parts, strict=False):
+        while start < end:
+            stop = min(end, start + space)
+            segments.append((max(file_start, start - WARM_UP), start, stop))
+            space -= stop - start
+            start = stop
+            if space == 0:
+                found.append(_joined_row(ids.ids, segments))
+                segments, space = [], length
+    return found + [_joined_row(ids.ids, segments)] if segments else found
+
+
+def _joined_row(ids: Ids, segments: list[tuple[int, int, int]]) -> _Row:
+    """A row of (first id read, first id that counts, end) in `ids`."""
+    parts = [ids[first:end] for first, _, end in segments]
+    counts = [np.arange(first, end) >= max(start, first + 1) for first, start, end in segments]
+    return _Row(np.concatenate(parts), np.concatenate(counts)[1:])
 
 
 class StreamingScorer:

@@ -44,6 +44,7 @@ class Suggester:
         seed: int | None = None,
     ) -> None:
         self._vocabulary, self._vocab_size = vocabulary, model.config.vocab_size
+        self._writable = vocabulary.writable
         self._length, self._temperature = length, temperature
         self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
         self._number = 0
@@ -139,8 +140,8 @@ class Suggester:
 
     def _draw(self, logits: np.ndarray, rng: np.random.Generator) -> int:
         if self._temperature == 0:
-            return int(np.argmax(logits))
-        logits = logits.astype(np.float64)
+            return int(np.argmax(np.where(self._writable, logits, -np.inf)))
+        logits = np.where(self._writable, logits.astype(np.float64), -np.inf)
         with np.errstate(over="ignore"):  # at a temperature near 0
             p = np.exp((logits - logits.max()) / self._temperature)
         return int(rng.choice(len(p), p=p / p.sum()))

@@ -46,7 +46,8 @@ class Model:
         weights and all else stay float32.
     ngrams: the n-grams that the configuration numbers. Their weights are zero at first.
 
-    Raises CharRNNError if the n-grams are not as many as in the configuration.
+    Raises CharRNNError if the n-grams are not as many as in the configuration, or if one contains
+    the id that ends a record but as its first id: no n-gram that is found reaches over the end.
 
     `start` is where texts start; a model file sets it, otherwise it is `blank_start`.
     """
@@ -64,6 +65,8 @@ class Model:
         self.ngrams = NgramIndex(ngrams, config.vocab_size)
         if (len(ngrams) + 1, self.ngrams.size) != (config.ngrams, config.num_ngrams):
             raise CharRNNError("the n-grams do not fit the model.")
+        if any((level[:, 1:] == config.record_end_id).any() for level in ngrams):
+            raise CharRNNError("one of the n-grams reaches over the end of a record.")
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         # An element of a panel is a pair of bfloat16 or one float.
         self.panel_dtype = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
@@ -223,5 +226,6 @@ class Model:
         return CarriedState(hidden, np.full((c.ngrams - 1, rows), -1, np.int32))
 
     def blank_start(self) -> TextStart:
-        """The start of a text before which nothing is known."""
-        return TextStart(self.zero_state(1), np.empty(0, np.int32))
+        """The start of a text before which nothing is known, or of a record."""
+        ids = [self.config.record_end_id] if self.config.has_records else []
+        return TextStart(self.zero_state(1), np.array(ids, np.int32))

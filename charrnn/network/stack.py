@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -27,7 +28,7 @@ from .kernels.matmul import (
 )
 from .kernels.microkernel import NR
 from .kernels.ngrams import find_rows, group_places, row_gradient
-from .kernels.state import vector_gradient
+from .kernels.state import vector_gradient, zero_states
 from .model import Model
 from .parameters import Parameters
 
@@ -119,6 +120,7 @@ class Stack:
         else:
             z, s, saved, self.embedded, self.logits = workspace.arrays(z_shape, s_shape, *shapes)
         self.z, self.s, self.saved = z, s, saved  # of all layers; cells/__init__.py describes them
+        self.held = zeros((cell.STATES + 1, B if c.has_records else 0, H), dtype)
         self._step_kernels: dict[bool, Array] = {}  # of `sample_steps`, without and with log_p
         self.losses = zeros((T, B), np.float64)
         before = c.ngrams - 1
@@ -215,7 +217,10 @@ class Stack:
                 weights[m.config.lookup_table_name], m.parameters.ngram_rows, self.embedded,
                 m.cell.INPUT_PLANES,
             ),
-            (self.z, self.s, self.saved, m.w_ih[0], m.w_ih_above, m.w_hh, m.bias, m.peepholes),
+            (
+                self.z, self.s, self.saved, m.w_ih[0], m.w_ih_above, m.w_hh, m.bias, m.peepholes,
+                m.config.record_end_id, self.held,
+            ),
             (m.w_out[0], weights["output.bias"], self.logits),
             draws,
             drawn,
@@ -265,7 +270,8 @@ class Stack:
 
         dropout_seed: None turns dropout between layers off.
 
-        The state does not advance until `advance_state`.
+        The state does not advance until `advance_state`. Where a row of x begins with the end of a
+        record, the state before it is lost.
         """
         steps = x.shape[0]
 
@@ -274,12 +280,16 @@ class Stack:
             self._forward_rows(x, dropout_seed, first, last)
             self._backward_rows(x, y, dropout_seed, first, last)
 
-        def columns(i: int, size: int) -> None:
-            self._weight_gradients(x, dropout_seed, i, size)
-
         self.model.team.run(rows, self.threads)
         self.ngram_gradients.group(self.found, steps)
-        self.model.team.run(columns, self.threads)
+        gradients = partial(self._weight_gradients, x, dropout_seed)
+        if not self.model.config.has_records:
+            self.model.team.run(partial(gradients, True, True), self.threads)
+        else:  # the output of a step is not always the state before the next one, so one by one
+            self.model.team.run(partial(gradients, True, False), self.threads)
+            for s in self.s:
+                zero_states(s, x, self.model.config.record_end_id)
+            self.model.team.run(partial(gradients, False, True), self.threads)
         return float(self.losses[:steps].sum() / (steps * self.batch_size))
 
     def _layer_output(self, k: int, dropout_seed: int | None) -> Array:
@@ -308,7 +318,8 @@ class Stack:
             else:
                 inputs = self._input(k, dropout_seed)
                 input_product(inputs, m.w_ih[k], cell.INPUT_PLANES, m.bias[k], z, *rows)
-            cell.forward(z, self.s[k], self.saved[k], m.w_hh[k], m.peepholes[k], *rows)
+            arrays = z, self.s[k], self.saved[k], m.w_hh[k], m.peepholes[k]
+            cell.forward(*arrays, x, m.config.record_end_id, self.held, *rows)
             if dropout_seed is not None:
                 seed, rate = self._dropout(k, dropout_seed)
                 drop(self.s[k][0, 1:], self.dropped[k], seed, rate, *rows)
@@ -332,9 +343,8 @@ class Stack:
                 drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
             dh[0, first:last] = 0
             dc[first:last] = 0
-            cell.backward(
-                self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k], dh, dc, *rows
-            )
+            arrays = self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k]
+            cell.backward(*arrays, dh, dc, x, m.config.record_end_id, self.held, *rows)
             self.d_start[k, 0, first:last] = dh[0, first:last]
             self.d_start[k, 1:, first:last] = dc[first:last]
             if not self._is_one_hot(k):
@@ -342,40 +352,74 @@ class Stack:
                 d_input[: x.shape[0], first:last] = 0
                 output_product(self.z[k], m.w_ih_t[k], cell.INPUT_PLANES, d_input, *rows)
 
-    def _weight_gradients(self, x: Array, dropout_seed: int | None, i: int, size: int) -> None:
-        """Fill thread i's chunk of the columns of every gradient."""
-        m, cell, steps, buffer = self.model, self.model.cell, x.shape[0], self.panel_buffers[i]
-        grads = self.gradients.padded
-        panels = padded(m.config.hidden_size) // NR
-        for k, z in enumerate(self.z):
-            dw, db = grads[f"rnn.weight_ih_l{k}"], grads[f"rnn.bias_ih_l{k}"]
-            first, last = chunk_bounds(cell.GATES * panels, i, size)
-            if self._is_one_hot(k):
-                columns = first * NR, last * NR
-                look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, steps, *columns)
-                self.ngram_gradients.compute(z, cell.INPUT_PLANES, first, last)
-            else:
-                inputs = self._input(k, dropout_seed)
-                weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, steps, first, last, buffer)
-            dw, db = grads[f"rnn.weight_hh_l{k}"], grads[f"rnn.bias_hh_l{k}"]
-            for gate, planes, operand in _gate_groups(cell):
-                first, last = chunk_bounds(len(planes) * panels, i, size)
-                source = self.s[k][0] if operand < 0 else self.saved[k][operand]
-                weight_gradient(source, z, planes, gate, dw, db, steps, first, last, buffer)
-            first, last = (NR * p for p in chunk_bounds(panels, i, size))
-            for name, (plane, state, shift) in cell.PEEPHOLES.items():
-                dw = grads[f"rnn.{name}_l{k}"]
-                vector_gradient(z, plane, self.s[k][state], shift, dw, steps, first, last)
-        dw, db = grads["output.weight"], grads["output.bias"]
-        first, last = chunk_bounds(dw.shape[2] // NR, i, size)
-        dlogits = self.logits[:, None]
-        inputs = self._layer_output(-1, dropout_seed)
-        weight_gradient(inputs, dlogits, _SINGLE_PLANE, 0, dw, db, steps, first, last, buffer)
-        if m.config.embedding_size:
-            first, last = chunk_bounds(self.d_embedded.shape[2] // NR, i, size)
+    def _weight_gradients(
+        self,
+        x: Array,
+        dropout_seed: int | None,
+        of_inputs: bool,
+        of_states: bool,
+        i: int,
+        size: int,
+    ) -> None:
+        """Fill thread i's chunk of the columns of the gradients.
+
+        of_inputs: of the weights that multiply inputs and outputs.
+        of_states: of those that multiply the state before a step.
+        """
+        for k in range(len(self.z)):
+            if of_inputs:
+                self._input_gradient(k, x, dropout_seed, i, size)
+                self._peephole_gradients(k, 1, len(x), i, size)
+            if of_states:
+                self._recurrent_gradient(k, len(x), i, size)
+                self._peephole_gradients(k, 0, len(x), i, size)
+        if of_inputs:
+            self._output_gradient(len(x), dropout_seed, i, size)
+            if self.model.config.embedding_size:
+                self._embedding_gradient(x, i, size)
+
+    def _input_gradient(
+        self, k: int, x: Array, dropout_seed: int | None, i: int, size: int
+    ) -> None:
+        cell, z, grads = self.model.cell, self.z[k], self.gradients.padded
+        dw, db = grads[f"rnn.weight_ih_l{k}"], grads[f"rnn.bias_ih_l{k}"]
+        first, last = chunk_bounds(dw.shape[1] * dw.shape[2] // NR, i, size)
+        if self._is_one_hot(k):
             columns = first * NR, last * NR
-            embed_gradient(x, self.d_embedded, grads["embedding.weight"], steps, *columns)
-            self.ngram_gradients.compute(self.d_embedded[:, None], _SINGLE_PLANE, first, last)
+            look_up_gradient(x, z, cell.INPUT_PLANES, dw, db, len(x), *columns)
+            self.ngram_gradients.compute(z, cell.INPUT_PLANES, first, last)
+        else:
+            panels = first, last, self.panel_buffers[i]
+            inputs = self._input(k, dropout_seed)
+            weight_gradient(inputs, z, cell.INPUT_PLANES, 0, dw, db, len(x), *panels)
+
+    def _recurrent_gradient(self, k: int, steps: int, i: int, size: int) -> None:
+        cell, z, grads = self.model.cell, self.z[k], self.gradients.padded
+        dw, db = grads[f"rnn.weight_hh_l{k}"], grads[f"rnn.bias_hh_l{k}"]
+        for gate, planes, operand in _gate_groups(cell):
+            panels = chunk_bounds(len(planes) * dw.shape[2] // NR, i, size)
+            source = self.s[k][0] if operand < 0 else self.saved[k][operand]
+            weight_gradient(source, z, planes, gate, dw, db, steps, *panels, self.panel_buffers[i])
+
+    def _peephole_gradients(self, k: int, shift: int, steps: int, i: int, size: int) -> None:
+        """The gradients of the peepholes on the state `shift` steps after the one before a step."""
+        for name, (plane, state, its_shift) in self.model.cell.PEEPHOLES.items():
+            if its_shift == shift:
+                dw = self.gradients.padded[f"rnn.{name}_l{k}"]
+                first, last = (NR * p for p in chunk_bounds(dw.shape[1] // NR, i, size))
+                vector_gradient(self.z[k], plane, self.s[k][state], shift, dw, steps, first, last)
+
+    def _output_gradient(self, steps: int, dropout_seed: int | None, i: int, size: int) -> None:
+        dw, db = self.gradients.padded["output.weight"], self.gradients.padded["output.bias"]
+        panels = *chunk_bounds(dw.shape[2] // NR, i, size), self.panel_buffers[i]
+        dlogits, inputs = self.logits[:, None], self._layer_output(-1, dropout_seed)
+        weight_gradient(inputs, dlogits, _SINGLE_PLANE, 0, dw, db, steps, *panels)
+
+    def _embedding_gradient(self, x: Array, i: int, size: int) -> None:
+        dw, d_embedded = self.gradients.padded["embedding.weight"], self.d_embedded
+        first, last = chunk_bounds(d_embedded.shape[2] // NR, i, size)
+        embed_gradient(x, d_embedded, dw, len(x), first * NR, last * NR)
+        self.ngram_gradients.compute(d_embedded[:, None], _SINGLE_PLANE, first, last)
 
 
 _SINGLE_PLANE = np.arange(1)

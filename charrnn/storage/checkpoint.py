@@ -32,10 +32,13 @@ from ..text.vocabulary import Vocabulary, vocabulary_of
 from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
-# Version 2 added the starts of texts, version 3 the n-grams.
-MODEL_FORMAT_VERSION = 3
-# A state file can be read only if it has this version. Version 3 added the n-grams, version 4 the
-# members of an ensemble.
+# Version 2 added the starts of texts, version 3 the n-grams, version 4 the special symbols of
+# vocabularies and the id that ends a record. A file that does without the additions of version 4
+# is written as version 3.
+MODEL_FORMAT_VERSION = 4
+# State files of these versions can be read. Version 3 added the n-grams, version 4 records and the
+# members of ensembles.
+OLDEST_STATE_VERSION = 3
 STATE_FORMAT_VERSION = 4
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
@@ -115,6 +118,10 @@ def save_model(
     ngrams: NgramTable = (),
 ) -> None:
     """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
+    config = {"record_end_id": -1} | config
+    version = _version_of(config, vocabulary)
+    if version < 4:
+        del config["record_end_id"]
     content = {
         "config": config,
         "vocabulary": vocabulary.characters,
@@ -122,8 +129,16 @@ def save_model(
         "start": start and _encode_start(start),
         "ngrams": [vocabulary.symbols(ids.reshape(-1)) for ids in ngrams],
     }
+    if version > 3:
+        content["separator"] = vocabulary.separator
     tensors = {name: np.asarray(tensor, np.float32) for name, tensor in tensors.items()}
-    write_atomically(path, serialize(MODEL_KEY, MODEL_FORMAT_VERSION, content, tensors))
+    write_atomically(path, serialize(MODEL_KEY, version, content, tensors))
+
+
+def _version_of(config: dict[str, Any], vocabulary: Vocabulary) -> int:
+    """The oldest format version that can hold a model of this configuration and vocabulary."""
+    special = vocabulary.unknown_id >= 0 or vocabulary.separator
+    return 4 if special or config["record_end_id"] != -1 else 3
 
 
 def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
@@ -139,8 +154,12 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         version = content["format_version"]
         if version < 3:
             config |= {"ngrams": 1, "num_ngrams": 0}
+        config = {"record_end_id": -1} | config
         _check_tensors(tensors, config, tensor_shapes)
-        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), config)
+        separator = content.get("separator", "") if version > 3 else ""
+        vocabulary = _checked_vocabulary(content.get("vocabulary", ""), separator, config)
+        if version < 4 and _version_of(config, vocabulary) > 3:
+            raise corrupt_file("it has parts of a later format version")
         ngrams = _checked_ngrams(content.get("ngrams"), config, vocabulary) if version > 2 else ()
         start = _checked_start(content.get("start"), config) if version > 1 else None
         return ModelFile(tensors, config, vocabulary, training, version, start, ngrams)
@@ -154,7 +173,8 @@ def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
 def load_state(path: FilePath) -> tuple[Arrays, dict[str, Any]]:
     """Return (arrays, info) as they were given to save_state.
 
-    Raises CharRNNError unless the file is a complete, valid state of the current format version.
+    Raises CharRNNError unless the file is a complete, valid state of a format version that can be
+    read.
     """
     with _opened(path, "there is no run to resume") as file:
         content, arrays = _read(file, STATE_KEY, _check_state_version)
@@ -287,7 +307,7 @@ def _check_model_version(version: Any) -> None:
 
 def _check_state_version(version: Any) -> None:
     _check_version(version, STATE_FORMAT_VERSION)
-    if version < STATE_FORMAT_VERSION:
+    if version < OLDEST_STATE_VERSION:
         raise CharRNNError(
             f"the run was saved by an earlier charrnn, in format version {version}, which this "
             "charrnn cannot resume: finish the run with that charrnn, or train anew with "
@@ -364,10 +384,10 @@ def _check_tensors(tensors: Arrays, config: dict[str, Any], tensor_shapes: Tenso
             raise corrupt_file(f"the tensor {_quote_name(name)} holds values that are not finite")
 
 
-def _checked_vocabulary(characters: Any, config: dict[str, Any]) -> Vocabulary:
-    if not isinstance(characters, str | None):
+def _checked_vocabulary(characters: Any, separator: Any, config: dict[str, Any]) -> Vocabulary:
+    if not isinstance(characters, str | None) or not isinstance(separator, str):
         raise corrupt_file("its vocabulary is not a string")
-    vocabulary = vocabulary_of(characters)
+    vocabulary = vocabulary_of(characters, separator)
     if len(vocabulary) != config.get("vocab_size"):
         raise corrupt_file(
             f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"
@@ -391,14 +411,14 @@ def _checked_ngrams(value: Any, config: dict[str, Any], vocabulary: Vocabulary) 
     except UnicodeEncodeError:
         raise corrupt_file("its n-grams hold half a surrogate pair") from None
     table = [ids.reshape(-1, n) for n, ids in zip(lengths, table, strict=True)]
-    return checked_ngrams(table, len(vocabulary))
+    return checked_ngrams(table, len(vocabulary), config["record_end_id"])
 
 
-def checked_ngrams(arrays: list[Array], vocab_size: int) -> NgramTable:
+def checked_ngrams(arrays: list[Array], vocab_size: int, record_end_id: int) -> NgramTable:
     """The table of n-grams of a file. Raises CharRNNError unless it is a valid one."""
     table = tuple(arrays)
     try:
-        check_ngrams(table, vocab_size)
+        check_ngrams(table, vocab_size, record_end_id)
     except ValueError as error:
         raise corrupt_file(str(error)) from None
     return table

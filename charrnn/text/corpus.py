@@ -23,6 +23,7 @@ from .files import expand_folders
 from .joining import Seam
 from .reader import (
     EncodingOptions,
+    OnUndecodable,
     TextInput,
     TextReader,
     codec_name,
@@ -30,13 +31,23 @@ from .reader import (
     names_of,
     open_input,
 )
+from .records import (
+    RecordFilter,
+    check_separator,
+    end_id_of,
+    filter_byte_files,
+    filter_text_files,
+)
 from .vocabulary import (
+    SEPARATOR,
+    UNKNOWN,
     ByteVocabulary,
     CharVocabulary,
     IdArray,
     OnUnknown,
     Vocabulary,
     code_points,
+    require_no_surrogate,
 )
 
 COMPARED_AT_ONCE = 1 << 18  # ids that require_varied compares at a time
@@ -58,6 +69,8 @@ class Corpus:
     num_bytes: int  # read from the files
     skipped_characters: str = ""  # the unknown characters that were skipped, each once, sorted
     num_skipped: int = 0  # how many characters of the text they are
+    record_end_id: int = -1  # the id that ends each record; -1: the text has no records
+    num_empty: int = 0  # empty records that were left out
 
     @property
     def title(self) -> str:
@@ -73,51 +86,76 @@ def read_corpus(
     as_bytes: bool = False,
     folder: FilePath | None = None,
     vocabulary: Vocabulary | None = None,
+    min_count: int = 1,
+    errors: OnUndecodable = "strict",
     unknown: OnUnknown = "error",
     join: bool = True,
     prefer_utf8: bool = False,
+    apart_from: int | None = None,
+    separator: str | None = None,
+    keep_empty: bool = False,
     progress: Callable[[int, int], None] | None = None,
     options: EncodingOptions = EncodingOptions(),  # noqa: B008  # immutable
 ) -> Corpus:
     """Read the files `paths`, joined in order, as ids; "-" is standard input.
 
     A folder stands for its files, see `expand_folders`. Line ends are not changed. With `join`, a
-    line end is put between two files where the first has none, see LineJoiner. A byte-order mark
-    at the start of a file is dropped. A given `vocabulary` decides whether the text is read as
-    bytes, instead of `as_bytes`. With `prefer_utf8`, files that are UTF-8 and not plain ASCII are
-    not read with `encoding`. Temporary files go to `folder`. `progress(done, total)` counts bytes,
-    in both passes. Messages name the `options`.
+    line end is put between two files where the first has none, see LineJoiner, but not before file
+    number `apart_from`. A byte-order mark at the start of a file is dropped. A given `vocabulary`
+    decides whether the text is read as bytes, instead of `as_bytes`. With `prefer_utf8`, files that
+    are UTF-8 and not plain ASCII are not read with `encoding`. Without a `vocabulary`, one symbol
+    stands for all characters that occur fewer than `min_count` times. With `errors="replace"`,
+    U+FFFD replaces bytes that cannot be decoded, which a warning counts. A `separator` ends each
+    record of a text of records, see RecordFilter; `keep_empty` keeps the empty ones. Temporary
+    files go to `folder`. `progress(done, total)` counts bytes, in both passes. Messages name the
+    `options`.
 
     Raises CharRNNError for a file that cannot be read or decoded or that changes while it is read,
-    and for an empty text; UsageError for an unknown encoding; UnknownCharacters for characters
-    that the given vocabulary lacks, unless `unknown="skip"`.
+    for an empty text, and for one whose characters are all rare; UsageError for an unknown
+    encoding; UnknownCharacters for characters that the given vocabulary cannot encode, unless
+    `unknown="skip"`.
     """
     path_list = list_of_paths(paths)
     if vocabulary is None and as_bytes:
         vocabulary = ByteVocabulary()
     as_bytes = vocabulary is not None and vocabulary.is_bytes
     encoding = "bytes" if as_bytes else codec_name(encoding)
-    join = join and (vocabulary is None or vocabulary.newline_id >= 0)
+    if separator is not None:
+        check_separator(separator, as_bytes)
+    join = join and separator is None and (vocabulary is None or vocabulary.newline_id >= 0)
+    records = RecordFilter(separator, keep_empty) if separator else None
     skipped: Counter[str] = Counter()
     starts: list[int] = []
     with contextlib.ExitStack() as stack:
         inputs = [open_input(path, folder, stack) for path in expand_folders(path_list)]
         num_passes = 2 if vocabulary is None else 1
-        reader = TextReader(inputs, num_passes, progress, join=join, options=options)
+        reader = TextReader(
+            inputs,
+            num_passes,
+            progress,
+            join=join,
+            apart_from=apart_from,
+            errors=errors,
+            options=options,
+        )
         codecs = [_codec_of(i, encoding) if prefer_utf8 else encoding for i in inputs]
         if vocabulary is None:
-            vocabulary = _build_vocabulary(chain.from_iterable(reader.text_files(codecs)))
+            texts = _text_files(reader, codecs, RecordFilter(separator) if separator else None)
+            chunks = chain.from_iterable(texts)
+            vocabulary = _build_vocabulary(chunks, min_count, separator or "")
             if vocabulary is None:
                 raise _no_text(inputs)
             # A character missing from the text's own vocabulary means that the text has changed,
             # which the reader reports at the end of the pass.
             unknown = "skip"
-        files = reader.byte_files() if as_bytes else reader.text_files(codecs)
+        files: Iterable[Iterable[str]] | Iterable[Iterable[bytes]]
+        files = _byte_files(reader, records) if as_bytes else _text_files(reader, codecs, records)
         encoded = _encode_files(files, vocabulary, unknown, skipped, starts)
         ids = store_ids(encoded, vocabulary.dtype, folder)
     if len(ids) == 0:
         raise _no_text(inputs, skipped)
     _report_seams(reader.seams)
+    _report_replaced(reader.num_replaced)
     return Corpus(
         ids=ids,
         vocabulary=vocabulary,
@@ -129,7 +167,21 @@ def read_corpus(
         num_bytes=reader.num_bytes,
         skipped_characters="".join(sorted(skipped)),
         num_skipped=skipped.total(),
+        record_end_id=end_id_of(vocabulary, separator) if separator else -1,
+        num_empty=records.num_empty if records else 0,
     )
+
+
+def _text_files(
+    reader: TextReader, codecs: Sequence[str], records: RecordFilter | None
+) -> Iterable[Iterable[str]]:
+    files = reader.text_files(codecs)
+    return filter_text_files(files, records) if records else files
+
+
+def _byte_files(reader: TextReader, records: RecordFilter | None) -> Iterable[Iterable[bytes]]:
+    files = reader.byte_files()
+    return filter_byte_files(files, records) if records else files
 
 
 def _codec_of(source: TextInput, codec: str) -> str:
@@ -156,17 +208,49 @@ def require_varied(corpus: Corpus) -> None:
         )
 
 
-def _build_vocabulary(chunks: Iterable[str]) -> CharVocabulary | None:
-    """Return the vocabulary of a text's characters, sorted; None for an empty text."""
-    seen = np.zeros(sys.maxunicode + 1, bool)
+def _build_vocabulary(
+    chunks: Iterable[str], min_count: int, separator: str
+) -> CharVocabulary | None:
+    """Return the vocabulary of a text's characters, sorted; None for an empty text.
+
+    A `separator` of several characters is one symbol of it. UNKNOWN follows if some characters
+    other than the separator occur fewer than `min_count` times.
+    """
+    symbol = separator if len(separator) > 1 else ""
+    counts = np.zeros(sys.maxunicode + 1, np.int64)
     for text in chunks:
-        is_new = (~seen[:256]).tobytes()  # by code point: 1 for characters not yet seen
-        if text.isascii() and 1 not in text.encode().translate(is_new):
-            continue  # the fast path, taken for most of a text
-        counts = np.bincount(code_points(text))
-        seen[: len(counts)] |= counts > 0
-    characters = "".join(map(chr, np.flatnonzero(seen)))
-    return CharVocabulary(characters) if characters else None
+        if symbol:
+            text = text.replace(SEPARATOR, UNKNOWN).replace(symbol, SEPARATOR)
+        is_rare = (counts[:256] < min_count).tobytes()  # by code point: 1 for rare characters
+        if text.isascii() and 1 not in text.encode().translate(is_rare):
+            continue  # the fast path, taken for most of a text: their numbers suffice
+        found = np.bincount(code_points(text))
+        counts[: len(found)] += found
+    end = SEPARATOR if symbol else separator
+    present = map(chr, np.flatnonzero(counts))
+    characters = "".join(c for c in present if counts[ord(c)] >= min_count or c == end)
+    plain = characters.replace(end, "")
+    require_no_surrogate(plain)
+    num_rare = int(np.count_nonzero(counts)) - len(characters)
+    if num_rare and not plain:
+        raise CharRNNError(f"no character occurs {min_count:,} times: give a smaller --min-count.")
+    if min_count > 1 and characters:
+        _report_rare(num_rare, min_count)
+        characters += UNKNOWN if num_rare else ""
+    return CharVocabulary(characters, symbol) if characters else None
+
+
+def _report_rare(num_rare: int, min_count: int) -> None:
+    if num_rare:
+        _log.info(
+            "%s different characters occur fewer than %s times: one symbol stands for them",
+            *(f"{num_rare:,}", f"{min_count:,}"),
+        )
+    else:
+        _log.info(
+            "no character occurs fewer than %s times, so there is no symbol for unknown ones",
+            f"{min_count:,}",
+        )
 
 
 def _encode_files(
@@ -195,6 +279,15 @@ def _report_seams(seams: Sequence[Seam]) -> None:
             "the last line of %s%s has no end: a line end was put before the next file; "
             "to join files as they are, pipe them through cat",
             *(seams[0].name, more),
+        )
+
+
+def _report_replaced(counts: Counter[str]) -> None:
+    if counts:
+        (name, _), more = counts.most_common(1)[0], len(counts) - 1
+        _log.warning(
+            "%s bytes of %s%s cannot be decoded: U+FFFD stands for them",
+            *(f"{counts.total():,}", name, f" and {more} more" if more else ""),
         )
 
 

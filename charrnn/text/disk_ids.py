@@ -1,4 +1,4 @@
-"""Ids in a file, read part by part: a text of any length takes no memory."""
+"""Ids in a file, read part by part: a text of any length takes no memory. Parts read as one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import copy
 import errno
 import os
 import weakref
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import IO, Any
 
 import numpy as np
@@ -62,7 +64,37 @@ class DiskIds:
         return part
 
 
-Ids = IdArray | DiskIds  # the ids of a text, in memory or in a file
+class JoinedIds:
+    """The ids `ids[a:b]` for each (a, b) of `parts`, end to end, without reading them."""
+
+    def __init__(self, ids: Ids, parts: Sequence[tuple[int, int]]) -> None:
+        self.ids, self.parts = ids, [(a, b) for a, b in parts if a < b]
+        self._starts = [0, *accumulate(b - a for a, b in self.parts)]  # of the parts, and the end
+        self.dtype: np.dtype[Any] = ids.dtype
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int | slice) -> Any:
+        """Read one id, or a slice of step 1 as an array."""
+        if not isinstance(index, slice):
+            return self[index : index + 1 or None][0]
+        start, end, _ = index.indices(len(self))
+        found = [np.empty(0, self.dtype)]
+        k = bisect_right(self._starts, start) - 1
+        while start < end:
+            (a, _), first = self.parts[k], self._starts[k]
+            stop = min(end, self._starts[k + 1])
+            found.append(self.ids[a + start - first : a + stop - first])
+            start, k = stop, k + 1
+        return np.concatenate(found[1:] or found)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> IdArray:
+        ids: IdArray = self[:]
+        return ids.astype(dtype or self.dtype, copy=False)
+
+
+Ids = IdArray | DiskIds | JoinedIds  # the ids of a text, in memory or in a file
 
 
 def store_ids(arrays: Iterable[IdArray], dtype: np.dtype[Any], folder: FilePath | None) -> Ids:

@@ -25,16 +25,17 @@ PIECE = 1 << 19  # ids counted at once
 MAX_DISTINCT = 1 << 21  # different n-grams in memory; of more, the rarest are dropped
 
 
-def count_ngrams(ids: Ids, vocab_size: int, order: int) -> NgramTable:
+def count_ngrams(ids: Ids, vocab_size: int, order: int, record_end_id: int = -1) -> NgramTable:
     """Find the n-grams of 2 to `order` ids that `ids` (n,) has at least MIN_COUNTS times.
 
     Of each length, the MAX_NGRAMS most frequent are kept at most, in the order of their ids.
+    None contains `record_end_id` but as its first id: it would reach over the end of a record.
     """
     levels: list[IdArray] = []  # of each length, the codes of its n-grams, see `_codes`; sorted
     table: list[npt.NDArray[np.int32]] = []
     prefixes = np.arange(vocab_size, dtype=np.int32)[:, None]
     for n in range(2, order + 1):
-        codes, counts = _count(ids, n, levels, vocab_size)
+        codes, counts = _count(ids, n, levels, vocab_size, record_end_id)
         frequent = np.flatnonzero(counts >= MIN_COUNTS[n])
         order_of_counts = np.argsort(-counts[frequent], kind="stable")[:MAX_NGRAMS]
         codes = codes[np.sort(frequent[order_of_counts])]
@@ -45,8 +46,10 @@ def count_ngrams(ids: Ids, vocab_size: int, order: int) -> NgramTable:
     return tuple(table)
 
 
-def check_ngrams(table: NgramTable, vocab_size: int) -> None:
+def check_ngrams(table: NgramTable, vocab_size: int, record_end_id: int = -1) -> None:
     """Raise ValueError for n-grams that `count_ngrams` cannot have returned."""
+    if any((ngrams[:, 1:] == record_end_id).any() for ngrams in table):
+        raise ValueError("one of its n-grams reaches over the end of a record")
     levels: list[IdArray] = []
     for ngrams in table:
         places = ngrams[:, 0].astype(np.int64)
@@ -59,12 +62,15 @@ def check_ngrams(table: NgramTable, vocab_size: int) -> None:
         levels.append(codes)
 
 
-def _count(ids: Ids, n: int, levels: Sequence[IdArray], vocab_size: int) -> tuple[IdArray, IdArray]:
+def _count(
+    ids: Ids, n: int, levels: Sequence[IdArray], vocab_size: int, record_end_id: int
+) -> tuple[IdArray, IdArray]:
     """The different codes of n-grams in `ids`, sorted, and how often each occurs."""
     codes, counts = np.empty(0, np.int64), np.empty(0, np.int64)
     for piece in _pieces(ids, n):
         found = _codes(piece, levels, vocab_size)[n - 1 :]
-        found, new = np.unique(found[found >= 0], return_counts=True)
+        within = piece[n - 1 :] != record_end_id  # the ids before are those of a known n-gram
+        found, new = np.unique(found[(found >= 0) & within], return_counts=True)
         codes, places = np.unique(np.concatenate([codes, found]), return_inverse=True)
         counts = np.bincount(places, np.concatenate([counts, new]), len(codes)).astype(np.int64)
         if len(codes) > MAX_DISTINCT:

@@ -11,8 +11,10 @@ import logging
 import os
 import stat
 import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, Literal, NamedTuple, TypeVar
 
 from ..errors import (
     CharRNNError,
@@ -30,6 +32,7 @@ CHUNK_BYTES = 1 << 18  # bytes per read; the decoded chunk and its ids fit the L
 
 MAX_ENCODINGS = 4  # named in a message
 
+OnUndecodable = Literal["strict", "replace"]  # as `errors` of bytes.decode
 Opener = Callable[[], contextlib.AbstractContextManager[IO[bytes]]]
 Chunk = TypeVar("Chunk", str, bytes)
 
@@ -45,18 +48,37 @@ class TextInput(NamedTuple):
 
 
 class EncodingOptions(NamedTuple):
-    """Options that messages name: for the encoding of the text, and to read it as bytes."""
+    """Options that messages name: the encoding, reading as bytes, replacing what is no text."""
 
     encoding: str = "--encoding"
     as_bytes: str | None = None
+    errors: str | None = None
+
+
+class _CountingReplacer(threading.local):
+    """An error handler of codecs: replaces bytes by U+FFFD and counts them."""
+
+    num_bytes = 0
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeDecodeError):
+            raise error
+        self.num_bytes += error.end - error.start
+        return "\ufffd", error.end
+
+
+_replacer = _CountingReplacer()
+_HANDLERS = {"strict": "strict", "replace": "charrnn.replace"}
+codecs.register_error(_HANDLERS["replace"], _replacer)
 
 
 class TextReader:
     """Several inputs read as one text. Every pass over them must read the same bytes.
 
-    With `join`, a line end separates a file from the one before it if that does not end with one.
-    `progress(done, total)` counts bytes over `num_passes` passes. Messages name the
-    `options`.
+    With `join`, a line end separates a file from the one before it if that does not end with one,
+    but not input number `apart_from`. With `errors="replace"`, U+FFFD replaces bytes that cannot be
+    decoded; `num_replaced` counts them by input in the last pass. `progress(done, total)` counts
+    bytes over `num_passes` passes. Messages name the `options`.
     """
 
     def __init__(
@@ -66,11 +88,14 @@ class TextReader:
         progress: Callable[[int, int], None] | None = None,
         *,
         join: bool = True,
+        apart_from: int | None = None,
+        errors: OnUndecodable = "strict",
         options: EncodingOptions = EncodingOptions(),  # noqa: B008  # immutable
     ) -> None:
         self._inputs = inputs
         self._progress = progress
-        self._join, self._options = join, options
+        self._join, self._apart_from = join, apart_from
+        self._errors, self._options = errors, options
         self._warned = False
         self.seams: list[Seam] = []  # where the last pass put a line end
         self._total = num_passes * sum(i.num_bytes for i in inputs)
@@ -78,6 +103,7 @@ class TextReader:
         self._sha256 = hashlib.sha256()
         self._previous_digest = b""  # of the pass before the current one
         self.num_bytes = 0  # read in the last pass
+        self.num_replaced: Counter[str] = Counter()
 
     def byte_files(self) -> Iterator[Iterator[bytes]]:
         """Make one pass, without decoding: the chunks of each input."""
@@ -106,8 +132,11 @@ class TextReader:
         self, convert: Callable[[Iterator[bytes], TextInput], Iterator[Chunk]]
     ) -> Iterator[Iterator[Chunk]]:
         self._sha256, self.num_bytes, self.seams = hashlib.sha256(), 0, []
+        self.num_replaced.clear()
         joiner = LineJoiner()
-        for source in self._inputs:
+        for i, source in enumerate(self._inputs):
+            if i == self._apart_from:
+                joiner = LineJoiner()
             chunks = convert(self._counted(_read_chunks(source.name, source.open)), source)
             yield self._joined(joiner, chunks, source) if self._join else chunks
         digest = self._sha256.digest()
@@ -134,17 +163,20 @@ class TextReader:
 
     def _decoded(self, chunks: Iterable[bytes], source: TextInput, codec: str) -> Iterator[str]:
         """Decode the chunks of one input, without the byte-order mark at its start."""
-        decoder = codecs.getincrementaldecoder(codec)()
+        decoder = codecs.getincrementaldecoder(codec)(_HANDLERS[self._errors])
         num_bytes = 0
         mark = "" if codec in ("utf-16", "utf-32") else "\ufeff"  # these two codecs drop it
         for chunk in itertools.chain(chunks, [b""]):
             if num_bytes == 0:
                 self._warn_of_unmarked(chunk[:HEAD_BYTES], source.name, codec)
             num_bytes += len(chunk)
+            replaced_before = _replacer.num_bytes
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeError as error:
                 raise _undecodable(source, codec, error, num_bytes, self._options) from None
+            if replaced := _replacer.num_bytes - replaced_before:
+                self.num_replaced[source.name] += replaced
             if text:
                 text, mark = text.removeprefix(mark), ""
             if text:
@@ -259,6 +291,8 @@ def _undecodable(
         reason = escape_unprintable(str(error))
     encodings = likely_encodings(lambda: _read_chunks(source.name, source.open))[:MAX_ENCODINGS]
     decodes = f" (it decodes as {', '.join(encodings)}, the likeliest first)" if encodings else ""
-    in_bytes = f", or model its bytes with {options.as_bytes}" if options.as_bytes else ""
-    advice = f"name its encoding with {options.encoding}{decodes}{in_bytes}"
-    return CharRNNError(f"{source.name} is not {codec}: {reason}; {advice}.")
+    advice = [f"name its encoding with {options.encoding}{decodes}"]
+    advice += [f"replace such bytes with {options.errors}"] if options.errors else []
+    advice += [f"model its bytes with {options.as_bytes}"] if options.as_bytes else []
+    advice[1:] = [*advice[1:-1], f"or {advice[-1]}"] if len(advice) > 1 else []
+    return CharRNNError(f"{source.name} is not {codec}: {reason}; {', '.join(advice)}.")

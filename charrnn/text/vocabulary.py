@@ -2,6 +2,7 @@
 
 A symbol is the character that represents an id in a str: the character itself, or for a byte the
 character with the byte's number (latin-1). One symbol per id makes slicing and searching exact.
+Special ids have the symbols UNKNOWN and SEPARATOR, which are no characters of any text.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import codecs
 import re
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -24,6 +25,11 @@ IdArray = npt.NDArray[Any]  # of an integer type, (n,) unless a comment says oth
 OnUnknown = Literal["error", "skip"]
 
 UNICODE_FORMS: tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...] = ("NFC", "NFD", "NFKC", "NFKD")
+
+# Halves of surrogate pairs, which no file can hold; JSON does not join two of the second kind.
+SEPARATOR = "\udffe"  # the symbol of a separator of several characters
+UNKNOWN = "\udfff"  # the symbol of all characters that have no id of their own
+MAX_SEPARATOR = 1000  # characters
 
 # Lone surrogates that do not represent an escaped byte (surrogateescape).
 _NOT_AN_ESCAPED_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
@@ -70,12 +76,12 @@ def code_points(text: str) -> npt.NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-def vocabulary_of(characters: str | None) -> Vocabulary:
+def vocabulary_of(characters: str | None, separator: str = "") -> Vocabulary:
     """Return the vocabulary that a model file stores: its characters, or None for bytes.
 
-    Raises CharRNNError for impossible characters, see CharVocabulary.
+    Raises CharRNNError for impossible characters or separators, see CharVocabulary.
     """
-    return ByteVocabulary() if characters is None else CharVocabulary(characters)
+    return ByteVocabulary() if characters is None else CharVocabulary(characters, separator)
 
 
 class Vocabulary(ABC):
@@ -84,7 +90,9 @@ class Vocabulary(ABC):
     is_bytes: ClassVar[bool]  # whether a text must be read as bytes
     unit: ClassVar[str]  # what an id stands for: "character" or "byte"
     symbol_encoding: ClassVar[str]  # encodes symbols as the bytes of the text
-    characters: str | None  # for a model file: the characters in the order of their ids, or None
+    characters: str | None  # for a model file: the symbols in the order of their ids, or None
+    separator: str = ""  # the text of the symbol SEPARATOR; empty: there is no such symbol
+    unknown_id: int = -1  # the id of the symbol UNKNOWN; -1: there is no such symbol
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -106,16 +114,27 @@ class Vocabulary(ABC):
 
     # Text to ids
 
+    @property
+    def writable(self) -> npt.NDArray[np.bool_]:
+        """Mask of the ids that may be generated, (V,): all but `unknown_id`."""
+        mask: npt.NDArray[np.bool_] = np.arange(len(self)) != self.unknown_id
+        return mask
+
     @abstractmethod
     def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
         """Return the ids (n,) of `text`, of type `self.dtype`.
 
-        Unknown characters are omitted with `unknown="skip"`, else they raise UnknownCharacters.
+        Each occurrence of the separator is one id. Characters without an id have `unknown_id` if
+        there is one. Otherwise they are omitted with `unknown="skip"`, or raise UnknownCharacters.
         """
 
     @abstractmethod
     def unknown(self, text: str, repeat: bool = False) -> str:
         """Return the characters of `text` that cannot be encoded, in order, once or repeated."""
+
+    def unwritable(self, text: str) -> str:
+        """Return the characters of `text` without an id of their own, in order, each once."""
+        return self.unknown(text)
 
     @abstractmethod
     def from_utf8(self, data: bytes) -> str:
@@ -127,14 +146,15 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def to_symbols(self, text: str) -> str:
-        """Convert a text to symbols, known to the vocabulary or not.
+        """Convert a text to symbols, known to the vocabulary or not; a separator becomes SEPARATOR.
 
         A byte vocabulary raises UnicodeEncodeError for surrogates that are not escaped bytes.
         """
 
     def ids_of(self, other: Vocabulary) -> npt.NDArray[np.int64]:
-        """Return the id (len(other),) of each symbol of `other`, -1 for those missing here."""
-        return self.look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
+        """Return the id (len(other),) of each symbol of `other`, `unknown_id` if missing here."""
+        ids = self.look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
+        return np.where(ids < 0, self.unknown_id, ids)
 
     # Ids to text
 
@@ -142,9 +162,13 @@ class Vocabulary(ABC):
     def symbols(self, ids: npt.ArrayLike) -> str:
         """Return a str of one symbol per id."""
 
+    def encode_symbols(self, symbols: str) -> bytes:
+        """Return the text of `symbols` as UTF-8, or the bytes themselves."""
+        return symbols.encode(self.symbol_encoding)
+
     def to_utf8(self, ids: npt.ArrayLike) -> bytes:
-        """Return the text of `ids` as UTF-8, or the bytes themselves."""
-        return self.symbols(ids).encode(self.symbol_encoding)
+        """Return the text of `ids` as UTF-8, or the bytes themselves. UNKNOWN becomes U+FFFD."""
+        return self.encode_symbols(self.symbols(ids))
 
     def decode(self, ids: npt.ArrayLike, errors: str = "replace") -> str:
         """Return the text of `ids`. Bytes that are not UTF-8 become U+FFFD.
@@ -155,7 +179,7 @@ class Vocabulary(ABC):
 
     def decoder(self) -> Decoder:
         """Return a decoder for symbols that arrive in pieces."""
-        return Decoder(self.symbol_encoding)
+        return Decoder(self.encode_symbols)
 
     def stream_utf8(self, pieces: Iterable[str]) -> Iterator[bytes]:
         """Encode symbols that arrive in pieces as UTF-8, or as the bytes themselves.
@@ -171,7 +195,10 @@ class Vocabulary(ABC):
 
     @abstractmethod
     def ids_per_character(self, text: str) -> IdArray:
-        """Return how many ids encode each character of `text`, decoded with surrogateescape."""
+        """Return how many ids encode each character of `text`, decoded with surrogateescape.
+
+        The first character of a separator has one, the others none.
+        """
 
     # Names for people and for JSON
 
@@ -184,8 +211,8 @@ class Vocabulary(ABC):
         """Return a printable name for each id."""
 
     @abstractmethod
-    def json_names(self) -> list[str] | list[int]:
-        """Return for each id its character, or the number of its byte."""
+    def json_names(self) -> list[str | int | None]:
+        """Return for each id its character, separator, or number of its byte; None for UNKNOWN."""
 
     @abstractmethod
     def look_up(self, symbols: str) -> IdArray:
@@ -196,8 +223,11 @@ class Vocabulary(ABC):
 class CharVocabulary(Vocabulary):
     """A vocabulary of characters; an id is a position in `characters`.
 
-    Raises CharRNNError when there are no characters, one occurs twice, or one is a lone surrogate,
-    which no file can hold.
+    SEPARATOR among the characters stands for the string `separator`, of two characters or more.
+    UNKNOWN stands for all characters that are not among them; it is never written.
+
+    Raises CharRNNError when there are no characters, one occurs twice, or one is another lone
+    surrogate, which no file can hold; and for SEPARATOR without `separator` or the other way round.
     """
 
     is_bytes = False
@@ -205,16 +235,20 @@ class CharVocabulary(Vocabulary):
     symbol_encoding = "utf-8"
 
     characters: str
+    separator: str = ""
+    unknown_id: int = field(init=False, repr=False, compare=False)
     _points: IdArray = field(init=False, repr=False, compare=False)  # (V,) id -> code point
     _ids: IdArray = field(init=False, repr=False, compare=False)  # code point -> id, or -1
     _ascii_ids: bytes = field(init=False, repr=False, compare=False)  # _ids[:256] modulo 256
 
     def __post_init__(self) -> None:
         _require_distinct(self.characters)
+        _check_separator(self.characters, self.separator)
         points = code_points(self.characters)
         # The last entry is for all larger code points, which are clipped to it.
         ids = np.full(int(points.max()) + 2, -1, np.int32)
         ids[points] = np.arange(len(points))
+        object.__setattr__(self, "unknown_id", self.characters.find(UNKNOWN))
         object.__setattr__(self, "_points", points)
         object.__setattr__(self, "_ids", ids)
         first = ids.take(np.arange(256), mode="clip")
@@ -226,19 +260,29 @@ class CharVocabulary(Vocabulary):
     def encode(self, text: str | bytes, unknown: OnUnknown = "error") -> IdArray:
         if isinstance(text, bytes):
             raise TypeError("a vocabulary of characters encodes str, not bytes")
-        if text.isascii() and self.dtype == np.uint8:  # five times as fast as the general way
-            translated = text.encode().translate(self._ascii_ids)
+        symbols = self.to_symbols(text)
+        if symbols.isascii() and self.dtype == np.uint8:  # five times as fast as the general way
+            translated = symbols.encode().translate(self._ascii_ids)
             if 255 not in translated:  # 255 may mean -1
                 return np.frombuffer(translated, np.uint8)
-        ids = self.look_up(text)
+        ids = self.look_up(symbols)
         if ids.min(initial=0) < 0:
-            if unknown == "error":
+            if self.unknown_id >= 0:
+                ids[ids < 0] = self.unknown_id
+            elif unknown == "error":
                 raise UnknownCharacters(self.unknown(text), self, text)
             ids = ids[ids >= 0]
         return ids.astype(self.dtype)
 
     def unknown(self, text: str, repeat: bool = False) -> str:
-        points = code_points(text)[self.look_up(text) < 0]
+        return "" if self.unknown_id >= 0 else self._missing(text, repeat)
+
+    def unwritable(self, text: str) -> str:
+        return self._missing(text, repeat=False)
+
+    def _missing(self, text: str, repeat: bool) -> str:
+        symbols = self.to_symbols(text)
+        points = code_points(symbols)[self.look_up(symbols) < 0]
         missing = points.tobytes().decode("utf-32-le", "surrogatepass")
         return missing if repeat else "".join(dict.fromkeys(missing))
 
@@ -246,22 +290,40 @@ class CharVocabulary(Vocabulary):
         return data.decode("utf-8-sig")
 
     def to_symbols(self, text: str) -> str:
-        return text
+        if not self.separator:
+            return text
+        return text.replace(SEPARATOR, UNKNOWN).replace(self.separator, SEPARATOR)
 
     def symbols(self, ids: npt.ArrayLike) -> str:
-        return str(self._points[np.asarray(ids, self.dtype)].tobytes(), "utf-32-le")
+        points = self._points[np.asarray(ids, self.dtype)]
+        return str(points.tobytes(), "utf-32-le", "surrogatepass")
+
+    def encode_symbols(self, symbols: str) -> bytes:
+        return symbols.replace(SEPARATOR, self.separator).replace(UNKNOWN, "\ufffd").encode()
 
     def ids_per_character(self, text: str) -> IdArray:
-        return np.ones(len(text), np.int64)
+        sizes = np.ones(len(text), np.int64)
+        if self.separator:
+            for match in re.finditer(re.escape(self.separator), text):
+                sizes[match.start() + 1 : match.end()] = 0
+        return sizes
 
     def describe(self) -> str:
-        return f"{len(self):,} characters: {escape_unprintable(self.characters)}"
+        plain = self.characters.replace(SEPARATOR, "").replace(UNKNOWN, "")
+        kinds = [f"{len(plain):,} characters"]
+        if self.separator:
+            kinds.append(f"the separator '{escape_unprintable(self.separator)}'")
+        if self.unknown_id >= 0:
+            kinds.append("a symbol for all others")
+        return f"{', '.join(kinds)}: {escape_unprintable(plain)}"
 
     def display_names(self) -> list[str]:
-        return list(map(escape_unprintable, self.characters))
+        special = {SEPARATOR: escape_unprintable(self.separator), UNKNOWN: "(unknown)"}
+        return [special.get(c) or escape_unprintable(c) for c in self.characters]
 
-    def json_names(self) -> list[str]:
-        return list(self.characters)
+    def json_names(self) -> list[str | int | None]:
+        special = {SEPARATOR: self.separator, UNKNOWN: None}
+        return [special.get(c, c) for c in self.characters]
 
     def look_up(self, symbols: str) -> IdArray:
         return self._ids.take(code_points(symbols), mode="clip")
@@ -310,7 +372,7 @@ class ByteVocabulary(Vocabulary):
     def display_names(self) -> list[str]:
         return [escape_unprintable(chr(i)) if i < 128 else f"\\x{i:02x}" for i in range(256)]
 
-    def json_names(self) -> list[int]:
+    def json_names(self) -> list[str | int | None]:
         return list(range(256))
 
     def look_up(self, symbols: str) -> IdArray:
@@ -324,22 +386,38 @@ class Decoder:
     A UTF-8 character is returned when its last byte has arrived.
     """
 
-    def __init__(self, symbol_encoding: str):
-        self._symbol_encoding = symbol_encoding
+    def __init__(self, encode: Callable[[str], bytes]):
+        self._encode = encode
         self._utf8 = codecs.getincrementaldecoder("utf-8")("surrogateescape")
 
     def feed(self, symbols: str, final: bool = False) -> str:
         """Return the text that is certain after `symbols`; `final`: escape an unfinished rest."""
-        return self._utf8.decode(symbols.encode(self._symbol_encoding), final)
+        return self._utf8.decode(self._encode(symbols), final)
 
 
 def _require_distinct(characters: str) -> None:
-    if not characters:
+    if not characters.strip(SEPARATOR + UNKNOWN):
         raise CharRNNError("a vocabulary needs at least one character.")
     # More characters than Unicode has cannot be distinct, so a huge string need not be hashed.
     if len(characters) > 0x110000 or len(set(characters)) < len(characters):
         raise CharRNNError("the vocabulary holds a character twice.")
-    points = code_points(characters)
+    require_no_surrogate(characters.replace(SEPARATOR, "").replace(UNKNOWN, ""))
+
+
+def _check_separator(characters: str, separator: str) -> None:
+    if (SEPARATOR in characters) != bool(separator):
+        raise CharRNNError("the vocabulary has a separator without a symbol, or the reverse.")
+    if separator and not 2 <= len(separator) <= MAX_SEPARATOR:
+        raise CharRNNError(
+            f"a separator that is a symbol has 2 to {MAX_SEPARATOR:,} characters, "
+            f"not {len(separator):,}."
+        )
+    require_no_surrogate(separator)
+
+
+def require_no_surrogate(text: str) -> None:
+    """Raise CharRNNError if a text, a vocabulary or a separator holds half a surrogate pair."""
+    points = code_points(text)
     surrogates = points[(points >= 0xD800) & (points < 0xE000)]
     if len(surrogates):
         raise CharRNNError(

@@ -19,6 +19,18 @@ CONTEXT = 128  # ids read before a line end, from a zero state; 32 would give as
 MAX_SEARCHED = 1 << 20  # ids searched for each line end
 
 
+class RecordStarts:
+    """Where records start: every one in a zero state, after the id that ends records."""
+
+    def start(self, model: Model, workspace: Workspace | None = None) -> TextStart:
+        return model.blank_start()
+
+
+def text_starts(ids: Ids, vocabulary: Vocabulary, record_end_id: int) -> LineEnds | RecordStarts:
+    """The starts of texts of a model that learns the training text `ids`."""
+    return LineEnds(ids, vocabulary) if record_end_id < 0 else RecordStarts()
+
+
 class LineEnds:
     """Up to NUM_ENDS line ends spread evenly over the training text `ids`, the last one first.
 
@@ -29,7 +41,7 @@ class LineEnds:
         bounds = [len(ids) * k // NUM_ENDS for k in range(NUM_ENDS, -1, -1)]
         parts = list(zip(bounds[1:], bounds, strict=False))
         self._id, ends = int(ids[len(ids) - 1]), [len(ids) - 1]
-        for i in (*vocabulary.encode(" ", "skip"), *vocabulary.encode("\n", "skip")):
+        for i in vocabulary.look_up(" \n"):  # -1 is found nowhere
             found = [end for part in parts if (end := _last_of(ids, int(i), *part)) is not None]
             if found:
                 self._id, ends = int(i), found

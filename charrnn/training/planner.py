@@ -99,6 +99,7 @@ class TextSizes(NamedTuple):
     num_val: int  # characters of the validation text
     num_ngrams: int = 0  # n-grams with weights of their own
     unit: str = "character"  # or "byte"
+    record_end_id: int = -1  # as of ModelConfig
 
 
 class Plan(NamedTuple):
@@ -134,17 +135,17 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
     return replace(options, **unset)
 
 
-def make_streams(train_ids: Ids, options: TrainOptions) -> BatchStreams:
-    """Cut the training text into streams for the batch shape that is given or fits it.
+def make_streams(
+    train_ids: Ids, options: TrainOptions, streams: Callable[..., BatchStreams] = BatchStreams
+) -> BatchStreams:
+    """Cut the training text into `streams` for the batch shape that is given or fits it.
 
     Raises CharRNNError for a text too short to train on.
     """
     batch_size = options.batch_size
     if batch_size is None:
         batch_size = choose_batch_size(len(train_ids), options.seq_length)
-    return BatchStreams(
-        train_ids, *clamp_batch_shape(len(train_ids), batch_size, options.seq_length)
-    )
+    return streams(train_ids, *clamp_batch_shape(len(train_ids), batch_size, options.seq_length))
 
 
 def make_plan(
@@ -283,7 +284,7 @@ def _config(text: TextSizes, options: TrainOptions) -> ModelConfig:
     """The model as far as it is given; the rest has its default."""
     given = {name: getattr(options, name, None) for name in field_names(ModelConfig)}
     defaults = {"num_layers": 1, "ngrams": DEFAULT_NGRAMS}  # of a run with a time, to begin with
-    of_text = {"vocab_size": text.vocab_size, "num_ngrams": text.num_ngrams}
+    of_text = {name: getattr(text, name) for name in ("vocab_size", "num_ngrams", "record_end_id")}
     return ModelConfig(**defaults | {k: v for k, v in given.items() if v is not None} | of_text)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..config import TrainOptions
 from ..errors import CharRNNError
-from ..generation.sampler import generate
+from ..generation.sampler import SamplingOptions, generate
 from ..generation.seeds import rng_of_text
 from ..network.carried_state import CarriedState
 from ..network.model import Model
@@ -25,7 +25,7 @@ from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
 from .ensemble import Ensemble
-from .line_ends import LineEnds
+from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
@@ -78,7 +78,7 @@ class TrainingRun:
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.ensemble = Ensemble(self.config, self.options, self.rng, threads, ngrams)
-        self._line_ends = LineEnds(train_ids, corpus.vocabulary)
+        self._starts = text_starts(train_ids, corpus.vocabulary, corpus.record_end_id)
         self.writer = RunWriter(files, self.model.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
@@ -133,8 +133,9 @@ class TrainingRun:
         """
         self.ensemble.average()
         rng, no_prime = rng_of_text(self.options.seed, 0), np.empty(0, np.int32)
-        start = self._line_ends.start(self.model)
-        ids = generate(self.model, no_prime, rng, start=start)
+        start = self._starts.start(self.model)
+        options = SamplingOptions(allowed=self.corpus.vocabulary.writable)
+        ids = generate(self.model, no_prime, rng, options, start)
         return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
 
     # --- one step
@@ -167,10 +168,10 @@ class TrainingRun:
     def _update(self) -> float:
         """Train on the next chunk; returns the learning rate."""
         progress, num_chunks = self.progress, self.streams.num_chunks
-        k = (progress.step + progress.chunk_offset) % num_chunks
+        epoch, k = divmod(progress.step + progress.chunk_offset, num_chunks)
         if k == 0:
             self.ensemble.reset_state()
-        x, y = self.streams.chunk(k)
+        x, y = self.streams.chunk(k, epoch)
         dropout_seed = int(self.rng.integers(2**32)) if self.ensemble.needs_dropout_seed else 0
         loss, gradient_norm = self.ensemble.compute(x, y, dropout_seed)
         self.recovery.check_update(loss, gradient_norm)
@@ -231,7 +232,7 @@ class TrainingRun:
         }
         parameters = self.writer.best_buffer()
         parameters.flat[:] = self.model.parameters.flat
-        start = self._line_ends.start(self.model, self.ensemble.workspace)
+        start = self._starts.start(self.model, self.ensemble.workspace)
         stored = StoredStart(int(start.ids[0]), *start.states)
         self.writer.set_best(BestWeights(parameters, training, stored))
 

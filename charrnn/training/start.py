@@ -7,13 +7,14 @@ corpus before `PreparedRun.start` plans the run.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..config import DEFAULT_NGRAMS, TrainOptions, train_options
 from ..errors import (
@@ -27,13 +28,14 @@ from ..storage.checkpoint import corrupt_file
 from ..storage.inputs import require_not_input
 from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
-from ..text.disk_ids import Ids
 from ..text.files import expand_folders
 from ..text.ngrams import NgramTable, count_ngrams
-from ..text.reader import EncodingOptions, codec_name
-from ..text.streams import BatchStreams, clamp_batch_shape, split
+from ..text.reader import EncodingOptions, OnUndecodable, codec_name
+from ..text.splitting import TextSplit, split_corpus
+from ..text.streams import BatchStreams, RecordStreams, clamp_batch_shape
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
+from .text_notes import text_notes
 
 if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .planner import Plan
@@ -49,6 +51,7 @@ def prepare_run(
     output: FilePath,
     settings: Mapping[str, Any],
     *,
+    val_file: FilePath | None = None,
     encoding: str | None = None,
     as_bytes: bool | None = None,
     resume: bool = False,
@@ -62,7 +65,8 @@ def prepare_run(
     """Lock the run `output`, read its state with `resume`, and read its text.
 
     `paths` are text files or folders of them, "-" is standard input, `settings` are fields of
-    TrainOptions. With `resume`, settings, encoding and as_bytes default to those of the run and
+    TrainOptions. `val_file`, a file or folder, is the validation text; by default a part of the
+    text is. With `resume`, settings, encoding and as_bytes default to those of the run and
     must agree with them.
     `threads` None: all usable cores. `save_every` is the least time between two saves, in seconds.
     `progress(done, total)` is called while the text is read, with numbers of bytes. `clock` returns
@@ -74,9 +78,12 @@ def prepare_run(
     """
     files = run_files(output)
     paths = expand_folders(list_of_paths(paths), excluded=files)
+    val_paths = [] if val_file is None else expand_folders([val_file], excluded=files)
     requested = train_options(settings)
+    if val_paths and settings.get("val_fraction") is not None:
+        raise UsageError("give --val-file or --val-fraction, not both.")
     _check_precision(requested)
-    require_not_input(files, paths, what="the run", kind="the text", option="-o")
+    require_not_input(files, paths + val_paths, what="the run", kind="the text", option="-o")
     if overwrite:
         _require_no_earlier_batch(files)
     lock = acquire_run(output, resume=resume, overwrite=overwrite)
@@ -86,25 +93,39 @@ def prepare_run(
             _check_settings(settings, state)
             _check_encoding(encoding, as_bytes, state)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
+        reading = requested if state is None else state.requested
+        if as_bytes and reading.min_count > 1:
+            raise UsageError(
+                "a model of bytes has no unknown bytes: give --bytes or --min-count, not both."
+            )
         corpus = read_corpus(
-            paths,
+            paths + val_paths,
             encoding=encoding or "utf-8",
             as_bytes=bool(as_bytes),
             folder=files.model.parent,
+            apart_from=len(paths) if val_paths else None,
+            min_count=reading.min_count,
+            errors=cast(OnUndecodable, reading.errors),
+            separator=reading.separator,
             progress=progress,
-            options=EncodingOptions("--encoding", "--bytes"),
+            options=EncodingOptions("--encoding", "--bytes", "--errors replace"),
         )
-        started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
+        corpus = _identified(corpus, len(val_paths), state)
         _check_text(corpus, state, files)
-        val_fraction = (requested if state is None else state.options).val_fraction
-        train_ids, val_ids = split(corpus.ids, val_fraction)
+        options = requested if state is None else state.options
+        first_val_file = len(paths) if val_paths else None
+        parts = split_corpus(
+            corpus, options.val_fraction, options.seed, first_val_file, files.model.parent
+        )
+        notes = () if state else tuple(text_notes(corpus, parts, has_val_file=bool(val_paths)))
+        started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
     except BaseException:
         lock.release()
         raise
     return PreparedRun(
         corpus=corpus,
-        train_ids=train_ids,
-        val_ids=val_ids,
+        split=parts,
+        notes=notes,
         requested=requested,
         state=state,
         files=files,
@@ -126,8 +147,8 @@ class PreparedRun:
     """
 
     corpus: Corpus
-    train_ids: Ids
-    val_ids: Ids
+    split: TextSplit
+    notes: tuple[str, ...]  # on the text
     requested: TrainOptions
     state: State | None  # of a run that is resumed
     files: RunFiles
@@ -169,12 +190,13 @@ class PreparedRun:
                 requested = replace(requested, precision=fastest_precision())
             streams, ngrams, plan = self._plan(requested, threads)
         unit = self.corpus.vocabulary.unit
-        notes = (*filter(None, [plan.summary]), *_notes(requested, plan, len(self.val_ids), unit))
+        fitted = _notes(requested, plan, len(self.split.val_ids), unit)
+        notes = (*self.notes, *filter(None, [plan.summary]), *fitted)
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
-            train_ids=self.train_ids,
-            val_ids=self.val_ids,
+            train_ids=self.split.train_ids,
+            val_ids=self.split.val_ids,
             requested=requested,
             plan=plan,
             ngrams=ngrams,
@@ -190,14 +212,17 @@ class PreparedRun:
     def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, NgramTable, Plan]:
         from .planner import TextSizes, make_plan, make_streams, measure_chars_per_second
 
-        streams, vocabulary = make_streams(self.train_ids, requested), self.corpus.vocabulary
-        ngrams = count_ngrams(self.train_ids, len(vocabulary), requested.ngrams or DEFAULT_NGRAMS)
+        train_ids, vocabulary = self.split.train_ids, self.corpus.vocabulary
+        streams = make_streams(train_ids, requested, self._streams(requested.seed))
+        order, end_id = requested.ngrams or DEFAULT_NGRAMS, self.corpus.record_end_id
+        ngrams = count_ngrams(train_ids, len(vocabulary), order, end_id)
         sizes = TextSizes(
             vocab_size=len(vocabulary),
-            num_train=len(self.train_ids),
-            num_val=len(self.val_ids),
+            num_train=len(train_ids),
+            num_val=len(self.split.val_ids),
             num_ngrams=sum(map(len, ngrams)),
             unit=vocabulary.unit,
+            record_end_id=end_id,
         )
         measure = partial(measure_chars_per_second, streams, threads, ngrams)
         plan = make_plan(streams, sizes, requested, measure, self._seconds_used)
@@ -217,12 +242,20 @@ class PreparedRun:
         with corrupt_if_invalid(self.files.state):
             fits = (
                 state.config.vocab_size == len(self.corpus.vocabulary)
+                and state.config.record_end_id == self.corpus.record_end_id
                 and state.hidden.shape[2] == state.options.batch_size
-                and clamp_batch_shape(len(self.train_ids), *shape) == shape
+                and clamp_batch_shape(len(self.split.train_ids), *shape) == shape
             )
             if not fits:
                 raise corrupt_file("it does not fit its text")
-        return BatchStreams(self.train_ids, *shape)
+        return self._streams(state.options.seed)(self.split.train_ids, *shape)
+
+    def _streams(self, seed: int) -> Callable[..., BatchStreams]:
+        """What cuts the training text into streams."""
+        end_id = self.corpus.record_end_id
+        if end_id < 0:
+            return BatchStreams
+        return partial(RecordStreams, end_id=end_id, seed=seed, folder=self.files.model.parent)
 
 
 def _check_precision(options: TrainOptions) -> None:
@@ -231,6 +264,19 @@ def _check_precision(options: TrainOptions) -> None:
         from .trainer import require_precision
 
         require_precision(options.precision)
+
+
+def _identified(corpus: Corpus, num_val_files: int, state: State | None) -> Corpus:
+    """The corpus with a fingerprint that also tells how its files are split.
+
+    Runs of state files before version 4 read several files as one text, and still do.
+    """
+    if state is not None and not num_val_files and state.fingerprint == corpus.fingerprint:
+        return replace(corpus, file_starts=corpus.file_starts[:1])
+    if len(corpus.file_starts) == 1:
+        return corpus
+    description = f"{corpus.fingerprint} {corpus.file_starts} {num_val_files}"
+    return replace(corpus, fingerprint=hashlib.sha256(description.encode()).hexdigest())
 
 
 def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
@@ -244,7 +290,7 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
     if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "
-            "give the same files in the same order."
+            "give the same files in the same order, and the same --val-file."
         )
 
 

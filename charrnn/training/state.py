@@ -21,6 +21,12 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
+# Fields that version 3 of state files lacks, with the values of its runs.
+ADDED_FIELDS: dict[str, dict[str, Any]] = {
+    "config": {"record_end_id": -1},
+    "options": {"ensemble": 1},
+    "requested": {"separator": None, "min_count": 1, "errors": "strict", "ensemble": None},
+}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
@@ -103,7 +109,7 @@ def read_state(path: Path) -> State:
         if not fits or sum(map(len, ngrams)) != config.num_ngrams:
             raise corrupt_file("its n-grams do not fit its model")
         updates = progress.step - progress.last_recovery_step
-        members = _members(arrays, options.ensemble)
+        members = _members(_named_by_member(arrays), options.ensemble)
         return State(
             config=config,
             options=options,
@@ -134,6 +140,8 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:
     """Make a `cls` of info[name]; `cls` checks each value."""
     values = info[name]
+    if isinstance(values, dict):
+        values = ADDED_FIELDS.get(name, {}) | values
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
@@ -161,12 +169,19 @@ def _ngrams(arrays: Arrays, config: ModelConfig) -> NgramTable:
         if ngrams.ndim != 2 or ngrams.shape[1] != n:
             raise corrupt_file(f"its {n}-grams do not have {n} characters")
         table.append(ngrams)
-    return checked_ngrams(table, config.vocab_size)
+    return checked_ngrams(table, config.vocab_size, config.record_end_id)
 
 
 def _hidden_shape(config: ModelConfig, options: ResolvedOptions, rows: int) -> tuple[int, ...]:
     width = options.ensemble * config.hidden_size
     return config.num_layers, CELL_SHAPES[config.cell].states, rows, width
+
+
+def _named_by_member(arrays: Arrays) -> Arrays:
+    """The arrays of trainers by the names of version 4; version 3 had one trainer, unnumbered."""
+    if any(name.startswith("0.") for name in arrays):
+        return arrays
+    return {f"0.{name}": array for name, array in arrays.items()}
 
 
 def _members(arrays: Arrays, count: int) -> list[Arrays]:

@@ -7,7 +7,7 @@ from ..evaluation.loss import Validator
 from ..network.arrays import Workspace
 from ..network.model import Model
 from ..network.parameters import Parameters
-from ..text.disk_ids import Ids
+from ..text.disk_ids import Ids, JoinedIds
 
 ROWS = 50  # streams that the validation text is cut into
 MAX_CHARS = TrainOptions.val_chars  # of the validation text that are ever read
@@ -22,12 +22,14 @@ class Validation:
 
     def __init__(self, model: Model, ids: Ids, max_chars: int, workspace: Workspace) -> None:
         self._model, self._workspace = model, workspace
-        self._ids = ids[: MAX_CHARS + 1]
+        # Of several files, the validator reads a part of each.
+        self._ids = ids if isinstance(ids, JoinedIds) else ids[: MAX_CHARS + 1]
         self.is_empty = len(self._ids) < 2  # one id predicts nothing
-        self.is_partial = len(self._ids) > max_chars + 1
+        self.is_partial = min(len(self._ids), MAX_CHARS + 1) > max_chars + 1
         self._validator = None if self.is_empty else self._make_validator(max_chars)
 
     def _make_validator(self, max_chars: int) -> Validator:
+        max_chars = min(max_chars, MAX_CHARS)
         rows = max(1, min(ROWS, len(self._ids) // 200, max_chars // 200))
         return Validator(self._model, self._ids, rows, max_chars, self._workspace)
 

@@ -36,11 +36,16 @@ def long_name(option):
 
 
 def test_options_of_one_name_take_the_same_values_in_all_commands():
-    types = {}
+    """A command may lack the last values, which make no sense for it, as --unknown count."""
+    types, values = {}, {}
     for name, command in main.commands.items():
         for option in options_of(name):
-            kind = option.type.name, getattr(option.type, "choices", None), option.is_flag
+            kind = option.type.name, option.is_flag
             assert types.setdefault(long_name(option), kind) == kind, (command.name, option)
+            choices = tuple(getattr(option.type, "choices", ()))
+            known = values.get(long_name(option), choices)
+            values[long_name(option)] = longest = max(known, choices, key=len)
+            assert known == longest[: len(known)] and choices == longest[: len(choices)], option
 
 
 @every_command
@@ -207,6 +212,8 @@ def test_sample_refuses_impossible_values(invoke, model_file, option, values):
     [
         "train {text} --resume --overwrite",
         "train {text} --bytes --encoding latin-1",
+        "train {text} --bytes --errors replace",
+        "train {text} --bytes --min-count 2",
         "sample -m {model} --prime a --prime-file b",
         "sample -m {model} --mid-line",
         "sample -m {model} -o {model}",
@@ -320,6 +327,29 @@ def test_train_on_invalid_utf8_suggests_encoding_and_bytes(invoke, tmp_path):
     (tmp_path / "text").write_bytes(b"\xff\xfe\xfd")
     message = sentence_of(invoke("train", tmp_path / "text"), 1)
     assert "--encoding" in message and "--bytes" in message
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train {bad} -o out",
+        "eval -m {model} --unknown count {bad}",
+        "score -m {model} --unknown count {bad}",
+        "novelty {bad} --corpus {text}",
+        "novelty {text} --corpus {bad}",
+    ],
+)
+def test_undecodable_bytes_are_replaced_with_a_warning(
+    invoke, working_folder, corpus_file, model_file, arguments
+):
+    (working_folder / "bad").write_bytes(corpus_file.read_bytes() + b"\xff\xfe\n")
+    command, *words = arguments.format(bad="bad", model=model_file, text=corpus_file).split()
+    words += TINY if command == "train" else []
+    strict = sentence_of(invoke(command, *words), 1)
+    assert "replace such bytes with --errors replace" in strict
+    result = invoke(command, *words, "--errors", "replace")
+    assert result.exit_code == 0, result.stderr
+    assert "2 bytes of bad cannot be decoded: U+FFFD stands for them" in result.stderr
 
 
 def test_train_names_a_folder_given_as_text(invoke, tmp_path):
@@ -462,7 +492,7 @@ def test_a_model_of_a_newer_format_is_refused(
     invoke, model_file, working_folder, monkeypatch, command
 ):
     file = checkpoint.load_model(model_file, tensor_shapes)
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 99)
+    monkeypatch.setattr(checkpoint, "_version_of", lambda *_: 99)
     checkpoint.save_model("new", file.tensors, file.config, file.vocabulary, file.training)
     monkeypatch.undo()
     monkeypatch.chdir(working_folder)
@@ -746,7 +776,8 @@ def test_eval_charges_all_losses_for_unknown_characters(invoke, model_file, corp
     assert rows[1] == f"{'unknown characters':<{rows[0].index(rows[0].split()[1])}}" + (
         f"{len(text):,}, {UNKNOWN_NATS:g} nats each"
     )
-    assert f"{UNKNOWN_NATS:g} nats each" in invoke("eval", "--help").stdout
+    help_words = " ".join(invoke("eval", "--help").stdout.split())
+    assert f"{UNKNOWN_NATS:g} nats each" in help_words and "-log(1/(n + 1))" in help_words
 
 
 def test_eval_refuses_texts_that_are_too_short(invoke, model_file):

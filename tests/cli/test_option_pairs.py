@@ -44,8 +44,11 @@ TRAIN = {
     "--clip-value": [None, 1e-320, 1, 1e308],
     "--clip-norm": [None, 0, 1e-320, 1e308],
     "--val-fraction": [None, 0, 1e-320, 0.5, 0.9999999],
+    "--separator": [None, None, "c", r"\n"],
     "--bytes": [None, True],
     "--encoding": [None, None, None, "latin-1", "utf-16-le"],
+    "--errors": [None, None, "strict", "replace"],
+    "--min-count": [None, 1, 2, MOST],
     "--precision": PRECISIONS,
     "--seed": [None, MOST],
     "--threads": [None, 1, 3, MOST],
@@ -86,7 +89,8 @@ SAMPLE = {
 READ = {
     "text": [b"", b"M", b"MARA: no", b"\xff\xfe\x00", "\ufeffM\u2028\x1b".encode(), b"\n\r\n" * 9],
     "--json": [None, True],
-    "--unknown": [None, "error", "skip"],
+    "--unknown": [None, "error", "skip", "count"],
+    "--errors": [None, "strict", "replace"],
     "--encoding": [None, "latin-1", "utf-16", "utf-7", "no-such", ""],
 }
 EVAL = READ | {"--adapt": [None, True], "--threads": [None, 3, MOST]}
@@ -171,7 +175,7 @@ COMMANDS = {
     "train": "hidden-size num-layers embedding-size ngrams ensemble dropout recurrent-dropout "
     "seq-length batch-size time epochs steps learning-rate momentum weight-decay lr-decay "
     "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer "
-    "schedule precision encoding",
+    "schedule precision encoding separator",
     "sample": "length min-length first temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",

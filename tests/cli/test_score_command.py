@@ -31,6 +31,7 @@ from charrnn.cli.render.color import (
 )
 from charrnn.config import UNKNOWN_NATS
 from charrnn.evaluation.loss import STEPS, StreamingScorer, surprisals
+from charrnn.evaluation.unknown import count_nats
 
 FORMAT_1 = Path(__file__).parents[1] / "golden" / "format-1-lstm.safetensors"
 
@@ -423,6 +424,54 @@ def test_a_line_with_an_unknown_character_is_the_most_surprising(invoke, model_f
     assert [f["unknown"] for f in found[1:]] == [0, 0, 0]
 
 
+def test_a_counted_character_costs_its_share_and_sorts_by_the_sum(invoke, model_file):
+    nats = count_nats(charrnn.load(model_file).training)
+    assert 0 < nats < UNKNOWN_NATS
+    text = "MARA: The tide is late, and so is hé.\ntaT.MMMMMMMTaaa::\nMARA: The tide.\n"
+    options = ["score", "-m", model_file, "-", "--unknown", "count"]
+    found = objects(invoke(*options, "--json", input=text))
+    skipped = objects(invoke(*options[:-1], "skip", "--json", input=text))
+    assert [f["unknown"] for f in found] == [1, 0, 0]
+    assert found[0]["surprisals"][text.index("é")] == pytest.approx(nats, abs=1e-4)
+    assert found[0]["nats"] == pytest.approx(skipped[0]["nats"] - UNKNOWN_NATS + nats)
+    assert found[1:] == skipped[1:]
+    ranked = [*options, "--sort", "surprisal", "--json"]
+    expected = sorted(found, key=lambda f: -f["nats_per_character"])
+    assert objects(invoke(*ranked, input=text)) == expected
+    assert expected[0] == found[1]  # the strangest line, whose characters are all known
+    shown = invoke(*options, input=text)
+    assert f"each costs {nats:.4g} nats" in shown.stderr
+    assert f"unknown ones cost {nats:.4g} nats each" in shown.stdout
+
+
+def test_models_share_the_cost_of_a_counted_character(invoke, model_file, alphabets):
+    paths = [model_file, alphabets["digits"]]
+    nats = max(count_nats(charrnn.load(path).training) for path in paths)
+    options = ["score", "-m", paths[0], "-m", paths[1], "--json", "-", "--unknown"]
+    [counted] = objects(invoke(*options, "count", input="éMARA"))
+    [skipped] = objects(invoke(*options, "skip", input="éMARA"))
+    assert [m["unknown"] for m in counted["models"]] == [1, 5]
+    for here, there in zip(counted["models"], skipped["models"], strict=True):
+        charged = here["unknown"] * (nats - UNKNOWN_NATS)
+        assert here["nats"] == pytest.approx(there["nats"] + charged, abs=1e-3)
+
+
+def test_an_unknown_symbol_scores_every_character(invoke, working_folder, text):
+    """A line with a rare character is scored as any other with a rare one."""
+    model = train_model(working_folder, "rare", text + "é\n日\n", min_count=2)
+    options = ["score", "-m", model, "--json", "-"]
+    results = [invoke(*options, input=f"MARA: Th{c} tide\n") for c in "é🙂"]
+    assert [r.stderr for r in results] == ["", ""]
+    first, second = ([f | {"text": ""} for f in objects(r)] for r in results)
+    assert first == second and first[0]["unknown"] == 0
+    names = invoke(*options[:-2], "--html", "-", "-", input="é日é日\n").stdout
+    assert "\udfff" not in names
+    table = invoke("eval", "-m", model, "-", input="MARA: Thé\n").stdout
+    assert re.search(r"unknown characters +1, read as the unknown symbol", table)
+    assert "a symbol for all others" in invoke("info", model).stdout
+    assert json.loads(invoke("info", "--json", model).stdout)["vocabulary"].endswith("\udfff")
+
+
 def test_colors_and_pages_mark_unknown_characters(invoke, model_file):
     options = ["score", "-m", model_file, "-", "--unknown", "skip"]
     text = "MARA: Thе tide\n"  # with a Cyrillic е
@@ -440,7 +489,8 @@ def test_colors_and_pages_mark_unknown_characters(invoke, model_file):
 def test_warning_and_help_state_the_cost_of_an_unknown_character(invoke, model_file):
     shown = invoke("score", "-m", model_file, "-", "--unknown", "skip", input="MАRA").stderr
     assert "'А' (U+0410)" in shown and f"{UNKNOWN_NATS:g} nats" in shown
-    assert invoke("score", "--help").stdout.count(f"{UNKNOWN_NATS:g} nats") == 2
+    help_words = " ".join(invoke("score", "--help").stdout.split())
+    assert help_words.count(f"{UNKNOWN_NATS:g} nats") == 2
 
 
 # --- Several models

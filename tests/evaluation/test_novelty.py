@@ -10,6 +10,7 @@ from helpers.loaded_modules import RUN, modules_after
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from charrnn.cli.commands.novelty_command import read_known, say_novelty
 from charrnn.evaluation import novelty as module
 from charrnn.evaluation.novelty import compare, novelty
 from charrnn.text.corpus import read_corpus
@@ -230,6 +231,67 @@ def test_novelty_notes_that_it_reads_utf_8(invoke, working_folder):
     assert "name its encoding with --corpus-encoding (it decodes as cp1251," in message
     message = sentence_of(invoke("novelty", "corpus", "--corpus", "text"), 1)
     assert "name its encoding with --encoding (" in message and "--bytes" not in message
+
+
+NAMES = [f"{a}{b}{c}" for a in "abcdefghij" for b in "aeiou" for c in "lmnr"]  # 200
+
+
+@pytest.mark.parametrize("options", [[], ["--records"], ["--separator", "\n"]])
+def test_copied_names_are_told_as_copied(invoke, working_folder, options):
+    (working_folder / "names").write_text("\n".join(NAMES))
+    values = json.loads(
+        invoke(
+            "novelty",
+            "--json",
+            "-",
+            "--corpus",
+            "names",
+            *options,
+            input="\n".join(reversed(NAMES)),
+        ).stdout
+    )
+    assert (values["records"], values["in_corpus_share"]) == (200, 1)
+    assert (values["different_share"], values["repeated_share"]) == (1, 0)
+    assert ("copied_share" in values) == (not options)
+    if not options:  # no run of 20 characters shows the copies
+        assert values["copied_share"]["20"] == 0
+
+
+def test_records_that_are_new_or_stand_twice_are_counted(invoke, working_folder):
+    (working_folder / "names").write_bytes(b"anna\r\nben\r\n\r\n")
+    table = invoke(
+        "novelty", "--records", "-", "--corpus", "names", input="anna\nzoe\n\nanna\nfritz"
+    ).stdout
+    assert [row.split() for row in table.splitlines()[1:]] == [
+        ["records", "4"],
+        ["different", "75.00%", "(3)"],
+        ["more", "than", "once", "50.00%", "(2)"],
+        ["in", "the", "corpus", "50.00%", "(2)"],
+    ]
+    none = invoke("novelty", "--records", "--json", "-", "--corpus", "names", input="\n\n").stdout
+    assert json.loads(none)["records"] == 0 and json.loads(none)["in_corpus_share"] is None
+    assert "separator" in sentence_of(
+        invoke("novelty", "names", "--corpus", "names", "--separator", ""), 2
+    )
+
+
+def test_prose_is_compared_by_runs_alone(invoke, working_folder):
+    (working_folder / "prose").write_text("The tide is late, and so is he, as ever.\n" * 20)
+    assert "records" not in novelty_of(invoke, "prose", "--corpus", "prose")
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_new_texts_that_are_records_are_compared_whole(working_folder, capsys, as_bytes):
+    (working_folder / "cards").write_text("a card of más\nthan a line%%b%%c")
+    known = read_known("cards", as_bytes=as_bytes)
+    texts = ["a card of más\nthan a line", "b%%", "d\nb", "b"]
+    say_novelty([text.encode() for text in texts], known, separator="%%")
+    assert [line.split() for line in capsys.readouterr().err.splitlines()] == [
+        ["records", "4"],
+        ["different", "75.00%", "(3)"],
+        ["more", "than", "once", "50.00%", "(2)"],
+        ["in", "the", "corpus", "75.00%", "(3)"],
+    ]
 
 
 def test_novelty_command_reports_errors(invoke, working_folder):

@@ -1,6 +1,7 @@
 """Suggester, compared with `LanguageModel.sample`."""
 
 import pytest
+from helpers.random_models import unwritable_model
 
 import charrnn
 from charrnn.generation.suggester import STEPS, Suggester
@@ -115,3 +116,12 @@ def test_byte_model_suggests_complete_characters(bytes_model_file):
         data = b"".join(next(model.texts(1, len(ids) + 4, prime="Grüße aus 東", seed=seed)))
         assert data.startswith(suggestion.encode("utf-8", "surrogateescape"))
         assert 40 <= len(suggestion) <= 42  # bytes that are not UTF-8 become known together
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_the_unknown_symbol_is_never_suggested(temperature):
+    model = unwritable_model()
+    suggester = suggester_of(model, "aéb", temperature=temperature)
+    expected = model.sample(30, prime="aéb", temperature=temperature, seed=5)
+    assert completed(suggester) == expected
+    assert suggester.unknown == ""

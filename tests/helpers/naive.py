@@ -89,7 +89,8 @@ SIGMOID_GATES = {
 PEEPHOLES = {"rnn": "", "lstm": "", "lstm-peephole": "ifo", "gru": "", "gru-original": ""}  # gates
 
 
-# --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size, num_ngrams
+# --- the model: config has cell, vocab_size, hidden_size, num_layers, embedding_size, num_ngrams,
+# record_end_id (-1: none)
 
 
 def tensor_shapes(config):
@@ -152,6 +153,8 @@ def input_vector(params, config, ids, ngrams=()):
 def forward(params, config, x, state, ngrams=(), before=()):
     """x (T, N) ids, state (L, S, N, H) -> logits (T, N, V), end state (L, S, N, H).
 
+    An id that ends a record begins the next one: nothing before it counts.
+
     ngrams: the known n-grams, as of `multi_hot`.
     before: of each row, a list of the ids before x; by default there are none.
     """
@@ -165,6 +168,8 @@ def forward(params, config, x, state, ngrams=(), before=()):
     for n in range(N):
         read = list(before[n]) if before else []
         for t in range(T):
+            if x[t, n] == config.record_end_id:
+                read, state[:, :, n] = [], 0
             read.append(int(x[t, n]))
             v = input_vector(params, config, read, ngrams)
             for k, weights in enumerate(layers):

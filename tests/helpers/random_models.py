@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig
 from charrnn.network.carried_state import CarriedState
 from charrnn.network.model import Model
+from charrnn.text.vocabulary import UNKNOWN, CharVocabulary
 
 from . import naive
 
@@ -24,6 +26,14 @@ def model_of(
     model = Model(config, dtype=dtype, threads=threads, ngrams=table)
     model.load_state_dict({name: a.astype(dtype) for name, a in params.items()})
     return model, params
+
+
+def unwritable_model(**more):
+    """A language model of "\\n ab" that would write little but the unknown symbol, unasked."""
+    model, params = model_of("gru", V=5, **more)
+    params["output.bias"][4] = 50
+    model.load_state_dict({name: a.astype(np.float32) for name, a in params.items()})
+    return LanguageModel(model, CharVocabulary("\n ab" + UNKNOWN), {})
 
 
 def random_ngrams(ids, vocab_size, order, rng):
@@ -55,9 +65,10 @@ def naive_start(model, state):
 def with_ngrams(config, ids, order, seed=1):
     """The configuration extended by n-grams of up to `order` ids, of which ids (T, N) have many.
 
-    Returns it and the table of the n-grams.
+    Returns it and the table of the n-grams, none of which reaches over the end of a record.
     """
     table = random_ngrams(ids, config.vocab_size, order, np.random.default_rng(seed))
+    table = tuple(a[(a[:, 1:] != config.record_end_id).all(axis=1)] for a in table)
     return replace(config, ngrams=order, num_ngrams=sum(map(len, table))), table
 
 
@@ -69,13 +80,14 @@ def problem(
     dropout=0.0,
     ngrams=3,
     precision="float32",
+    record_end_id=-1,
 ):
     """A model with random weights, its weights, x, y and a start state.
 
     size: T, N, V, H, E, L. ngrams: ids of the longest n-grams. The first row starts a text.
     """
     T, N, V, H, E, L = size
-    plain = ModelConfig(V, cell, hidden_size=H, num_layers=L, embedding_size=E, dropout=dropout)
+    plain = ModelConfig(V, cell, H, L, E, dropout, record_end_id=record_end_id)
     _, x, y, hidden = naive.random_problem(plain, T, N)
     recent = np.random.default_rng(2).integers(0, V, (ngrams - 1, N), dtype=np.int32)
     recent[:, 0] = -1

@@ -15,14 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
+from charrnn.config import ModelConfig
+from charrnn.config import tensor_shapes as strict_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import load_model, load_state, save_model, save_state
-from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary
+from charrnn.text.vocabulary import SEPARATOR, UNKNOWN, ByteVocabulary, CharVocabulary
 
 SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0}
+CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1}
 VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}
@@ -38,7 +40,7 @@ def tensor_shapes(config):
     return shapes
 
 
-def tensors_of(config=CONFIG):
+def tensors_of(config=CONFIG, tensor_shapes=tensor_shapes):
     rng = np.random.default_rng(1)
     shapes = tensor_shapes(config).items()
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes}
@@ -380,8 +382,8 @@ def test_exchanged_arrays_are_refused(model):
 
 
 def test_a_model_of_a_newer_format_asks_for_an_upgrade(tmp_path):
-    path = resealed(tmp_path / "m", content={"format_version": 4, "config": "unheard of"})
-    refused(path, "format version 4, and this charrnn knows 3 only: upgrade")
+    path = resealed(tmp_path / "m", content={"format_version": 5, "config": "unheard of"})
+    refused(path, "format version 5, and this charrnn knows 4 only: upgrade")
 
 
 def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
@@ -512,6 +514,52 @@ def test_damaged_ngrams_are_refused(tmp_path, name):
     )  # valid but for this
 
 
+def test_a_model_of_records_is_read_as_it_was_written(tmp_path):
+    for end in 0, 4:
+        config = CONFIG | {"record_end_id": end}
+        save_model(tmp_path / "m", tensors_of(), config, VOCABULARY, {})
+        loaded = load_model(tmp_path / "m", tensor_shapes)
+        assert loaded.config == config and loaded.format_version == 4
+
+
+def test_a_model_without_records_is_written_as_before(model):
+    """So that a charrnn that knows no records reads it."""
+    content = json.loads(header_of(model)[0]["__metadata__"]["charrnn"])
+    assert content["format_version"] == 3 and "record_end_id" not in content["config"]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_records_in_a_file_of_an_earlier_format_are_refused(tmp_path, version):
+    content = {"format_version": version, "config": CONFIG | {"record_end_id": 0}, "ngrams": []}
+    refused(resealed(tmp_path / "m", content=content), "damaged")
+    content["format_version"] = 4
+    load_model(resealed(tmp_path / "m", content=content), tensor_shapes)
+
+
+@pytest.mark.parametrize("value", [-2, 5, 2**40, True, 1.0, None, "0", [], {}])
+def test_impossible_ends_of_records_are_refused(tmp_path, value):
+    config = vars(ModelConfig(5, "rnn", 3, 1))
+    content = {"format_version": 4, "config": config | {"record_end_id": value}, "ngrams": []}
+    tensors = tensors_of(config, strict_shapes)
+    path = resealed(tmp_path / "m", content=content, tensors=tensors)
+    with pytest.raises(CharRNNError, match="damaged.*record end id"):
+        load_model(path, strict_shapes)
+    content["config"]["record_end_id"] = 4
+    load_model(resealed(path, content=content, tensors=tensors), strict_shapes)
+
+
+def test_ngrams_over_the_end_of_a_record_are_refused(tmp_path):
+    """Some of PAIRS and TRIPLES have 🙂, \\x7f or \\n after the first character."""
+    content = {"format_version": 4, "ngrams": [PAIRS, TRIPLES]}
+    for end, is_valid in (0, False), (1, True), (2, True), (3, False), (4, False):
+        content["config"] = WITH_NGRAMS | {"record_end_id": end}
+        path = resealed(tmp_path / "m", content=content, tensors=tensors_of(WITH_NGRAMS))
+        if is_valid:
+            load_model(path, tensor_shapes)
+        else:
+            refused(path, "damaged.*over the end of a record")
+
+
 @pytest.mark.parametrize(
     "recent",
     [
@@ -571,10 +619,58 @@ def test_impossible_starts_of_texts_are_refused(tmp_path, start):
 
 
 def test_models_of_every_version_up_to_the_current_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 4)
-    for version in 1, 2, 3, 4:
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 5)
+    for version in 1, 2, 3, 4, 5:
         path = resealed(tmp_path / "m", content={"format_version": version, "ngrams": []})
         assert load_model(path, tensor_shapes).format_version == version
+
+
+SPECIAL = CharVocabulary(f"\n{SEPARATOR}é🙂{UNKNOWN}", "%%\n")
+
+
+def test_special_symbols_make_a_newer_file_that_older_readers_refuse(tmp_path, monkeypatch, model):
+    path = tmp_path / "special.safetensors"
+    ngrams = (np.array([[1, 4], [4, 1]], np.int32),)
+    config = CONFIG | {"ngrams": 2, "num_ngrams": 2}
+    save_model(path, tensors_of(), config, SPECIAL, TRAINING, None, ngrams)
+    file = load_model(path, tensor_shapes)
+    assert file.vocabulary == SPECIAL
+    assert file.vocabulary.unknown_id == 4
+    assert file.vocabulary.decode([0, 1, 4]) == "\n%%\n\ufffd"
+    assert file.ngrams[0].tolist() == [[1, 4], [4, 1]]
+    assert (file.format_version, load_model(model, tensor_shapes).format_version) == (4, 3)
+    assert "separator" not in json.loads(header_of(model)[0]["__metadata__"]["charrnn"])
+    monkeypatch.setattr(checkpoint, "MODEL_FORMAT_VERSION", 3)
+    refused(path, "format version 4, and this charrnn knows 3 only: upgrade charrnn")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format_version": 3},
+        {"separator": ""},
+        {"separator": None},
+        {"separator": ["%%"]},
+        {"separator": "%"},
+        {"separator": "%" * 1001},
+        {"separator": "%\ud800"},
+        {"separator": UNKNOWN * 2},
+        {"vocabulary": "\nabé🙂"},
+        {"vocabulary": f"\n{SEPARATOR}\udffdé🙂"},
+        {"vocabulary": f"\n{SEPARATOR}{SEPARATOR}é🙂"},
+        {"vocabulary": None},
+    ],
+    ids=ascii,
+)
+def test_impossible_special_symbols_are_refused(tmp_path, change):
+    sound = {
+        "format_version": 4,
+        "vocabulary": SPECIAL.characters,
+        "separator": "%%\n",
+        "ngrams": [],
+    }
+    assert load_model(resealed(tmp_path / "m", content=sound), tensor_shapes).vocabulary == SPECIAL
+    refused(resealed(tmp_path / "m", content=sound | change))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +20,13 @@ from charrnn.text import reader, spool
 from charrnn.text.corpus import read_corpus, require_varied
 from charrnn.text.disk_ids import DiskIds
 from charrnn.text.reader import EncodingOptions
-from charrnn.text.vocabulary import ByteVocabulary, CharVocabulary, UnknownCharacters
+from charrnn.text.vocabulary import (
+    SEPARATOR,
+    UNKNOWN,
+    ByteVocabulary,
+    CharVocabulary,
+    UnknownCharacters,
+)
 
 TEXT = "plain\r\nline\rNUL\x00 ESC\x1b e\u0301 é \u2028 mid\ufeffdle 日本語 🙂\U0010ffff\n"
 
@@ -293,3 +300,107 @@ def test_a_large_text_of_one_repeated_character_is_refused(tmp_path, monkeypatch
     with pytest.raises(CharRNNError, match="'a', 100 times"):
         require_varied(read_corpus(write(tmp_path / "a", b"a" * 100), folder=tmp_path))
     require_varied(read_corpus(write(tmp_path / "b", b"a" * 99 + b"b"), folder=tmp_path))
+
+
+# --- Rare characters
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.text(st.sampled_from("abc\n\xffé日🙂"), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.sampled_from([1, 2, 5, 1 << 18]),
+)
+def test_one_symbol_stands_for_all_rare_characters(tmp_path_factory, text, min_count, chunk_bytes):
+    path = write(tmp_path_factory.mktemp("rare") / "a", text.encode())
+    frequent = sorted(c for c in set(text) if text.count(c) >= min_count)
+    rare = set(text) - set(frequent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "CHUNK_BYTES", chunk_bytes)
+        if not frequent:
+            with pytest.raises(CharRNNError, match="no character occurs .* give a smaller --min-c"):
+                read_corpus(path, min_count=min_count)
+            return
+        found = read_corpus(path, min_count=min_count)
+    assert found.vocabulary.characters == "".join(frequent) + (UNKNOWN if rare else "")
+    id_of = {c: i for i, c in enumerate(frequent)}
+    assert found.ids[:].tolist() == [id_of.get(c, len(frequent)) for c in text]
+    assert found.num_skipped == 0
+
+
+@pytest.mark.parametrize(
+    ("min_count", "message"),
+    [
+        (2, "1 different characters occur fewer than 2 times: one symbol stands for them"),
+        (3, "2 different characters occur fewer than 3 times"),
+        (1, None),
+    ],
+)
+def test_rare_characters_are_counted_in_a_note(tmp_path, caplog, min_count, message):
+    caplog.set_level(logging.INFO, "charrnn")
+    read_corpus(write(tmp_path / "a", b"aaabbc\n\n\n"), min_count=min_count)
+    assert (message in caplog.text) if message else not caplog.text
+
+
+def test_a_note_says_that_no_character_is_rare(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "charrnn")
+    found = read_corpus(write(tmp_path / "a", b"aabb"), min_count=2)
+    assert found.vocabulary == CharVocabulary("ab")
+    assert "no character occurs fewer than 2 times, so there is no symbol" in caplog.text
+
+
+# --- Bytes that cannot be decoded
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["aé日🙂\n".encode(), b"\xff", b"\xe6\x97", b"\xf0\x9f", b"a", b"\xd8\x00"]
+        ),
+        min_size=1,
+    ).map(b"".join),
+    st.sampled_from(["utf-8", "ascii", "cp1252", "utf-16-le", "utf-16-be", "gb18030", "shift_jis"]),
+    st.sampled_from([1, 2, 3, 1 << 18]),
+)
+def test_undecodable_bytes_are_replaced_as_by_python(tmp_path_factory, data, encoding, chunk_bytes):
+    path = write(tmp_path_factory.mktemp("bad") / "a", data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "CHUNK_BYTES", chunk_bytes)
+        found = read_corpus(path, encoding=encoding, errors="replace")
+    assert text_of(found) == data.decode(encoding, "replace")
+
+
+@pytest.mark.usefixtures("chunk_bytes")
+def test_replaced_bytes_are_counted_once_in_a_warning(tmp_path, caplog):
+    files = [
+        write(tmp_path / "good", b"a\xef\xbf\xbd\n"),
+        write(tmp_path / "bad", b"b\xffc\xe6\x97d\xf0\x9f\n"),
+        write(tmp_path / "worse", b"\xff" * 9),
+    ]
+    assert text_of(read_corpus(files, errors="replace")) == (
+        "a\ufffd\nb\ufffdc\ufffdd\ufffd\n" + "\ufffd" * 9
+    )
+    name = tmp_path / "worse"
+    warning = f"14 bytes of {name} and 1 more cannot be decoded: U+FFFD stands for them"
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [warning]
+    caplog.clear()
+    read_corpus(files[0], errors="replace")
+    assert not caplog.text
+    options = EncodingOptions(errors="--errors replace")
+    with pytest.raises(CharRNNError, match=r"bad is not .*, or replace such bytes with --errors "):
+        read_corpus(files, options=options)
+
+
+@pytest.mark.parametrize("separator", ["\n", ";", "%%"])
+def test_the_end_of_a_record_is_never_rare(tmp_path, separator):
+    text = separator.join(["aaab", "aba", "%ca"]) + separator
+    found = read_corpus(write(tmp_path / "a", text.encode()), separator=separator, min_count=5)
+    end = separator if len(separator) == 1 else SEPARATOR
+    assert found.vocabulary.characters == "".join(sorted("a" + end)) + UNKNOWN
+    assert found.vocabulary.symbols(found.ids[:]) == f"aaa?{end}a?a{end}??a{end}".replace(
+        "?", UNKNOWN
+    )
+    assert found.vocabulary.symbols([found.record_end_id]) == end
+    with pytest.raises(CharRNNError, match="no character occurs 9 times"):
+        read_corpus(tmp_path / "a", separator=separator, min_count=9)

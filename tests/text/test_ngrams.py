@@ -198,3 +198,20 @@ def test_a_valid_table_is_accepted():
 def test_impossible_tables_are_refused(levels):
     with pytest.raises(ValueError, match="n-grams"):
         check_ngrams(arrays(*levels), 3)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_ngrams_do_not_reach_over_the_end_of_a_record(order):
+    """Those within records and at their beginning have the counts of the whole text."""
+    rng = np.random.default_rng(order)
+    ids = np.append(rng.choice(4, 20000, p=[0.3, 0.3, 0.2, 0.2]), [2] * 50).astype(np.int32)
+    found = count_ngrams(ids, 4, order, 2)
+    everything = count_ngrams(ids, 4, order)
+    assert len(found) == len(everything) == order - 1
+    for own, others in zip(found, everything, strict=True):
+        within = others[(others[:, 1:] != 2).all(axis=1)]
+        np.testing.assert_array_equal(own, within)
+        assert 0 < len(own) < len(others) and (own[:, 0] == 2).any()
+    check_ngrams(found, 4, 2)
+    with pytest.raises(ValueError, match="over the end of a record"):
+        check_ngrams(everything, 4, 2)

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from charrnn.errors import CharRNNError
 from charrnn.text.vocabulary import (
+    SEPARATOR,
+    UNKNOWN,
     ByteVocabulary,
     CharVocabulary,
     UnknownCharacters,
@@ -155,6 +157,85 @@ def test_utf8_files_are_decoded_for_each_vocabulary():
     assert ByteVocabulary().from_utf8("\ufeffa".encode() + b"\xff") == "\ufeffa\udcff"
 
 
+# --- Special symbols
+
+
+def with_unknown(known):
+    return CharVocabulary("".join(dict.fromkeys(known)) + UNKNOWN)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(min_size=1), st.text(st.characters(exclude_categories=[])))
+def test_characters_without_an_id_are_encoded_as_the_unknown_symbol(known, text):
+    vocabulary = with_unknown(known)
+    id_of = {c: i for i, c in enumerate(dict.fromkeys(known))}
+    assert vocabulary.encode(text).tolist() == [id_of.get(c, len(id_of)) for c in text]
+    assert vocabulary.encode(text, "skip").tolist() == vocabulary.encode(text).tolist()
+    assert vocabulary.unknown(text) == ""
+    assert vocabulary.unwritable(text) == "".join(dict.fromkeys(c for c in text if c not in id_of))
+    shown = "".join(c if c in id_of else "\ufffd" for c in text)
+    assert vocabulary.decode(vocabulary.encode(text)) == shown
+    assert stream(vocabulary, [[i] for i in vocabulary.encode(text)]) == [c.encode() for c in shown]
+
+
+def test_line_start_is_no_unknown_symbol():
+    vocabulary = with_unknown("ab")
+    assert (vocabulary.newline_id, vocabulary.line_start, vocabulary.unknown_id) == (-1, 0, 2)
+    assert CharVocabulary("ab").unknown_id == ByteVocabulary().unknown_id == -1
+
+
+def test_ids_of_another_vocabulary_are_the_unknown_symbol_where_missing():
+    assert with_unknown("ab").ids_of(CharVocabulary("b-🙂a")).tolist() == [1, 2, 2, 0]
+    assert with_unknown("ab").ids_of(with_unknown("b-")).tolist() == [1, 2, 2]
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "%", "\n", "%%", "%%\n", SEPARATOR, "é"])).map("".join)
+
+
+def naive_ids(text, separator, id_of, unknown_id):
+    """The ids of a text, read from left to right."""
+    ids, at = [], 0
+    while at < len(text):
+        if text.startswith(separator, at):
+            ids.append(id_of[SEPARATOR])
+            at += len(separator)
+        else:
+            known = text[at] != SEPARATOR and text[at] in id_of
+            ids.append(id_of[text[at]] if known else unknown_id)
+            at += 1
+    return ids
+
+
+@settings(deadline=None, max_examples=100)
+@given(PIECES, st.sampled_from(["%%", "%%\n", "%\n%", "ab", "é%"]))
+def test_each_separator_is_one_id(text, separator):
+    characters = f"a%{SEPARATOR}b\n"
+    id_of = {c: i for i, c in enumerate(characters)}
+    ids = naive_ids(text, separator, id_of, None)
+    vocabulary = CharVocabulary(characters, separator)
+    assert vocabulary.encode(text, "skip").tolist() == [i for i in ids if i is not None]
+    assert (None in ids) == bool(vocabulary.unknown(text)) == bool(vocabulary.unwritable(text))
+    whole = CharVocabulary(characters + UNKNOWN, separator)
+    assert whole.encode(text).tolist() == naive_ids(text, separator, id_of, 5)
+    known = "".join(c for c in text if c in "a%b\n")
+    encoded = vocabulary.encode(known)
+    assert vocabulary.decode(encoded) == known
+    assert vocabulary.to_symbols(known) == vocabulary.symbols(encoded)
+    assert b"".join(stream(vocabulary, [[i] for i in encoded])) == known.encode()
+    lengths = [len(separator) if i == id_of[SEPARATOR] else 1 for i in encoded]
+    sizes = [size for length in lengths for size in [1, *[0] * (length - 1)]]
+    assert vocabulary.ids_per_character(known).tolist() == sizes
+
+
+def test_special_symbols_have_names():
+    vocabulary = CharVocabulary(f"a{SEPARATOR}\n{UNKNOWN}", "%\n")
+    assert vocabulary.display_names() == ["a", "%\\n", "\\n", "(unknown)"]
+    assert vocabulary.json_names() == ["a", "%\n", "\n", None]
+    assert vocabulary.describe() == (
+        "2 characters, the separator '%\\n', a symbol for all others: a\\n"
+    )
+
+
 # --- Ids to text
 
 
@@ -244,10 +325,22 @@ def test_names_of_the_ids_are_printable_and_those_for_json_are_exact():
 # --- Vocabularies
 
 
-@pytest.mark.parametrize("characters", ["", "aba", "a\ud800", "a\udfff", "ab" * 0x110000])
+@pytest.mark.parametrize(
+    "characters",
+    ["", "aba", "a\ud800", "a\udffd", "ab" * 0x110000, UNKNOWN, "a" + UNKNOWN * 2, "a" + SEPARATOR],
+)
 def test_impossible_vocabularies_are_refused(characters):
     with pytest.raises(CharRNNError):
         CharVocabulary(characters)
+
+
+@pytest.mark.parametrize("separator", ["", "%", "%" * 1001, "%\ud800", SEPARATOR * 2])
+def test_impossible_separators_are_refused(separator):
+    with pytest.raises(CharRNNError):
+        CharVocabulary("a" + SEPARATOR, separator)
+    if separator:
+        with pytest.raises(CharRNNError):
+            CharVocabulary("a", separator)
 
 
 def test_vocabularies_are_equal_if_their_characters_are():
@@ -258,8 +351,9 @@ def test_vocabularies_are_equal_if_their_characters_are():
 
 
 def test_a_model_file_stores_characters_or_none_for_bytes():
-    for vocabulary in CharVocabulary("ab"), ByteVocabulary():
-        assert vocabulary_of(vocabulary.characters) == vocabulary
+    special = CharVocabulary(UNKNOWN + "ab" + SEPARATOR, "b\n")
+    for vocabulary in CharVocabulary("ab"), special, ByteVocabulary():
+        assert vocabulary_of(vocabulary.characters, vocabulary.separator) == vocabulary
 
 
 @pytest.mark.parametrize(

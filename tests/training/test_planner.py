@@ -347,7 +347,7 @@ def test_training_ends_at_the_end_of_the_text(corpus_file, tmp_path, monkeypatch
     clock = StepClock(lambda step: (step / run.summary.steps) ** 1.5 * 60 / relative_speed)
     run = started(corpus_file, tmp_path / "m", time=60.0, clock=clock, **how)
     read, chunk = [], run.streams.chunk
-    run.streams.chunk = lambda k: read.append(k) or chunk(k)
+    run.streams.chunk = lambda k, epoch: read.append(k) or chunk(k, epoch)
     list(run)
     chunks = list(range(run.streams.num_chunks))
     assert len(read) > 1.5 * len(chunks)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from ...config import UNKNOWN_NATS, check_int
+from ...errors import UsageError
 from ..options import (
     FILE,
     Command,
     charged_unknown_option,
     encoding_option,
+    errors_option,
     json_option,
     model_option,
     option,
@@ -24,6 +26,7 @@ from ..output import echo_err, loss_in_words, print_json, print_table, warn_unkn
 if TYPE_CHECKING:
     from ...evaluation.evaluate import Evaluation
     from ...text.corpus import Corpus
+    from ...text.reader import OnUndecodable
 
 
 @click.command("eval", cls=Command)
@@ -54,22 +57,25 @@ if TYPE_CHECKING:
     "evaluation, Krause et al. 2018). Each character is predicted before it is learned from.",
 )
 @encoding_option
+@errors_option
 @threads_option
 def command(
     texts: tuple[str, ...],
     model: str,
     as_json: bool,
-    unknown: Literal["error", "skip"],
+    unknown: Literal["error", "skip", "count"],
     corpus: tuple[str, ...],
     window: int | None,
     adapt: bool,
     encoding: str,
+    errors: OnUndecodable,
     threads: int | None,
 ) -> None:
     """Measure the loss of a model on a text.
 
     Lower is better. Each character is predicted from all characters before it, in one pass over the
-    text, the first one as the first of a line. Several files are read as one text; `-` is stdin.
+    text, the first one as the first of a line. Several files are read as one text; `-` is stdin. A
+    model of records reads each record on its own, with its end.
 
     The n-gram model is the best of those with 0 to 5 characters of context. It counts the last
     3,000,000 characters of --corpus; xz compresses after their last megabyte. Both are measured on
@@ -84,9 +90,12 @@ def command(
     """
     from ...api import load
     from ...text.corpus import read_corpus
+    from ...text.reader import EncodingOptions
     from ..progress import byte_bar, char_bar
 
     language_model = load(model, threads)
+    if window is not None and language_model.separator is not None:
+        raise UsageError("--window is for models of running text: this one is of records.")
 
     def read(paths: tuple[str, ...]) -> Corpus:
         with byte_bar() as progress:
@@ -94,16 +103,23 @@ def command(
                 paths,
                 encoding=encoding,
                 vocabulary=language_model.vocabulary,
-                unknown=unknown,
+                unknown="error" if unknown == "error" else "skip",
+                errors=errors,
+                separator=language_model.separator,
                 progress=progress,
+                options=EncodingOptions(errors="--errors replace"),
             )
         warn_unknown(found.skipped_characters)
+        if found.num_empty:
+            echo_err(f"note    {found.num_empty:,} empty records were left out")
         return found
 
     text = read(texts)
     training_text = read(corpus) if corpus else None
     from ...evaluation.evaluate import evaluate
+    from ...evaluation.unknown import count_nats
 
+    charged = unknown == "count" and text.num_skipped
     with char_bar((1 + adapt) * len(text.ids), text.vocabulary.unit) as measured:
         result = evaluate(
             language_model.model,
@@ -111,6 +127,7 @@ def command(
             training_text=training_text,
             window=window,
             adapt=adapt,
+            unknown_nats=count_nats(language_model.training) if charged else UNKNOWN_NATS,
             progress=measured,
         )
     unit = language_model.vocabulary.unit
@@ -172,7 +189,9 @@ def _rows(result: Evaluation, window: int | None, unit: str) -> list[tuple[str, 
         ("perplexity", f"{perplexity(result.loss):.4f}"),
     ]
     if result.unknown:
-        rows.insert(1, ("unknown characters", f"{result.unknown:,}, {UNKNOWN_NATS:g} nats each"))
+        nats = result.unknown_nats
+        cost = "read as the unknown symbol" if nats is None else f"{nats:.4g} nats each"
+        rows.insert(1, ("unknown characters", f"{result.unknown:,}, {cost}"))
     if result.windowed_loss is not None:
         rows.append((f"in windows of {window:,}", loss_in_words(result.windowed_loss, unit)))
     if result.adapted_loss is not None:

@@ -57,11 +57,21 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("n-grams", _ngrams(file)),
+        *_records(file),
         ("dropout", f"{c['dropout']:g}"),
         ("parameters", f"{_num_parameters(file):,}"),
         ("vocabulary", file.vocabulary.describe()),
         *_history(file.training, file.vocabulary.unit),
     ]
+
+
+def _records(file: ModelFile) -> list[tuple[str, str]]:
+    """What ends a record, of a model of records."""
+    from ...text.records import separator_of
+
+    end_id = file.config["record_end_id"]
+    separator = escape_unprintable(separator_of(file.vocabulary, end_id)) if end_id >= 0 else ""
+    return [("records", f"each ended by '{separator}'")] if separator else []
 
 
 def _ngrams(file: ModelFile) -> str:

@@ -18,6 +18,7 @@ from ..options import (
     Command,
     charged_unknown_option,
     encoding_option,
+    errors_option,
     json_option,
     option,
 )
@@ -26,6 +27,7 @@ from ..output import echo_err, page_file, stdout
 if TYPE_CHECKING:
     from ...api import LanguageModel
     from ...text.corpus import Corpus
+    from ...text.reader import OnUndecodable
     from ..line_scores import LineScorer
     from ..render.scores import Renderer
 
@@ -65,6 +67,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
 @json_option("Print one JSON object per line of text.")
 @charged_unknown_option
 @encoding_option
+@errors_option
 def command(
     texts: tuple[str, ...],
     models: tuple[str, ...],
@@ -74,6 +77,7 @@ def command(
     as_json: bool,
     unknown: str,
     encoding: str,
+    errors: OnUndecodable,
 ) -> None:
     """Show the surprisal of each line and each character of a text.
 
@@ -82,22 +86,28 @@ def command(
     characters before it, the first one as the first of a line. Long lines are shortened on a
     terminal. Several files are read as one text; `-` is stdin.
 
+    A model of records (`charrnn train --records`) scores each line on its own, from its first
+    character to its end: the surprisal of all of them is minus the log-probability of the line.
+
     With several models, each has a column, and the last column names the model that assigns the
     line the highest probability. --sort surprisal then uses the surprisal of that model.
 
     With --unknown skip, each model skips the characters that it does not know. Each of them adds 50
     nats, more than known characters have, to the surprisal of its line and of the text. A column
-    shows their number, and --sort surprisal puts their lines first.
+    shows their number, and --sort surprisal puts their lines first. With --unknown count, each adds
+    the surprisal of a character that occurred once in the training text (of the longest one, with
+    several models), and --sort surprisal goes by the sum.
 
     \b
     Example:
-      charrnn score --sort surprisal access.log | head
+      charrnn score --sort surprisal --unknown count access.log | head
       charrnn score --html page.html chapter.txt
       charrnn score -m english.safetensors -m german.safetensors letter.txt
       charrnn score --json list.txt | jq -r 'select(.nats_per_character > 3) | .text'
     """
     _check_usage(texts, models, color, html, as_json)
-    scorer = open_scorer(texts, models, encoding, unknown, top=NUM_EXPECTED if html else 0)
+    top = NUM_EXPECTED if html else 0
+    scorer = open_scorer(texts, models, encoding, unknown, top=top, errors=errors)
     from ..progress import text_bar
     from ..render.scores import write_scores
 
@@ -136,18 +146,34 @@ def _renderer(
 
 
 def open_scorer(
-    texts: Sequence[str], model_paths: Sequence[str], encoding: str, unknown: str, top: int = 0
+    texts: Sequence[str],
+    model_paths: Sequence[str],
+    encoding: str,
+    unknown: str,
+    top: int = 0,
+    errors: OnUndecodable = "strict",
 ) -> LineScorer:
     """Load the models and the text, and check that the models know its characters."""
     from ..line_scores import LineScorer
 
     models = _load_models(model_paths)
-    corpus = _read_text(texts, encoding, as_bytes=models[0].vocabulary.is_bytes)
+    as_bytes, separator = models[0].vocabulary.is_bytes, models[0].separator
+    corpus = _read_text(texts, encoding, errors, as_bytes, separator)
     if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):
         raise CharRNNError("the text is too short to score: at least two characters are needed.")
-    scorer = LineScorer(models, _names(model_paths), corpus, top)
+    scorer = LineScorer(models, _names(model_paths), corpus, top, _unknown_nats(models, unknown))
     _check_unknown(scorer, unknown)
     return scorer
+
+
+def _unknown_nats(models: Sequence[LanguageModel], unknown: str) -> float:
+    """The cost of an unknown character: the same for all models, as for UNKNOWN_NATS."""
+    from ...evaluation.unknown import count_nats
+
+    lacking = [model.training for model in models if model.vocabulary.unknown_id < 0]
+    if unknown != "count" or models[0].vocabulary.is_bytes or not lacking:
+        return UNKNOWN_NATS
+    return max(map(count_nats, lacking))
 
 
 def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
@@ -156,6 +182,11 @@ def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
     models = [load(path, threads=1) for path in paths]
     if len({m.vocabulary.is_bytes for m in models}) > 1:
         raise UsageError("models of bytes and of characters cannot be compared with each other.")
+    if len({m.separator for m in models}) > 1:
+        raise UsageError(
+            "models of records and of running text, or of records with different separators, "
+            "cannot be compared with each other."
+        )
     return models
 
 
@@ -165,13 +196,29 @@ def _names(paths: Sequence[str]) -> list[str]:
     return [escape_unprintable(n) for n in (names if len(set(names)) == len(names) else paths)]
 
 
-def _read_text(texts: Sequence[str], encoding: str, as_bytes: bool) -> Corpus:
+def _read_text(
+    texts: Sequence[str],
+    encoding: str,
+    errors: OnUndecodable,
+    as_bytes: bool,
+    separator: str | None,
+) -> Corpus:
     """Read the text in a vocabulary of its own."""
     from ...text.corpus import read_corpus
+    from ...text.reader import EncodingOptions
     from ..progress import byte_bar
 
     with byte_bar() as progress:
-        return read_corpus(texts, encoding=encoding, as_bytes=as_bytes, progress=progress)
+        return read_corpus(
+            texts,
+            encoding=encoding,
+            errors=errors,
+            as_bytes=as_bytes,
+            separator=separator,
+            keep_empty=True,
+            progress=progress,
+            options=EncodingOptions(errors="--errors replace"),
+        )
 
 
 def _check_unknown(scorer: LineScorer, unknown: str) -> None:
@@ -186,5 +233,5 @@ def _check_unknown(scorer: LineScorer, unknown: str) -> None:
         knows = "the model does not know" if len(scorer.models) == 1 else "not all models know"
         echo_err(
             f"Warning: {knows} {describe_characters(scorer.unknown)}: "
-            f"each costs {UNKNOWN_NATS:g} nats."
+            f"each costs {scorer.unknown_nats:.4g} nats."
         )

@@ -16,6 +16,7 @@ import click
 
 from ...config import (
     CELL_NAMES,
+    DECODING_ERRORS,
     DEFAULT_NGRAMS,
     LEARNING_RATES,
     OPTIMIZER_NAMES,
@@ -28,6 +29,7 @@ from ...errors import UsageError
 from ..options import (
     FILE,
     MODEL,
+    TEXT,
     Command,
     OptionDecorator,
     encoding_option,
@@ -82,6 +84,20 @@ class AutoChoice(click.Choice[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         found = super().convert(value, param, ctx)
         return None if found == "auto" else found
+
+
+class Separator(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A string in which escapes such as \\n and \\0 stand for characters."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from ...text.records import parse_separator
+
+        try:
+            return parse_separator(TEXT.convert(value, param, ctx))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
@@ -139,6 +155,27 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         help="Learn bytes instead of characters. This accepts any file.",
     ),
     encoding_option,
+    field_option(
+        "errors",
+        "At bytes that are not in the encoding: fail, or replace them by U+FFFD with a warning.",
+        type=click.Choice(DECODING_ERRORS),
+    ),
+    field_option(
+        "min_count",
+        "Learn one symbol for all characters that occur fewer than this many times. `charrnn "
+        "sample` never writes it; `charrnn score` and `eval` use it for unknown characters.",
+        show_default="1: none",
+    ),
+    option(
+        "--records",
+        is_flag=True,
+        help="Each line is a record, which does not depend on the others, as in a list.",
+    ),
+    field_option(
+        "separator",
+        r"What ends a record, instead of a line feed, such as ';' or '\0'. Implies --records.",
+        type=Separator(),
+    ),
 )
 @option_group(
     "How long",
@@ -217,8 +254,13 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     "Validation",
     field_option(
         "val_fraction",
-        "Fraction of the text, from its end, reserved for validation. The best weights are those "
-        "with the lowest validation loss.",
+        "Fraction of each file, from its end, reserved for validation; of records, chosen at "
+        "random. The best weights are those with the lowest validation loss.",
+    ),
+    option(
+        "--val-file",
+        type=FILE,
+        help="Text for validation, instead of a fraction of CORPUS. A folder stands for its files.",
     ),
     field_option("val_chars", "Maximum number of validation characters per evaluation."),
     field_option(
@@ -255,6 +297,8 @@ def command(
     /,
     corpus: tuple[str, ...],
     files_from: str | None,
+    val_file: str | None,
+    records: bool,
     output: str,
     resume: bool,
     overwrite: bool,
@@ -275,6 +319,7 @@ def command(
       charrnn train *.txt -o novels.safetensors --hidden-size 256 --dropout 0.2
       find -name '*.py' -print0 | charrnn train --files-from -
       charrnn train corpus.txt --resume
+      charrnn train --records names.txt
     """
     if resume and overwrite:
         raise UsageError("give --resume or --overwrite, not both.")
@@ -289,6 +334,10 @@ def command(
     given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
     if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
+    if given.get("as_bytes") and "errors" in given:
+        raise UsageError("give --bytes or --errors, not both.")
+    if records:
+        given.setdefault("separator", "\n")
     encoding, as_bytes, threads = (
         given.pop(name, None) for name in ("encoding", "as_bytes", "threads")
     )
@@ -302,6 +351,7 @@ def command(
             paths,
             output,
             given,
+            val_file=val_file,
             encoding=encoding,
             as_bytes=as_bytes,
             resume=resume,
@@ -336,7 +386,9 @@ def _read_names(path: str) -> list[str]:
 def _baselines(prepared: PreparedRun) -> Baselines | None:
     from ...evaluation.baselines import baselines
 
-    return baselines(prepared.train_ids, prepared.val_ids, prepared.corpus.vocabulary)
+    train_ids, val_ids, _ = prepared.split
+    corpus = prepared.corpus
+    return baselines(train_ids, val_ids, corpus.vocabulary, corpus.record_end_id)
 
 
 def _train(

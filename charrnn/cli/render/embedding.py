@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TextIO
 
 import numpy as np
@@ -81,7 +81,7 @@ def _json_object(
     model: LanguageModel, points: np.ndarray, variance_fractions: np.ndarray, near: Neighbours
 ) -> dict[str, object]:
     """Return the values of chart and table; a model of bytes has numbers for characters."""
-    names: Sequence[str | int] = model.vocabulary.json_names()
+    names = model.vocabulary.json_names()
     rows = zip(names, points.round(5).tolist(), near[0].tolist(), near[1], strict=True)
     return {
         "weights": "output.weight",

@@ -69,7 +69,7 @@ class TableRenderer:
         total, names = self._scorer.total, self._scorer.names
         note = f"{total.characters:,} {self._unit}s"
         if self._scorer.unknown:
-            note += f" (unknown ones cost {UNKNOWN_NATS:g} nats each)"
+            note += f" (unknown ones cost {self._scorer.unknown_nats:.4g} nats each)"
         if len(names) == 1:
             note += f", {total.means()[0] / math.log(2):.4f} bits per {self._unit}"
         else:
@@ -177,7 +177,7 @@ class HtmlRenderer:
             for level in range(1, MAX_LEVEL + 1)
         )
         if self._scorer.unknown:
-            unknown = f"unknown to the model, counted as {UNKNOWN_NATS:g}"
+            unknown = f"unknown to the model, counted as {self._scorer.unknown_nats:.4g}"
             legend += f"; {html.swatch(unknown, UNKNOWN_LEVEL)}"
         return html.head(
             f"{self._scorer.title}: surprisal under {self._scorer.names[0]}",
@@ -197,7 +197,7 @@ class HtmlRenderer:
         self, nats: float, unknown: bool, expected: np.ndarray, probability: np.ndarray
     ) -> str:
         if unknown:
-            return f"unknown to the model, counted as {nats:g} nats"
+            return f"unknown to the model, counted as {nats:.4g} nats"
         if math.isnan(nats):
             return "not predicted"
         pairs = zip(expected.tolist(), probability.tolist(), strict=True)
@@ -218,12 +218,13 @@ class HtmlRenderer:
 def write_scores(renderer: Renderer, scorer: LineScorer, sort: str, out: TextIO) -> None:
     """Write the lines to `out`, by "position" or by "surprisal", the most surprising first.
 
-    Lines with unknown characters are more surprising than all others. With several models, the
-    surprisal is the lowest of theirs.
+    Lines with unknown characters that cost UNKNOWN_NATS, more than known ones have, come first.
+    With several models, the surprisal is the lowest of theirs.
     """
     out.write(renderer.head())
     lines = scorer.lines(keep_details=renderer.needs_characters)
-    rendered = ((line.rank(), renderer.line(line)) for line in lines)
+    unknown_first = scorer.unknown_nats >= UNKNOWN_NATS
+    rendered = ((line.rank(unknown_first), renderer.line(line)) for line in lines)
     if sort == "surprisal":
         out.writelines(_sorted(rendered))
     else:

@@ -30,10 +30,12 @@ A module defines the constants
             inspect` shows them under these names, which are those of the paper.
 
 and two kernels, which work in place on rows first:last of the batch
-    forward(z, s, saved, W, peepholes, steps, first, last)
+    forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last)
             Computes `steps` steps from the state s[:, 0]; step t leads from s[:, t] to s[:, t + 1].
-    backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last)
-            Computes the gradients, from the last step to the first.
+            Each step begins with `begin_step` and ends with `end_step`.
+    backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last)
+            Computes the gradients, from the last step to the first. Each step begins with
+            `begin_step_back` and ends with `end_step_back`.
 
 Their arguments
     z       (T, P, B, H), z[t] for step t. Before `forward`: W_ih x and all biases. After it: the
@@ -52,13 +54,18 @@ Their arguments
             of the initial h. It may use dh[t + 1] as scratch once step t is done.
     dc  (B, H). The gradient of c: on entry of the final c, on return of the initial one. It is
             scratch for cells without c.
+    x, record_end, held
+            The cell passes them to the four functions above. In between, s[:, t] is 0 for rows in
+            which a record begins: x (T, B) are ids, of which `record_end` begins a record, and
+            held (S + 1, B, H) keeps the values that `end_step` restores.
 
 Writing the kernels
     @kernel compiles a function that Python calls, @jit one that only kernels call. `product`,
-    `sigmoid_`, `tanh_` and `tanh` come from ../kernels. Slices such as z[t, p, first:last] are
-    contiguous, which `product` relies on; `.reshape(-1)` lets elementwise loops run over all rows.
-    An operation rounds as it stands there: `fma(a, b, c)` of ../kernels/fma is a * b + c in one.
-    Constants take the dtype of the arrays (`one = z.dtype.type(1)`), or float32 becomes float64.
+    `sigmoid_`, `tanh_`, `tanh`, `begin_step` and their like come from ../kernels. Slices such as
+    z[t, p, first:last] are contiguous, which `product` relies on; `.reshape(-1)` lets elementwise
+    loops run over all rows. An operation rounds as it stands there: `fma(a, b, c)` of
+    ../kernels/fma is a * b + c in one. Constants take the dtype of the arrays
+    (`one = z.dtype.type(1)`), or float32 becomes float64.
 """
 
 from types import ModuleType

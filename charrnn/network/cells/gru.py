@@ -17,6 +17,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh
 from ..kernels.matmul import product
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 3, 4, 1, 0
 INPUT_PLANES = np.array([0, 1, 2])
@@ -28,8 +29,9 @@ SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
+        begin_step(s, x, record_end, held, t, first, last)
         h_prev = s[0, t, first:last]
         product(h_prev, W[0], z[t, 0, first:last])
         product(h_prev, W[1], z[t, 1, first:last])
@@ -42,6 +44,7 @@ def forward(z, s, saved, W, peepholes, steps, first, last):
             h_prev.reshape(-1),
             s[0, t + 1, first:last].reshape(-1),
         )
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -56,8 +59,9 @@ def _states(r, u, n, n_hidden, h_prev, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
         _states_backward(
             z[t, 0, first:last].reshape(-1),
             z[t, 1, first:last].reshape(-1),
@@ -71,6 +75,7 @@ def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
         product(z[t, 0, first:last], W_T[0], dh_prev)
         product(z[t, 1, first:last], W_T[1], dh_prev)
         product(z[t, 3, first:last], W_T[2], dh_prev)
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

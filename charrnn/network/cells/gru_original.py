@@ -16,6 +16,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh_
 from ..kernels.matmul import product
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 3, 3, 1, 1
 INPUT_PLANES = HIDDEN_PLANES = np.arange(3)
@@ -26,8 +27,9 @@ SIGMOIDS = {"reset": 0, "update": 1}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
+        begin_step(s, x, record_end, held, t, first, last)
         h_prev, reset = s[0, t, first:last], saved[0, t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
         product(h_prev, W[0], r)
@@ -39,6 +41,7 @@ def forward(z, s, saved, W, peepholes, steps, first, last):
         tanh_(n.reshape(-1))
         h = s[0, t + 1, first:last]
         _mix(u.reshape(-1), n.reshape(-1), h_prev.reshape(-1), h.reshape(-1))
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -55,8 +58,9 @@ def _mix(u, n, h_prev, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
         h_prev, dh_prev = s[0, t, first:last], dh[t, first:last]
         r, u, n = z[t, 0, first:last], z[t, 1, first:last], z[t, 2, first:last]
         _mix_backward(
@@ -71,6 +75,7 @@ def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
         )
         product(r, W_T[0], dh_prev)
         product(u, W_T[1], dh_prev)
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

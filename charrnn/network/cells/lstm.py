@@ -17,6 +17,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh, tanh_
 from ..kernels.matmul import product
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
@@ -27,8 +28,9 @@ SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
+        begin_step(s, x, record_end, held, t, first, last)
         for gate in range(4):
             product(s[0, t, first:last], W[gate], z[t, gate, first:last])
         _states(
@@ -40,6 +42,7 @@ def forward(z, s, saved, W, peepholes, steps, first, last):
             s[1, t + 1, first:last].reshape(-1),
             s[0, t + 1, first:last].reshape(-1),
         )
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -55,8 +58,9 @@ def _states(i, f, g, o, c_prev, c, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
         _states_backward(
             z[t, 0, first:last].reshape(-1),
             z[t, 1, first:last].reshape(-1),
@@ -69,6 +73,7 @@ def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
         )
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

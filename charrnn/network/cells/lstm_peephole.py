@@ -18,6 +18,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import sigmoid_, tanh, tanh_
 from ..kernels.matmul import product
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 4, 4, 2, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(4)
@@ -28,8 +29,9 @@ SIGMOIDS = {"input": 0, "forget": 1, "output": 3}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
+        begin_step(s, x, record_end, held, t, first, last)
         for gate in range(4):
             product(s[0, t, first:last], W[gate], z[t, gate, first:last])
         for b in range(first, last):
@@ -37,6 +39,7 @@ def forward(z, s, saved, W, peepholes, steps, first, last):
                 z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
                 s[0, t + 1, b], peepholes[0], peepholes[1], peepholes[2],
             )  # fmt: skip
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -58,8 +61,9 @@ def _states(i, f, g, o, c_prev, c, h, w_ci, w_cf, w_co):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
         for b in range(first, last):
             _states_backward(
                 z[t, 0, b], z[t, 1, b], z[t, 2, b], z[t, 3, b], s[1, t, b], s[1, t + 1, b],
@@ -67,6 +71,7 @@ def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
             )  # fmt: skip
         for gate in range(4):
             product(z[t, gate, first:last], W_T[gate], dh[t, first:last])
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

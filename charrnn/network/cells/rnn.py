@@ -10,6 +10,7 @@ import numpy as np
 from ..jit import jit, kernel
 from ..kernels.activations import tanh
 from ..kernels.matmul import product
+from ..kernels.state import begin_step, begin_step_back, end_step, end_step_back
 
 GATES, PLANES, STATES, SAVED = 1, 1, 1, 0
 INPUT_PLANES = HIDDEN_PLANES = np.arange(1)
@@ -20,10 +21,12 @@ SIGMOIDS: dict[str, int] = {}
 
 
 @kernel
-def forward(z, s, saved, W, peepholes, steps, first, last):
+def forward(z, s, saved, W, peepholes, x, record_end, held, steps, first, last):
     for t in range(steps):
+        begin_step(s, x, record_end, held, t, first, last)
         product(s[0, t, first:last], W[0], z[t, 0, first:last])
         _output(z[t, 0, first:last].reshape(-1), s[0, t + 1, first:last].reshape(-1))
+        end_step(s, x, record_end, held, t, first, last)
 
 
 @jit
@@ -33,11 +36,13 @@ def _output(z, h):
 
 
 @kernel
-def backward(z, s, saved, W_T, peepholes, dh, dc, steps, first, last):
+def backward(z, s, saved, W_T, peepholes, dh, dc, x, record_end, held, steps, first, last):
     for t in range(steps - 1, -1, -1):
+        begin_step_back(s, dh, x, record_end, held, t, first, last)
         dz, h = z[t, 0, first:last], s[0, t + 1, first:last]
         _output_backward(h.reshape(-1), dh[t + 1, first:last].reshape(-1), dz.reshape(-1))
         product(dz, W_T[0], dh[t, first:last])
+        end_step_back(s, dh, dc, x, record_end, held, t, first, last)
 
 
 @jit

@@ -31,7 +31,7 @@ def step_kernels(
     forward: the kernel of the cell. A kernel that the model does not need is not loaded: it has 0.
     """
     table, ngram_rows, embedded, planes = inputs
-    z, s, saved, w_first, _, w_hh, bias, peepholes = layers
+    z, s, saved, w_first, _, w_hh, bias, peepholes, *records = layers
     looked_up, rows = (table, ngram_rows, x, context[-1]), (1, 0, 1)
     embedding = embed, *looked_up, embedded
     one_hot = look_up, *looked_up, planes, bias[0], z[0]
@@ -39,7 +39,7 @@ def step_kernels(
         (find_rows, *context, *rows),
         (*(embedding if embedded.size else one_hot), *rows),
         (input_product, s[0, 0, 1:], w_first, planes, bias[0], z[0], *rows),
-        (forward, z[0], s[0], saved[0], w_hh[0], peepholes[0], *rows),
+        (forward, z[0], s[0], saved[0], w_hh[0], peepholes[0], x, *records, *rows),
         (logits_of, s[0, 0, 1:], *outputs, *rows),
         (draw_rows, outputs[-1], *draws, 0, drawn, x, 0, 1),
         (log_probabilities, outputs[-1], context[1], drawn, 0, log_p, 0, 1),
@@ -61,7 +61,7 @@ def decode(kernels, x, context, inputs, layers, outputs, draws, drawn, log_p, fi
     context: ids (N, B), those before x and room for x; V; keys, rows, found of `find_rows`.
     inputs: table, ngram_rows, embedded, planes of `embed` and `look_up`.
     layers: z, s, saved of all layers; W_ih of the first layer and of the others, W_hh, biases,
-        peepholes. See cells/__init__.py.
+        peepholes, record_end, held. See cells/__init__.py.
     outputs: W, bias, logits of `logits_of`.
     draws: allowed to u of `draw_rows`.
     drawn: the ids (steps, B) that are drawn.
@@ -69,7 +69,7 @@ def decode(kernels, x, context, inputs, layers, outputs, draws, drawn, log_p, fi
     """
     ids, vocab_size, keys, rows, found = context
     table, ngram_rows, embedded, planes = inputs
-    z, s, saved, w_first, w_ih, w_hh, bias, peepholes = layers
+    z, s, saved, w_first, w_ih, w_hh, bias, peepholes, record_end, held = layers
     w_out, b_out, logits = outputs
     before = found.shape[2]
     for step in range(drawn.shape[0]):
@@ -90,7 +90,8 @@ def decode(kernels, x, context, inputs, layers, outputs, draws, drawn, log_p, fi
             if k > 0:
                 below = s[k - 1, 0, 1:]
                 call(kernels[PRODUCT], (below, w_ih[k - 1], planes, bias[k], z[k], 1, first, last))
-            call(kernels[CELL], (z[k], s[k], saved[k], w_hh[k], peepholes[k], 1, first, last))
+            arrays = z[k], s[k], saved[k], w_hh[k], peepholes[k]
+            call(kernels[CELL], arrays + (x, record_end, held, 1, first, last))
         call(kernels[LOGITS], (s[-1, 0, 1:], w_out, b_out, logits, 1, first, last))
         for k in range(z.shape[0]):
             advance_state(s[k], first, last)

@@ -1,4 +1,8 @@
-"""Kernels on the state: its advance by a step, the gradients of weights that multiply it."""
+"""Kernels on the state: its advance, its reset where records begin, gradients of its weights.
+
+A record begins at each input id `record_end`, which also ends the one before. The state before this
+step is zero, but for the layer above it is still the output of the step before.
+"""
 
 from ..jit import jit, kernel
 from .matmul import copy
@@ -10,6 +14,65 @@ def advance_state(s, first, last):
     for i in range(s.shape[0]):
         for b in range(first, last):
             copy(s[i, 1, b], s[i, 0, b])
+
+
+@jit
+def begin_step(s, x, record_end, held, t, first, last):
+    """Zero the state before step t of the rows first:last that begin a record there.
+
+    `held` (STATES + 1, B, H) keeps it for `end_step`. s (STATES, T + 1, B, H), x (T, B).
+    Without records, `record_end` is -1.
+    """
+    if record_end < 0:
+        return
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            for i in range(s.shape[0]):
+                copy(s[i, t, b], held[i, b])
+                s[i, t, b] = 0
+
+
+@jit
+def end_step(s, x, record_end, held, t, first, last):
+    """Restore the state that `begin_step` has zeroed, as the output of step t - 1."""
+    if record_end < 0:
+        return
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            for i in range(s.shape[0]):
+                copy(held[i, b], s[i, t, b])
+
+
+@jit
+def begin_step_back(s, dh, x, record_end, held, t, first, last):
+    """Do what `begin_step` does, and keep dh[t] of these rows in held[-1]. dh (T + 1, B, H)."""
+    if record_end < 0:
+        return
+    begin_step(s, x, record_end, held, t, first, last)
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            copy(dh[t, b], held[-1, b])
+
+
+@jit
+def end_step_back(s, dh, dc, x, record_end, held, t, first, last):
+    """Do what `end_step` does, and undo what step t has added to the gradients of these states."""
+    if record_end < 0:
+        return
+    end_step(s, x, record_end, held, t, first, last)
+    for b in range(first, last):
+        if x[t, b] == record_end:
+            copy(held[-1, b], dh[t, b])
+            dc[b] = 0
+
+
+@kernel
+def zero_states(s, x, record_end):
+    """Zero the states before all steps at which a record begins. s, x as of `begin_step`."""
+    for t in range(x.shape[0]):
+        for b in range(x.shape[1]):
+            if x[t, b] == record_end:
+                s[:, t, b] = 0
 
 
 @kernel
