@@ -211,7 +211,8 @@ def test_rows_of_a_beam_and_single_steps_read_records_alike(cell):
 def test_probabilities_of_all_records_and_the_rest_add_up_to_one(cell, ngrams):
     """All records of two letters up to four, and all beginnings of five letters, read as one text
     in a row: what stands before a record changes nothing."""
-    model, _ = model_of(cell, V=3, ngrams=ngrams, dtype=np.float64, record_end_id=1)
+    how = {"scale": 0.7, "ngrams": ngrams, "dtype": np.float64}
+    model, _ = model_of(cell, V=3, record_end_id=1, **how)
     letters = [0, 2]
     records = [r for n in range(5) for r in itertools.product(letters, repeat=n)]
     rest = list(itertools.product(letters, repeat=5))

@@ -28,8 +28,15 @@ def begin_step(s, x, record_end, held, t, first, last):
     for b in range(first, last):
         if x[t, b] == record_end:
             for i in range(s.shape[0]):
-                copy(s[i, t, b], held[i, b])
-                s[i, t, b] = 0
+                _set_aside(s[i, t, b], held[i, b])
+
+
+@jit
+def _set_aside(row, held):
+    """held = row and row = 0, both (H,)."""
+    for j in range(row.size):
+        held[j] = row[j]
+        row[j] = 0
 
 
 @jit
