@@ -19,5 +19,8 @@ def packed(w, gate=0, transposed=False, pairs=False):
     k, n = (padded(w.shape[0]), w.shape[2]) if not transposed else (w.shape[2], padded(w.shape[0]))
     depth, dtype = (k // 2, np.uint32) if pairs else (k, w.dtype)
     panels = zeros((n // NR, depth, NR), dtype)
-    (pack_transposed if transposed else pack)(w, gate, panels)
+    if transposed:
+        pack_transposed(w, gate, panels)
+    else:
+        pack(w, gate * w.shape[2], panels)
     return panels
