@@ -49,6 +49,8 @@ DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are 
 DEFAULT_BATCH_SIZE = 16
 MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
 DEFAULT_NGRAMS = 3
+MAX_ENSEMBLE = 64
+MAX_UNITS = 2**16
 # The surprisal that `score` and `eval` assume for a character that a model does not know. It is the
 # same for all models, so that the size of an alphabet decides nothing, and above the surprisals of
 # known characters, which reach 32 nats on texts unlike the training text (tests/bench/LOG.md).
@@ -115,9 +117,9 @@ _fraction = partial(check_float, minimum=0, maximum=1, exclusive_max=True)
 _CHECKS: dict[str, _Check] = {
     "vocab_size": partial(check_int, minimum=1, maximum=0x110000),
     "cell": partial(check_choice, known=CELL_NAMES),
-    "hidden_size": partial(check_int, minimum=1, maximum=2**16),
+    "hidden_size": partial(check_int, minimum=1, maximum=MAX_UNITS),
     "num_layers": partial(check_int, minimum=1, maximum=1000),
-    "embedding_size": partial(check_int, minimum=0, maximum=2**16),
+    "embedding_size": partial(check_int, minimum=0, maximum=MAX_UNITS),
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
     "record_end_id": partial(check_int, minimum=-1),
@@ -141,6 +143,7 @@ _CHECKS: dict[str, _Check] = {
     "val_chars": _positive_int,
     "patience": _nonnegative_int,
     "precision": partial(check_choice, known=PRECISIONS),
+    "ensemble": partial(check_int, minimum=1, maximum=MAX_ENSEMBLE),
     "seed": _nonnegative_int,
 }
 
@@ -308,6 +311,7 @@ class TrainOptions(_FixedOptions):
     learning_rate: float | None = None  # initial
     weight_decay: float | None = None  # decoupled; adam and cautious-adam only
     precision: str | None = None  # of matrix products; weights and sums stay float32
+    ensemble: int | None = None  # models trained side by side, whose logits are averaged
     val_chars: int = 500_000  # maximum validation characters per evaluation
 
     def __post_init__(self) -> None:
@@ -333,6 +337,7 @@ class ResolvedOptions(_FixedOptions):
     recurrent_dropout: float = 0.0
     weight_decay: float = 0.0
     precision: str = "float32"
+    ensemble: int = 1
     val_chars: int = TrainOptions.val_chars
 
     def __post_init__(self) -> None:

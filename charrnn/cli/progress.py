@@ -32,8 +32,9 @@ def describe(summary: Summary) -> None:
     echo_err(f"split   {s.train_characters:,} for training, {s.val_characters:,} for validation")
     c, o = s.config, s.options
     ngrams = f" with {c.num_ngrams:,} n-grams" if c.num_ngrams else ""
+    models = f"average of {o.ensemble} models, each " if o.ensemble > 1 else ""
     echo_err(
-        f"model   {c.cell} of {c.num_layers} x {c.hidden_size} units{ngrams}, "
+        f"model   {models}{c.cell} of {c.num_layers} x {c.hidden_size} units{ngrams}, "
         f"{s.parameters:,} parameters"
     )
     echo_err(

@@ -15,11 +15,11 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from ..errors import error_reason, escape_unprintable
 from .code_folder import CodeFolder
@@ -46,12 +46,10 @@ check_settings()
 F = TypeVar("F", bound=Callable[..., Any])
 Task = Callable[[int, int], object]
 
-# nnan and ninf are off: a NaN must stay one, or divergence goes unnoticed. arcp, afn and reassoc
-# are off: vector and scalar code would round differently, and results would depend on the threads.
-FASTMATH = frozenset({"contract", "nsz"})
-# For a sum over a row or block, which is always summed whole: its bits do not depend on threads.
-REASSOCIATIVE = FASTMATH | {"reassoc"}
-OVERLOAD_OPTIONS = {"fastmath": set(FASTMATH), "error_model": "numpy"}  # jit_options of @overload
+# There are no `fastmath` flags: each operation rounds as IEEE 754 says, in the order of the source,
+# so results depend neither on the processor nor on the threads. Kernels ask for a fused
+# multiply-add (`fma`) and for vectorised sums (kernels/lanes.py) where these pay.
+OPTIONS = {"error_model": "numpy"}  # also `jit_options` of @overload
 
 
 def _widest_vector() -> int:
@@ -114,21 +112,15 @@ def _log_once(message: str) -> None:
     logging.getLogger("charrnn").info("%s", escape_unprintable(message))
 
 
-@overload
-def jit(function: F) -> F: ...
-@overload
-def jit(*, fastmath: Set[str]) -> Callable[[F], F]: ...
-def jit(function: Any = None, *, fastmath: Set[str] = FASTMATH) -> Any:
+def jit(function: F) -> F:
     """Decorate a function that other compiled functions call; it becomes part of their code.
 
     It is compiled at its first call. It runs without the GIL. It must be defined at module level
     and close over nothing: a captured function or intrinsic would give its callers another cache
     key in every process.
     """
-    if function is None:
-        return functools.partial(jit, fastmath=fastmath)
-    options = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-    return numba.njit(**options, **JIT_OPTIONS)(function)
+    jitted: F = numba.njit(nogil=True, **OPTIONS, **JIT_OPTIONS)(function)
+    return jitted
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:

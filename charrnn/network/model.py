@@ -7,7 +7,7 @@ public methods take and return are not padded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..config import ModelConfig, TensorRole
 from ..errors import CharRNNError
 from ..text.ngrams import NgramTable
 from .arrays import Array, zeros
+from .averaging import count_blocks
 from .carried_state import CarriedState
 from .cells import CELLS
 from .jit import ThreadTeam, chunk_bounds, threads_for
@@ -69,7 +70,7 @@ class Model:
         self.panel_dtype = np.dtype(np.uint32 if precision == "bfloat16" else dtype)
         self.cell = CELLS[config.cell]
         self.parameters = Parameters(config, dtype)
-        self.team = ThreadTeam(threads)
+        self.team, self.blocks = ThreadTeam(threads), 1
         self._allocate_packed()
         if rng is not None:
             self._initialise(rng)
@@ -93,12 +94,16 @@ class Model:
     def _allocate_packed(self) -> None:
         """Allocate the weights as panels and the sums of biases."""
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
-        self.w_ih = [self._panels(gates, d, h) for d in inputs]
-        self.w_hh = [self._panels(gates, h, h) for _ in inputs]
+        self.w_ih = [self._panels(gates, d // self._blocks_of(d), h) for d in inputs]
+        self.w_hh = [self._panels(gates, h // self.blocks, h) for _ in inputs]
         self.w_out = self._panels(1, h, self.config.vocab_size)
         self.bias = [zeros((self.cell.PLANES, h), self.dtype) for _ in inputs]
         self.peepholes = [zeros((len(self.cell.PEEPHOLES), h), self.dtype) for _ in inputs]
-        self._packings = self._list_packings(pack, self.w_hh, self.w_ih, self.w_out)
+        self._packings = [
+            (pack, *part)
+            for w, gate, panels in self._matrices(self.w_hh, self.w_ih, self.w_out)
+            for part in self._blocks(w, gate, panels)
+        ]
         self.has_backward = False
 
     @property
@@ -106,6 +111,19 @@ class Model:
         """The width of each layer's input to a product; 0 where it looks up one-hot rows."""
         c = self.config
         return [c.embedding_size] + [c.hidden_size] * (c.num_layers - 1)
+
+    def _blocks_of(self, inputs: int) -> int:
+        """The blocks of a matrix with so many inputs that are packed as such."""
+        return self.blocks if inputs % (NR * self.blocks) == 0 else 1
+
+    def _blocks(self, w: Array, gate: int, panels: Array) -> Iterator[tuple[Array, int, Array]]:
+        """(weights, column, panels) of each block of gate `gate` of `w`, see `pack`."""
+        depth = panels.shape[1] * (1 if self.panel_dtype == self.dtype else 2)
+        blocks = padded(len(w)) // depth
+        column = gate * w.shape[2]
+        for rows, part in zip(np.split(w, blocks), np.split(panels, blocks), strict=True):
+            yield rows, column, part
+            column += len(part) * NR
 
     def _panels(self, gates: int, inputs: int, outputs: int) -> Array:
         depth = padded(inputs) // (1 if self.panel_dtype == self.dtype else 2)
@@ -115,27 +133,29 @@ class Model:
         """Have the transposed weights packed, too, which backward needs: now and by each `pack`."""
         if self.has_backward:
             return
+        self.set_blocks(1)  # the zeros between blocks have gradients, too
         gates, h, inputs = self.cell.GATES, padded(self.config.hidden_size), self._input_sizes
         self.w_ih_t = [self._panels(gates, h, d) for d in inputs]
         self.w_hh_t = [self._panels(gates, h, h) for _ in inputs]
         self.w_out_t = self._panels(1, self.config.vocab_size, h)
-        self._packings += self._list_packings(
-            pack_transposed, self.w_hh_t, self.w_ih_t, self.w_out_t
-        )
+        self._packings += [
+            (pack_transposed, *matrix)
+            for matrix in self._matrices(self.w_hh_t, self.w_ih_t, self.w_out_t)
+        ]
         self.has_backward = True
         self.pack()
 
-    def _list_packings(
-        self, kernel: Callable[..., None], w_hh: list[Array], w_ih: list[Array], w_out: Array
-    ) -> list[tuple[Callable[..., None], Array, int, Array]]:
-        """(kernel, weights, gate, panels) for every matrix that is multiplied."""
-        weights, packings = self.parameters.padded, []
+    def _matrices(
+        self, w_hh: list[Array], w_ih: list[Array], w_out: Array
+    ) -> Iterator[tuple[Array, int, Array]]:
+        """(weights, gate, panels) for every matrix that is multiplied."""
+        weights = self.parameters.padded
         for k in range(self.config.num_layers):
             for g in range(self.cell.GATES):
-                packings.append((kernel, weights[f"rnn.weight_hh_l{k}"], g, w_hh[k][g]))
+                yield weights[f"rnn.weight_hh_l{k}"], g, w_hh[k][g]
                 if k or self.config.embedding_size:
-                    packings.append((kernel, weights[f"rnn.weight_ih_l{k}"], g, w_ih[k][g]))
-        return [*packings, (kernel, weights["output.weight"], 0, w_out[0])]
+                    yield weights[f"rnn.weight_ih_l{k}"], g, w_ih[k][g]
+        yield weights["output.weight"], 0, w_out[0]
 
     def pack(self) -> None:
         """Bring the packed copies up to date with the weights."""
@@ -171,7 +191,17 @@ class Model:
     def load_state_dict(self, tensors: dict[str, Array]) -> None:
         """Load weights of PyTorch's names and shapes. Raises CharRNNError if any does not fit."""
         self.parameters.load_state_dict(tensors)
+        self.set_blocks(1 if self.has_backward else count_blocks(self.parameters))
         self.pack()
+
+    def set_blocks(self, count: int) -> None:
+        """Take the matrices to be block-diagonal, with `count` blocks, as in an average of models.
+
+        Their zeros are then neither packed nor multiplied. Call `pack` afterwards.
+        """
+        if self.blocks != count:
+            self.blocks = count
+            self._allocate_packed()
 
     def zero_state(self, rows: int) -> CarriedState:
         """The state before the first character of a text."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arithmetic import ceil_div
+from ..arithmetic import ceil_div, power, sin
 from .arrays import Array
 from .jit import ThreadTeam, chunk_bounds, threads_for
 from .kernels import updates
@@ -111,7 +111,7 @@ class RowOptimizer:
         `step` counts the updates from 1 on.
         """
         rule = self._rule
-        unbias = (1 - rule.keep**step) ** -0.5 if rule.unbiased else 1.0
+        unbias = 1 / math.sqrt(1 - power(rule.keep, step)) if rule.unbiased else 1.0
 
         def task(i: int, size: int) -> None:
             updates.update_rows(
@@ -292,7 +292,8 @@ def cosine(done: float, **_: float) -> float:
 
     (Loshchilov & Hutter 2017.)
     """
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1)))
+    root = sin(math.pi / 2 * (1 - min(done, 1)))
+    return root * root  # is (1 + cos(π done)) / 2
 
 
 def linear(done: float, **_: float) -> float:
@@ -305,7 +306,7 @@ def exponential(done: float, *, epoch: int, decay: float, decay_after: float) ->
 
     epoch: the number of finished epochs.
     """
-    return float(decay ** max(0, epoch + 1 - max(1, math.ceil(decay_after))))
+    return power(decay, max(0, epoch + 1 - max(1, math.ceil(decay_after))))
 
 
 SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "exponential": exponential}

@@ -61,7 +61,7 @@ class Parameters:
             return array[:, : spec.shape[1]]
         return _by_gate(array, spec)
 
-    def _views(self, spec: TensorSpec) -> list[Array]:
+    def views(self, spec: TensorSpec) -> list[Array]:
         """Views without padding of the parts of a tensor, which follow each other."""
         if not spec.ngrams:
             return [self.view(spec.name)]
@@ -76,7 +76,7 @@ class Parameters:
     def tensors(self) -> dict[str, Array]:
         """The arrays in PyTorch's names and shapes; only those in parts, or padded, are copied."""
         return {
-            name: _joined(self._views(spec), _axis(spec)).reshape(spec.shape)
+            name: _joined(self.views(spec), _axis(spec)).reshape(spec.shape)
             for name, spec in self.specs.items()
         }
 
@@ -92,7 +92,7 @@ class Parameters:
                     f"the weights do not fit the model: {name} {found}, not {spec.shape}."
                 )
         for name, spec in self.specs.items():
-            views, axis = self._views(spec), _axis(spec)
+            views, axis = self.views(spec), _axis(spec)
             ends = [view.shape[axis] for view in views[:-1]]
             for view, part in zip(views, np.split(tensors[name], ends, axis), strict=True):
                 view[...] = part.reshape(view.shape)

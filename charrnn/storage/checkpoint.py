@@ -36,8 +36,8 @@ from .atomic import write_atomically
 # vocabularies and the id that ends a record. A file that does without the additions of version 4
 # is written as version 3.
 MODEL_FORMAT_VERSION = 4
-# State files of these versions can be read. Version 3 added the n-grams, version 4 records.
-OLDEST_STATE_VERSION = 3
+# A state file can be read only if it has this version. Version 3 added the n-grams, version 4 the
+# members of an ensemble and the id that ends a record.
 STATE_FORMAT_VERSION = 4
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
@@ -172,8 +172,7 @@ def save_state(path: FilePath, arrays: Arrays, info: dict[str, Any]) -> None:
 def load_state(path: FilePath) -> tuple[Arrays, dict[str, Any]]:
     """Return (arrays, info) as they were given to save_state.
 
-    Raises CharRNNError unless the file is a complete, valid state of a format version that can be
-    read.
+    Raises CharRNNError unless the file is a complete, valid state of the current format version.
     """
     with _opened(path, "there is no run to resume") as file:
         content, arrays = _read(file, STATE_KEY, _check_state_version)
@@ -306,7 +305,7 @@ def _check_model_version(version: Any) -> None:
 
 def _check_state_version(version: Any) -> None:
     _check_version(version, STATE_FORMAT_VERSION)
-    if version < OLDEST_STATE_VERSION:
+    if version < STATE_FORMAT_VERSION:
         raise CharRNNError(
             f"the run was saved by an earlier charrnn, in format version {version}, which this "
             "charrnn cannot resume: finish the run with that charrnn, or train anew with "

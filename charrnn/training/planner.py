@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,22 +30,25 @@ from ..network.optimizers import OPTIMIZERS
 from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams, clamp_batch_shape
-from .trainer import Trainer
+from .ensemble import Ensemble
+from .loss_model import WITH_NGRAMS, WITHOUT_NGRAMS, Curve
 
-SIZES = (64, 128, 192, 256, 320, 384, 448, 512, 640, 768, 1024)  # of the hidden state
+SIZES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)  # hidden units
+MEMBERS = (1, 2, 4, 8)  # models that are averaged
+# Of the weights of characters and n-grams, in all members: they are most of the model file.
+MAX_TABLE_BYTES = 1.5e8
+MAX_TABLE_BYTES_PER_CHAR = 100
+MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
+MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
+# What a character costs beside the products, in multiplied weights.
+WEIGHTS_PER_STEP = 40_000
+TRIAL_SIZE = 192  # units of the models whose speed is measured first ...
+TRIAL_MEMBERS = 2  # ... and how many
 TRIAL_SECONDS = 1.2
 CHECKPOINT_TIME_SHARE = 0.02  # of the time, spent on saving
 VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read a part of the text
 VALIDATION_SPEEDUP = 2.3  # speed of validation relative to training
 MIN_VAL_CHARS = 10_000  # of such a part
-# A 256-unit model must manage this many epochs on 1M characters; otherwise a smaller one is chosen.
-# On larger texts the same number of characters suffices, on smaller ones slightly fewer. Larger
-# models must manage more, as the square root of their size.
-MIN_EPOCHS_PER_MB = 2.7
-NGRAM_MIN_EPOCHS_PER_MB = 1.5  # with weights for n-grams, which learn a text by heart sooner
-MAX_NGRAM_OVERFITTING = 25.0  # the overfitting ratio above which n-grams get no weights
-MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
-MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 MIN_UPDATES_PER_EPOCH = 16  # a short text gets fewer streams to have these
 MAX_STEPS = 2**53  # of an endless run; `epochs` may ask for infinitely many
 
@@ -61,29 +64,30 @@ class Regularisation(NamedTuple):
     total_decay: float  # a weight with zero gradient ends at exp(-total_decay) of its first value
 
 
-# By the overfitting ratio (see `choose_regularisation`) below which each holds.
+# By the overfitting ratio (see `choose_regularisation`); between two of them, in proportion to its
+# logarithm.
 REGULARISATIONS = (
-    (0.5, Regularisation(0.0, 0.0, 0.0)),
-    (1.4, Regularisation(0.0, 0.0, 0.5)),
-    (4.0, Regularisation(0.1, 0.0, 0.6)),
-    (15.0, Regularisation(0.1, 0.1, 0.6)),
-    (35.0, Regularisation(0.1, 0.25, 0.9)),
-    (100.0, Regularisation(0.2, 0.35, 0.8)),
-    (1000.0, Regularisation(0.2, 0.5, 0.8)),
-    (4000.0, Regularisation(0.4, 0.6, 0.6)),
-    (math.inf, Regularisation(0.5, 0.8, 0.4)),
+    (0.25, Regularisation(0.0, 0.0, 0.0)),
+    (0.84, Regularisation(0.0, 0.0, 0.5)),
+    (2.4, Regularisation(0.1, 0.0, 0.6)),
+    (7.7, Regularisation(0.1, 0.1, 0.6)),
+    (23.0, Regularisation(0.1, 0.25, 0.9)),
+    (59.0, Regularisation(0.2, 0.35, 0.8)),
+    (316.0, Regularisation(0.2, 0.5, 0.8)),
+    (2000.0, Regularisation(0.4, 0.6, 0.6)),
+    (8000.0, Regularisation(0.5, 0.8, 0.4)),
 )
 # The same for models with weights for n-grams, which learn a text by heart sooner.
 NGRAM_REGULARISATIONS = (
-    (0.3, Regularisation(0.0, 0.0, 0.4)),
-    (1.0, Regularisation(0.1, 0.0, 0.6)),
-    (3.0, Regularisation(0.1, 0.1, 0.8)),
-    (8.0, Regularisation(0.2, 0.2, 0.9)),
-    (20.0, Regularisation(0.2, 0.3, 0.9)),
-    (100.0, Regularisation(0.2, 0.4, 0.9)),
-    (1000.0, Regularisation(0.3, 0.5, 0.8)),
-    (4000.0, Regularisation(0.4, 0.6, 0.6)),
-    (math.inf, Regularisation(0.5, 0.8, 0.4)),
+    (0.15, Regularisation(0.0, 0.0, 0.4)),
+    (0.55, Regularisation(0.1, 0.0, 0.6)),
+    (1.7, Regularisation(0.1, 0.1, 0.8)),
+    (4.9, Regularisation(0.2, 0.2, 0.9)),
+    (12.6, Regularisation(0.2, 0.3, 0.9)),
+    (45.0, Regularisation(0.2, 0.4, 0.9)),
+    (316.0, Regularisation(0.3, 0.5, 0.8)),
+    (2000.0, Regularisation(0.4, 0.6, 0.6)),
+    (8000.0, Regularisation(0.5, 0.8, 0.4)),
 )
 
 
@@ -124,6 +128,7 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
             "recurrent_dropout": ResolvedOptions.recurrent_dropout,
             "weight_decay": ResolvedOptions.weight_decay,
             "precision": ResolvedOptions.precision,
+            "ensemble": ResolvedOptions.ensemble,
         }
     unset = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     return replace(options, **unset)
@@ -173,22 +178,18 @@ def fit_to_time(
 
     Other arguments as of `make_plan`.
     """
-    base, draft = _config(text, options), _resolved(options, streams, steps=1)
-    weights_per_second = measure_rate(base, draft) * num_multiplied_weights(base)
-    one_weight_epochs = seconds * weights_per_second / text.num_train
-    if options.ngrams is None and one_weight_epochs > MAX_NGRAM_OVERFITTING * text.num_train:
-        base = replace(base, ngrams=1, num_ngrams=0)
-    base = replace(base, num_layers=_given_or(options.num_layers, choose_num_layers(base)))
-    size = _given_or(options.hidden_size, choose_size(text.num_train, one_weight_epochs, base))
-    config = replace(base, hidden_size=size)
-    chosen = choose_regularisation(text.num_train, one_weight_epochs, config)
-    config = replace(config, dropout=_given_or(options.dropout, chosen.dropout))
-    recurrent_dropout = _given_or(options.recurrent_dropout, chosen.recurrent_dropout)
+    draft = _resolved(options, streams, steps=1)
+    chosen = choose_model(seconds, text, options, draft, measure_rate)
+    config, draft = chosen.config, replace(draft, ensemble=chosen.members)
+    kept = choose_regularisation(text.num_train, chosen)
+    config = replace(config, dropout=_given_or(options.dropout, kept.dropout))
+    recurrent_dropout = _given_or(options.recurrent_dropout, kept.recurrent_dropout)
     rate = measure_rate(config, replace(draft, recurrent_dropout=recurrent_dropout))
     num_val = min(text.num_val, options.val_chars)
     budget = choose_budget(seconds - seconds_used(), rate, num_val, streams.chars_per_epoch)
-    steps = max(1, int(min(budget.epochs, MAX_EPOCHS) * streams.num_chunks))
-    weight_decay = choose_weight_decay(chosen.total_decay, steps, draft)
+    epochs = min(budget.epochs, max_epochs(text.num_train, config))
+    steps = max(1, int(epochs * streams.num_chunks))
+    weight_decay = choose_weight_decay(kept.total_decay, steps, draft)
     resolved = replace(
         draft,
         steps=steps,
@@ -196,8 +197,82 @@ def fit_to_time(
         recurrent_dropout=recurrent_dropout,
         weight_decay=_given_or(options.weight_decay, weight_decay),
     )
-    summary = _describe(config, resolved, seconds, rate, budget.epochs, text.unit)
-    return Plan(config, resolved, budget.deadline, summary)
+    deadline = budget.deadline * min(1.0, epochs / budget.epochs if budget.epochs else 1.0)
+    summary = _describe(config, resolved, seconds, rate, epochs < budget.epochs, text.unit)
+    return Plan(config, resolved, deadline, summary)
+
+
+class Choice(NamedTuple):
+    """The models of a run, and what is expected of them."""
+
+    config: ModelConfig
+    members: int  # of the ensemble
+    epochs: float
+    loss: float  # nats per character, up to a constant of the text
+
+
+def choose_model(
+    seconds: float,
+    text: TextSizes,
+    options: TrainOptions,
+    draft: ResolvedOptions,
+    measure_rate: MeasureRate,
+) -> Choice:
+    """Choose the models that reach the lowest loss in `seconds`, of those that `options` leave."""
+    trial = next(_configs(text, options, [_given_or(options.hidden_size, TRIAL_SIZE)]))
+    members = _given_or(options.ensemble, TRIAL_MEMBERS)
+    rate = measure_rate(trial, replace(draft, ensemble=members))
+    weights_per_second = rate * members * cost_of(trial)
+
+    def choice(config: ModelConfig, members: int) -> Choice:
+        epochs = seconds * weights_per_second / (members * cost_of(config) * text.num_train)
+        epochs = max(min(epochs, max_epochs(text.num_train, config)), 1e-9)
+        loss = curve_of(config).loss(text.num_train, config.hidden_size, epochs, members)
+        return Choice(config, members, epochs, loss)
+
+    sizes = SIZES if options.hidden_size is None else [options.hidden_size]
+    counts = MEMBERS if options.ensemble is None else [options.ensemble]
+    configs = list(_configs(text, options, sizes))
+    choices = [choice(c, m) for c in configs for m in counts if _is_fitting(c, m, text.num_train)]
+    return min(choices or [choice(configs[0], counts[0])], key=lambda choice: choice.loss)
+
+
+def _configs(text: TextSizes, options: TrainOptions, sizes: Iterable[int]) -> Iterator[ModelConfig]:
+    """The models of `sizes` units: one wide layer with n-grams, whose weights do the work of a
+    second one, and two layers without, as far as `options` leave the choice."""
+    given = _config(text, options)
+    without = replace(given, ngrams=1, num_ngrams=0)
+    kinds = [without] if options.ngrams is None or not given.num_ngrams else []
+    if given.num_ngrams:
+        kinds.insert(0, given)
+    for kind in kinds:
+        layers = 1 if kind.num_ngrams else ModelConfig.num_layers
+        for size in sizes:
+            num_layers = _given_or(options.num_layers, layers)
+            yield replace(kind, num_layers=num_layers, hidden_size=size)
+
+
+def cost_of(config: ModelConfig) -> int:
+    """The time of a character in one model, in that of a multiplied weight."""
+    return num_multiplied_weights(config) + WEIGHTS_PER_STEP
+
+
+def _is_fitting(config: ModelConfig, members: int, num_chars: int) -> bool:
+    """Whether a model is not too large for its text, and its file not for its users."""
+    table = 4 * members * math.prod(config.tensor_shapes()[config.lookup_table_name])
+    most = MAX_WEIGHTS_PER_CHAR * num_chars
+    small = config.hidden_size == SIZES[0] or num_multiplied_weights(config) <= most
+    return small and table <= MAX_TABLE_BYTES + MAX_TABLE_BYTES_PER_CHAR * num_chars
+
+
+def curve_of(config: ModelConfig) -> Curve:
+    """The fitted losses of models of this kind."""
+    return WITH_NGRAMS if config.num_ngrams else WITHOUT_NGRAMS
+
+
+def max_epochs(num_chars: int, config: ModelConfig) -> float:
+    """The number of epochs after which more of them only overfit."""
+    return min(MAX_EPOCHS, curve_of(config).best_epochs(num_chars))
 
 
 def _given_or(given: Value | None, chosen: Value) -> Value:
@@ -223,46 +298,24 @@ def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> Resol
     return ResolvedOptions(**{k: v for k, v in given.items() if v is not None} | chosen)
 
 
-def choose_num_layers(config: ModelConfig) -> int:
-    """Choose one wide layer where n-grams have weights, which do the work of a second one."""
-    return 1 if config.num_ngrams else ModelConfig.num_layers
-
-
 def choose_batch_size(num_chars: int, seq_length: int) -> int:
     """Choose fewer streams for a short text: its few epochs must have enough updates."""
     streams = ceil_div(num_chars, MIN_UPDATES_PER_EPOCH * seq_length)
     return min(max(1, streams), DEFAULT_BATCH_SIZE)
 
 
-def choose_size(num_chars: int, one_weight_epochs: float, config: ModelConfig) -> int:
-    """Choose the largest hidden size that manages the epochs it needs without too many weights.
+def choose_regularisation(num_chars: int, chosen: Choice) -> Regularisation:
+    """Choose rates from the overfitting ratio: epochs x weights / characters / members.
 
-    `one_weight_epochs` is the number of epochs that a model of one weight could make.
+    What one member learns by heart, the others do not, so that each may overfit more.
     """
-    per_mb = NGRAM_MIN_EPOCHS_PER_MB if config.num_ngrams else MIN_EPOCHS_PER_MB
-    min_epochs = per_mb * (1e6 / num_chars) ** (0.75 if num_chars < 1e6 else 1.0)
-    chosen = SIZES[0]
-    for size in SIZES:
-        weights = num_multiplied_weights(replace(config, hidden_size=size))
-        too_many = weights > MAX_WEIGHTS_PER_CHAR * num_chars
-        if too_many or one_weight_epochs / weights < min_epochs * math.sqrt(size / 256):
-            break
-        chosen = size
-    return chosen
-
-
-def choose_regularisation(
-    num_chars: int, one_weight_epochs: float, config: ModelConfig
-) -> Regularisation:
-    """Choose regularisation from the overfitting ratio, epochs x weights / characters.
-
-    `one_weight_epochs` is the number of epochs that a model of one weight could make, and so
-    equals epochs x weights for a model of any size.
-    """
-    most = MAX_EPOCHS * num_multiplied_weights(config)
-    overfitting_ratio = min(one_weight_epochs, most) / num_chars
-    table = NGRAM_REGULARISATIONS if config.num_ngrams else REGULARISATIONS
-    return next(chosen for limit, chosen in table if overfitting_ratio < limit)
+    weights = num_multiplied_weights(chosen.config)
+    ratio = max(chosen.epochs * weights / num_chars / chosen.members, 1e-9)
+    table = NGRAM_REGULARISATIONS if chosen.config.num_ngrams else REGULARISATIONS
+    ratios, rates = zip(*table, strict=True)
+    columns = zip(*rates, strict=True)
+    at = np.log(ratio), np.log(ratios)
+    return Regularisation(*(round(float(np.interp(*at, column)), 2) for column in columns))
 
 
 class Budget(NamedTuple):
@@ -329,13 +382,13 @@ def measure_chars_per_second(
     At least three steps are measured.
     """
     ngrams = ngrams[: config.ngrams - 1]
-    trainer = Trainer(config, options, np.random.default_rng(0), threads, ngrams)
+    models = Ensemble(config, options, np.random.default_rng(0), threads, ngrams)
     x, y = streams.chunk(0)
     times: list[float] = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:
         start = time.perf_counter()
-        _, gradient_norm = trainer.compute(x, y)
-        trainer.update(0.0, gradient_norm)
+        models.compute(x, y)
+        models.update(0.0)
         times.append(time.perf_counter() - start)
     return x.size / float(np.quantile(times[1:], 0.25))  # not the mean: the machine may be busy
 
@@ -345,14 +398,15 @@ def _describe(
     options: ResolvedOptions,
     seconds: float,
     rate: float,
-    epochs: float,
+    is_capped: bool,
     unit: str,
 ) -> str:
     asked = format_duration(seconds)
-    capped = f"{MAX_EPOCHS} epochs, not {asked}, as the text is short,"
+    capped = f"less than {asked}, as more epochs would learn the text by heart,"
+    models = f"average of {options.ensemble} models, each " if options.ensemble > 1 else ""
     return (
-        f"planned for {asked if epochs < MAX_EPOCHS else capped} "
-        f"at {_two_digits(rate):,} {unit}s per second: {config.num_layers} x "
+        f"planned for {capped if is_capped else asked} "
+        f"at {_two_digits(rate):,} {unit}s per second: {models}{config.num_layers} x "
         f"{config.hidden_size} units, batch size {options.batch_size}, "
         f"dropout {config.dropout:g}, recurrent dropout {options.recurrent_dropout:g}, "
         f"weight decay {options.weight_decay:g}, {options.precision}"

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import numpy.typing as npt
-
 from ..config import ResolvedOptions
 from ..errors import CharRNNError
-from ..network.model import Model
+from .ensemble import Ensemble
 from .progress import Progress
 from .run_writer import RunWriter
-from .trainer import Trainer
 
 DIVERGENCE_FACTOR = 3.0  # times the first loss: a loss beyond has diverged (char-rnn's measure)
 MAX_RECOVERIES = 5
@@ -30,10 +26,10 @@ class Recovery:
     """Detects divergence and recovers from it, MAX_RECOVERIES times at most."""
 
     def __init__(
-        self, progress: Progress, options: ResolvedOptions, trainer: Trainer, writer: RunWriter
+        self, progress: Progress, options: ResolvedOptions, ensemble: Ensemble, writer: RunWriter
     ) -> None:
         self._progress, self._options = progress, options
-        self._trainer, self._writer = trainer, writer
+        self._ensemble, self._writer = ensemble, writer
 
     @property
     def base_learning_rate(self) -> float:
@@ -51,7 +47,7 @@ class Recovery:
 
     def check_weights(self) -> None:
         """Raise Diverged before bad weights are saved: finite gradients can produce them."""
-        if not all(np.isfinite(array).all() for array in self._trainer.flat_arrays().values()):
+        if not self._ensemble.are_finite():
             raise self.diverged(self._progress.step, "a weight is infinite or not a number")
 
     def check_val_loss(self, val_loss: float | None) -> None:
@@ -78,14 +74,8 @@ class Recovery:
             raise error
         progress.recoveries += 1
         progress.last_recovery_step = progress.step
-        weights, name = self._recovery_weights()
-        self._trainer.reset(weights)
+        has_best = self._writer.has_best
+        weights = self._writer.load_best().parameters if has_best else None
+        self._ensemble.restart(weights, self._options.seed)
+        name = "the best weights so far" if has_best else "the initial weights"
         return f"{error.how}: it continues from {name} with half the learning rate."
-
-    def _recovery_weights(self) -> tuple[npt.NDArray[np.float32], str]:
-        """The best weights (flat) and their description; before the first validation, the first."""
-        if not self._writer.has_best:
-            model, rng = self._trainer.model, np.random.default_rng(self._options.seed)
-            first = Model(model.config, rng, ngrams=model.ngrams.table)
-            return first.parameters.flat, "the initial weights"
-        return self._writer.load_best().parameters.flat, "the best weights so far"

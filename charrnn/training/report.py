@@ -80,7 +80,7 @@ def summarize(
         vocab_size=config.vocab_size,
         train_characters=len(corpus.ids) - num_val,
         val_characters=num_val,
-        parameters=config.num_parameters(),
+        parameters=options.ensemble * config.num_parameters(),
         steps=progress.total_steps,
         epochs=progress.total_steps / streams.num_chunks,
         batch_size=streams.batch_size,

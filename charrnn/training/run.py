@@ -17,13 +17,13 @@ from ..generation.sampler import generate
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
-from ..network.parameters import Parameters
 from ..storage.checkpoint import StoredStart, corrupt_file
 from ..storage.run_files import RunFiles, RunLock
 from ..text.corpus import Corpus
 from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
+from .ensemble import Ensemble
 from .line_ends import LineEnds
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
@@ -32,7 +32,6 @@ from .recovery import Diverged, Recovery
 from .report import Notices, Report, log_record, make_report, summarize
 from .run_writer import BestWeights, RunWriter
 from .state import State, corrupt_if_invalid
-from .trainer import Trainer
 from .validation import Validation
 
 
@@ -77,18 +76,18 @@ class TrainingRun:
         self._lock, self._save_every, self._stopping = lock, save_every, False
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
-        self.trainer = Trainer(self.config, self.options, self.rng, threads, ngrams)
+        self.ensemble = Ensemble(self.config, self.options, self.rng, threads, ngrams)
         self._line_ends = LineEnds(train_ids, corpus.vocabulary)
-        self.writer = RunWriter(files, self.config, corpus.vocabulary, ngrams, clock)
+        self.writer = RunWriter(files, self.model.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
         val_chars = min(self.options.val_chars, len(val_ids))
         self.pacer = Pacer(self.progress, streams, clock, seconds_before, val_chars)
         if state is None and plan.deadline is not None:
             self.pacer.align_last_epoch()
-        self.recovery = Recovery(self.progress, self.options, self.trainer, self.writer)
+        self.recovery = Recovery(self.progress, self.options, self.ensemble, self.writer)
         self.validation = Validation(
-            self.model, val_ids, self.options.val_chars, self.trainer.workspace
+            self.model, val_ids, self.options.val_chars, self.ensemble.workspace
         )
         self.summary = summarize(
             corpus, streams, len(val_ids), plan.config, plan.options, self.progress, files, notes
@@ -96,8 +95,8 @@ class TrainingRun:
 
     @property
     def model(self) -> Model:
-        """The model in training."""
-        return self.trainer.model
+        """The model in training, as of the last validation if it is an average of several."""
+        return self.ensemble.model
 
     def stop(self) -> None:
         """Save and end the run after the current step; safe to call from a signal handler."""
@@ -131,6 +130,7 @@ class TrainingRun:
 
         The run is not affected.
         """
+        self.ensemble.average()
         seed, no_prime = self.options.seed, np.empty(0, np.int32)
         start = self._line_ends.start(self.model).for_seeds(seed, 1, 0)
         ids = generate(self.model, no_prime, np.random.default_rng(seed), start=start)
@@ -149,7 +149,7 @@ class TrainingRun:
             self._validate()
             moved = self.pacer.replan() or moved
         if moved:
-            self.trainer.reset_state()
+            self.ensemble.reset_state()
         logged = validate or progress.step % log_interval(progress.total_steps) == 0
         report = make_report(
             progress, self.streams, learning_rate, *self.pacer.measure_rate(), logged
@@ -168,13 +168,13 @@ class TrainingRun:
         progress, num_chunks = self.progress, self.streams.num_chunks
         k = (progress.step + progress.chunk_offset) % num_chunks
         if k == 0:
-            self.trainer.reset_state()
+            self.ensemble.reset_state()
         x, y = self.streams.chunk(k)
-        dropout_seed = int(self.rng.integers(2**32)) if self.trainer.needs_dropout_seed else 0
-        loss, gradient_norm = self.trainer.compute(x, y, dropout_seed)
+        dropout_seed = int(self.rng.integers(2**32)) if self.ensemble.needs_dropout_seed else 0
+        loss, gradient_norm = self.ensemble.compute(x, y, dropout_seed)
         self.recovery.check_update(loss, gradient_norm)
         learning_rate = self._learning_rate()
-        self.trainer.update(learning_rate, gradient_norm)
+        self.ensemble.update(learning_rate)
         progress.record_step(loss, x.size)
         return learning_rate
 
@@ -195,6 +195,7 @@ class TrainingRun:
         self.recovery.check_weights()
         progress = self.progress
         with self.pacer.validating():
+            self.ensemble.average()
             loss = self.validation.loss()
         self.recovery.check_val_loss(loss)
         progress.record_validation(loss)
@@ -229,7 +230,7 @@ class TrainingRun:
         }
         parameters = self.writer.best_buffer()
         parameters.flat[:] = self.model.parameters.flat
-        start = self._line_ends.start(self.model, self.trainer.workspace)
+        start = self._line_ends.start(self.model, self.ensemble.workspace)
         stored = StoredStart(int(start.ids[0]), *start.states)
         self.writer.set_best(BestWeights(parameters, training, stored))
 
@@ -238,6 +239,7 @@ class TrainingRun:
     def _end(self) -> None:
         self.finished = self.progress.step >= self.progress.total_steps
         self.recovery.check_weights()
+        self.ensemble.average()
         if self.validation.is_empty or not self.writer.has_best:
             self._record_best()
         if self.finished and self.validation.is_partial:
@@ -252,12 +254,7 @@ class TrainingRun:
         self.writer.set_best(best._replace(training=training))
 
     def _state(self) -> State:
-        trainer, rows = self.trainer, self.trainer.row_optimizer
-        carried = trainer.stack.get_state()
-        dense = replace(self.config, num_ngrams=0)
-        tensors = {"weights": trainer.model.parameters.tensors()}
-        for name, array in trainer.optimizer.arrays.items():
-            tensors[name] = Parameters(dense, array.dtype, array).tensors()
+        carried, members = self.ensemble.get_state(), self.ensemble.members
         return State(
             config=self.config,
             options=self.options,
@@ -267,11 +264,9 @@ class TrainingRun:
             progress=self.progress,
             rng=self.rng,
             hidden=carried.hidden,
-            flat_arrays=tensors,
-            ngrams=trainer.model.ngrams.table,
+            ngrams=self.model.ngrams.table,
             recent=carried.recent,
-            ngram_mean_square=rows.mean_square,
-            ngram_last_step=rows.last_step,
+            members=tuple(member.get_state() for member in members),
         )
 
     def _restore(self, state: State) -> float:
@@ -279,21 +274,14 @@ class TrainingRun:
 
         Raises CharRNNError when the state does not fit its options.
         """
-        trainer, progress = self.trainer, state.progress
-        too_long = progress.total_steps > self.options.steps and progress.deadline is None
-        arrays, rows = trainer.optimizer.arrays, trainer.row_optimizer
-        fits = state.flat_arrays.keys() == {"weights", *arrays}
-        fits = fits and state.ngram_mean_square.shape == rows.mean_square.shape
-        if not fits or too_long:
-            with corrupt_if_invalid(self.files.state):
+        progress = state.progress
+        updates = progress.step - progress.last_recovery_step
+        with corrupt_if_invalid(self.files.state):
+            if progress.total_steps > self.options.steps and progress.deadline is None:
                 raise corrupt_file("it does not fit its options")
-        self.model.load_state_dict(state.flat_arrays["weights"])
-        for name, array in arrays.items():
-            parameters = Parameters(replace(self.config, num_ngrams=0), array.dtype, array)
-            parameters.load_state_dict(state.flat_arrays[name])
-        rows.mean_square[:], rows.last_step[:] = state.ngram_mean_square, state.ngram_last_step
-        trainer.stack.set_state(CarriedState(state.hidden, state.recent))
-        trainer.optimizer.steps = progress.step - progress.last_recovery_step
+            for trainer, member in zip(self.ensemble.members, state.members, strict=True):
+                trainer.set_state(member, updates)
+        self.ensemble.set_state(CarriedState(state.hidden, state.recent))
         self.rng, self.progress = state.rng, progress
         self.writer.has_best = bool(progress.history) and self.files.model.exists()
         return self.writer.resume_log(progress.step)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +21,36 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
-# Fields that version 3 of state files lacks, with the values of its runs.
-ADDED_FIELDS = {"config": {"record_end_id": -1}}
 KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
 
 
-@dataclass
-class State:
-    """All of a run but its text.
+class TrainerState(NamedTuple):
+    """One model of a run and its optimizers.
 
     `flat_arrays` are the weights and each array of the optimizer, float32, by tensor name:
     {"weights": {name: array}, "mean": {name: array}, ...}. Those of the optimizer lack n-grams.
     """
+
+    flat_arrays: dict[str, Arrays]
+    ngram_mean_square: npt.NDArray[np.float32]  # (K, N), of RowOptimizer, as ...
+    ngram_last_step: npt.NDArray[np.int32]  # ... (K,)
+
+    def arrays(self) -> Arrays:
+        """All arrays by their names in the file."""
+        arrays: Arrays = {
+            "ngram_mean_square": self.ngram_mean_square,
+            "ngram_last_step": self.ngram_last_step,
+        }
+        for group, tensors in self.flat_arrays.items():
+            arrays |= {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+        return arrays
+
+
+@dataclass
+class State:
+    """All of a run but its text."""
 
     config: ModelConfig
     options: ResolvedOptions
@@ -43,12 +59,10 @@ class State:
     encoding: str  # of the text, or "bytes"
     progress: Progress
     rng: np.random.Generator
-    hidden: npt.NDArray[np.float32]  # (L, S, B, H)
-    flat_arrays: dict[str, Arrays]
+    hidden: npt.NDArray[np.float32]  # (L, S, B, M H) of M members
     ngrams: NgramTable
     recent: npt.NDArray[np.int32]  # (n - 1, B), the last ids before the next chunk
-    ngram_mean_square: npt.NDArray[np.float32]  # (K, N), of RowOptimizer, as ...
-    ngram_last_step: npt.NDArray[np.int32]  # ... (K,)
+    members: tuple[TrainerState, ...]  # of the ensemble
 
     def save(self, path: Path) -> None:
         """Write the state file. Raises CharRNNError as write_atomically does."""
@@ -61,15 +75,10 @@ class State:
             "progress": asdict(self.progress),
             "rng": self.rng.bit_generator.state,
         }
-        arrays: Arrays = {
-            "hidden": self.hidden,
-            "recent": self.recent,
-            "ngram_mean_square": self.ngram_mean_square,
-            "ngram_last_step": self.ngram_last_step,
-        }
+        arrays: Arrays = {"hidden": self.hidden, "recent": self.recent}
         arrays |= {f"{n}-grams": ngrams for n, ngrams in enumerate(self.ngrams, 2)}
-        for group, tensors in self.flat_arrays.items():
-            arrays |= {f"{group}.{name}": tensor for name, tensor in tensors.items()}
+        for i, member in enumerate(self.members):
+            arrays |= {f"{i}.{name}": array for name, array in member.arrays().items()}
         save_state(path, arrays, info)
 
 
@@ -82,22 +91,22 @@ def read_state(path: Path) -> State:
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
+        options = _part(info, "options", ResolvedOptions)
         ngrams = _ngrams(arrays, config)
         recent = _integers(arrays, "recent", -1, config.vocab_size - 1)
-        updates = progress.step - progress.last_recovery_step
-        last_step = _integers(arrays, "ngram_last_step", 0, updates)
-        _check_values(arrays)
         hidden = arrays.pop("hidden", np.zeros(0, np.float32))
-        if hidden.ndim != 4 or hidden.shape != _hidden_shape(config, hidden.shape[2]):
+        shape = hidden.ndim == 4 and _hidden_shape(config, options, hidden.shape[2])
+        _check_values({"hidden": hidden})
+        if hidden.shape != shape:
             raise corrupt_file("its hidden state does not fit its model")
-        mean_square = arrays.pop("ngram_mean_square", np.zeros(0, np.float32))
         fits = recent.shape == (config.ngrams - 1, hidden.shape[2])
-        fits = fits and sum(map(len, ngrams)) == config.num_ngrams
-        if not (fits and last_step.shape == mean_square.shape[:1] == (config.num_ngrams,)):
+        if not fits or sum(map(len, ngrams)) != config.num_ngrams:
             raise corrupt_file("its n-grams do not fit its model")
+        updates = progress.step - progress.last_recovery_step
+        members = _members(arrays, options.ensemble)
         return State(
             config=config,
-            options=_part(info, "options", ResolvedOptions),
+            options=options,
             requested=_part(info, "requested", TrainOptions),
             fingerprint=info["fingerprint"],
             encoding=info["encoding"],
@@ -106,9 +115,7 @@ def read_state(path: Path) -> State:
             hidden=hidden,
             ngrams=ngrams,
             recent=recent,
-            ngram_mean_square=mean_square,
-            ngram_last_step=last_step,
-            flat_arrays=_flat_arrays(arrays, config),
+            members=tuple(_trainer_state(member, config, updates) for member in members),
         )
 
 
@@ -127,8 +134,6 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:
     """Make a `cls` of info[name]; `cls` checks each value."""
     values = info[name]
-    if isinstance(values, dict):
-        values = ADDED_FIELDS.get(name, {}) | values
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
@@ -159,8 +164,29 @@ def _ngrams(arrays: Arrays, config: ModelConfig) -> NgramTable:
     return checked_ngrams(table, config.vocab_size, config.record_end_id)
 
 
-def _hidden_shape(config: ModelConfig, rows: int) -> tuple[int, ...]:
-    return config.num_layers, CELL_SHAPES[config.cell].states, rows, config.hidden_size
+def _hidden_shape(config: ModelConfig, options: ResolvedOptions, rows: int) -> tuple[int, ...]:
+    width = options.ensemble * config.hidden_size
+    return config.num_layers, CELL_SHAPES[config.cell].states, rows, width
+
+
+def _members(arrays: Arrays, count: int) -> list[Arrays]:
+    """Group the arrays by the number before the first dot of their names."""
+    members: dict[str, Arrays] = {}
+    for name, array in arrays.items():
+        member, _, rest = name.partition(".")
+        members.setdefault(member, {})[rest] = array
+    if members.keys() != {str(i) for i in range(len(members))} or len(members) != count:
+        raise corrupt_file("its arrays are not of as many models as it trains")
+    return [members[str(i)] for i in range(count)]
+
+
+def _trainer_state(arrays: Arrays, config: ModelConfig, updates: int) -> TrainerState:
+    last_step = _integers(arrays, "ngram_last_step", 0, updates)
+    _check_values(arrays)
+    mean_square = arrays.pop("ngram_mean_square", np.zeros(0, np.float32))
+    if not last_step.shape == mean_square.shape[:1] == (config.num_ngrams,):
+        raise corrupt_file("its n-grams do not fit its model")
+    return TrainerState(_flat_arrays(arrays, config), mean_square, last_step)
 
 
 def _flat_arrays(arrays: Arrays, config: ModelConfig) -> dict[str, Arrays]:

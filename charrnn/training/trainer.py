@@ -13,7 +13,6 @@ from ..config import ModelConfig, ResolvedOptions, TensorRole, field_names
 from ..errors import UsageError
 from ..network import jit
 from ..network.arrays import Workspace
-from ..network.kernels.matmul import padded
 from ..network.model import Model
 from ..network.numba_internals import processor
 from ..network.optimizers import (
@@ -27,17 +26,15 @@ from ..network.optimizers import (
 )
 from ..network.parameters import Parameters
 from ..network.stack import Stack
+from ..storage.checkpoint import corrupt_file
 from ..text.ngrams import NgramTable
-from .memory import require_memory
+from .state import TrainerState
 
 # Factors on the output layer's learning rate. With Adam, 3 lowers the loss by 0.04 nats at 128
 # units after two epochs over a megabyte, by 0.05 at 256 (tests/bench/LOG.md).
 OUTPUT_RATES = {"cautious-adam": 3.0, "adam": 3.0}
 # Factor on the weight decay of the rows of n-grams, of which a text has few examples each.
 NGRAM_DECAY = 3.0
-# Weight-sized arrays alive at once: weights, two packings, gradients, two moments, best weights,
-# undropped weights, two copies while saving.
-WEIGHT_COPIES = 10
 
 Weights = npt.NDArray[np.float32]
 
@@ -51,7 +48,7 @@ class Trainer:
     `ngrams` are the model's. `workspace` may be shared with stacks that run between two steps, such
     as the validator's.
 
-    Raises UsageError when the processor lacks the precision, CharRNNError when memory is too small.
+    Raises UsageError when the processor lacks the precision.
     """
 
     def __init__(
@@ -63,7 +60,6 @@ class Trainer:
         ngrams: NgramTable = (),
     ) -> None:
         require_precision(options.precision)
-        _require_memory(config, options.batch_size, options.seq_length)
         self.options = options
         precision = options.precision
         self.model = Model(config, rng, threads=threads, precision=precision, ngrams=ngrams)
@@ -153,6 +149,26 @@ class Trainer:
             for gradients in parts:
                 clip_norm_(gradients, self.options.clip_norm, length=gradient_norm)
 
+    def get_state(self) -> TrainerState:
+        """The weights and the optimizers' arrays, for the state file."""
+        dense, rows = replace(self.model.config, num_ngrams=0), self.row_optimizer
+        tensors = {"weights": self.model.parameters.tensors()}
+        for name, array in self.optimizer.arrays.items():
+            tensors[name] = Parameters(dense, array.dtype, array).tensors()
+        return TrainerState(tensors, rows.mean_square, rows.last_step)
+
+    def set_state(self, state: TrainerState, steps: int) -> None:
+        """Continue from `state`, after `steps` updates. Raises CharRNNError if it does not fit."""
+        dense, rows = replace(self.model.config, num_ngrams=0), self.row_optimizer
+        fits = state.flat_arrays.keys() == {"weights", *self.optimizer.arrays}
+        if not fits or state.ngram_mean_square.shape != rows.mean_square.shape:
+            raise corrupt_file("it does not fit its options")
+        self.model.load_state_dict(state.flat_arrays["weights"])
+        for name, array in self.optimizer.arrays.items():
+            Parameters(dense, array.dtype, array).load_state_dict(state.flat_arrays[name])
+        rows.mean_square[:], rows.last_step[:] = state.ngram_mean_square, state.ngram_last_step
+        self.optimizer.steps = steps
+
     def reset(self, weights: Weights) -> None:
         """Take these weights (flat); clear the optimizer's arrays and the hidden state."""
         self.model.parameters.flat[:] = weights
@@ -175,24 +191,6 @@ def require_precision(precision: str) -> None:
             f"precision bfloat16 cannot be used here: {processor()} has no instruction for it "
             "(AVX-512 BF16); train in float32, the default, or on a processor that has one."
         )
-
-
-def _require_memory(config: ModelConfig, batch_size: int, seq_length: int) -> None:
-    """Raise CharRNNError, before allocating, when training needs more memory than there is."""
-    padded_config = replace(
-        config,
-        hidden_size=padded(config.hidden_size),
-        vocab_size=padded(config.vocab_size),
-        embedding_size=padded(config.embedding_size),
-    )
-    weights = 4 * WEIGHT_COPIES * padded_config.num_parameters()
-    require_memory(
-        weights + Stack.num_bytes(config, batch_size, seq_length),
-        f"training {config.num_layers} x {config.hidden_size} units on {batch_size} x {seq_length} "
-        "characters",
-        "choose a smaller --hidden-size, --num-layers, --embedding-size, --batch-size or "
-        "--seq-length",
-    )
 
 
 def _optimizer(model: Model, options: ResolvedOptions) -> Optimizer:

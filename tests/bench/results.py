@@ -80,14 +80,13 @@ def measure(text: Path, time_option: str, folder: Path) -> dict[str, object]:
     train, val = write_split(text, folder)
     losses = json_of("eval", "-m", model, val, "--corpus", train, "--window", WINDOW, "--json")
     info = json_of("info", model, "--json")
-    c = info["config"]
     log = model.with_suffix(".log.jsonl").read_text("utf-8").splitlines()
     return {
         "text": text.name,
         "characters": len(read_corpus(text).ids),
         "time": time_option,
         "seconds": seconds,
-        "model": f"{c['cell']} {c['num_layers']} x {c['hidden_size']}, dropout {c['dropout']:g}",
+        "model": model_name(info),
         "parameters": info["parameters"],
         "loss": losses["nats_per_character"],
         "windowed": losses["window_nats_per_character"],
@@ -96,6 +95,14 @@ def measure(text: Path, time_option: str, folder: Path) -> dict[str, object]:
         "speed": json.loads(log[-1])["chars_per_second"],
         "memory": memory / 1e6,
     }
+
+
+def model_name(info: dict) -> str:
+    """The cell, the number of averaged models if several, layers and units of each, dropout."""
+    c, count = info["config"], info["training"]["options"]["ensemble"]
+    models = f"{count} of " if count > 1 else ""
+    units = c["hidden_size"] // count
+    return f"{c['cell']} {models}{c['num_layers']} x {units}, dropout {c['dropout']:g}"
 
 
 def run(arguments: list) -> tuple[float, int]:

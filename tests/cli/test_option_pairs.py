@@ -25,6 +25,7 @@ TRAIN = {
     "--num-layers": [1, 3],
     "--embedding-size": [0, 1, 33],
     "--ngrams": [1, 2, 4],
+    "--ensemble": [None, 1, 3],
     "--dropout": [None, 0, 1e-300, 0.5, 0.9999999],
     "--recurrent-dropout": [None, 0, 1e-300, 0.5, 0.9999999],
     "--seq-length": [1, 7, MOST],
@@ -158,10 +159,10 @@ HUGE = [
     *("", " ", "0x1", "\x1b"),
 ]
 COMMANDS = {
-    "train": "hidden-size num-layers embedding-size ngrams dropout recurrent-dropout seq-length "
-    "batch-size time epochs steps learning-rate momentum weight-decay lr-decay lr-decay-after "
-    "clip-value clip-norm val-fraction seed threads sample-every cell optimizer schedule "
-    "precision encoding",
+    "train": "hidden-size num-layers embedding-size ngrams ensemble dropout recurrent-dropout "
+    "seq-length batch-size time epochs steps learning-rate momentum weight-decay lr-decay "
+    "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer "
+    "schedule precision encoding",
     "sample": "length temperature top-k top-p seed num-samples unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",

@@ -30,10 +30,11 @@ from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
 from charrnn.text.vocabulary import vocabulary_of
 from charrnn.training.progress import Progress
-from charrnn.training.state import State, read_state
+from charrnn.training.state import State, TrainerState, read_state
 
 SECONDS, MEGABYTES = 1.0, 200
 
+MEMBERS = 2  # of the ensembles whose states are mutated
 NASTY = [
     None, True, False, -1, 0, 1, 2, 3, 7, 255, 256, 257, 0.5, -0.0, 1.0, 2**31, 2**32, 2**53, 2**63,
     2**64, 10**30, 10**99, -(10**99), 1e-320, 1e308, -1e308, float("nan"), float("inf"),
@@ -98,7 +99,7 @@ def states(rng):
         dense = replace(config, num_ngrams=0)
         yield State(
             config=config,
-            options=ResolvedOptions(steps=10, learning_rate=0.1),
+            options=ResolvedOptions(steps=10, learning_rate=0.1, ensemble=MEMBERS),
             requested=TrainOptions(steps=10),
             fingerprint="0" * 64,
             encoding="utf-8",
@@ -113,14 +114,20 @@ def states(rng):
                 history=[[2, 2.5, 2.0], [4, 2.4, None]],
             ),
             rng=np.random.default_rng(1),
-            hidden=np.zeros((layers, 2 if config.cell == "lstm" else 1, rows, config.hidden_size))
-            .astype(np.float32),
-            flat_arrays={"weights": tensors_of(config, rng)}
-            | {name: tensors_of(dense, rng) for name in groups},
+            hidden=np.zeros(
+                (layers, 2 if config.cell == "lstm" else 1, rows, MEMBERS * config.hidden_size)
+            ).astype(np.float32),
             ngrams=ngrams,
             recent=np.arange(-1, 2, dtype=np.int32)[None].repeat(config.ngrams - 1, 0),
-            ngram_mean_square=rng.random((num_ngrams, row_size)).astype(np.float32),
-            ngram_last_step=np.arange(num_ngrams, dtype=np.int32) % 5,
+            members=tuple(
+                TrainerState(
+                    {"weights": tensors_of(config, rng)}
+                    | {name: tensors_of(dense, rng) for name in groups},
+                    rng.random((num_ngrams, row_size)).astype(np.float32),
+                    np.arange(num_ngrams, dtype=np.int32) % 5,
+                )
+                for _ in range(MEMBERS)
+            ),
         )  # fmt: skip
 
 
@@ -311,7 +318,7 @@ def spoil_array(draft, choose, other):
     elif how == 5:
         array = np.concatenate([array, array])
     else:
-        arrays[choose.choice(["x", "mean.output.bias", "\x1b", "weights."])] = array
+        arrays[choose.choice(["x", "0.mean.output.bias", "2.x", "\x1b", "1.weights."])] = array
     draft.put({**arrays, name: array})
 
 
@@ -454,9 +461,11 @@ def fault_of_refusal(error, path):
 def fault_of_content(result, path):
     """A file that is read must be valid, and `info` must describe it in printable characters."""
     if isinstance(result, State):
-        config, groups = result.config, result.flat_arrays.values()
+        config = result.config
+        assert len(result.members) == result.options.ensemble
+        groups = [g for m in result.members for g in m.flat_arrays.items()]
     else:
-        config, groups = ModelConfig(**result.config), [result.tensors]
+        config, groups = ModelConfig(**result.config), [("weights", result.tensors)]
         assert len(result.vocabulary) == config.vocab_size
         assert result.vocabulary.decode(range(config.vocab_size)).encode()
         if result.start is not None:
@@ -466,17 +475,14 @@ def fault_of_content(result, path):
             assert np.isfinite(states).all() and 0 <= result.start.id < config.vocab_size
             check_recent(result.start.recent, config, states.shape[2])
     check_ngrams(result.ngrams, config)
-    for n, tensors in enumerate(groups):
-        own = replace(config, num_ngrams=0) if n else config  # the optimizer's have no n-grams
+    for group, tensors in groups:  # the optimizer's have no n-grams
+        own = config if group == "weights" else replace(config, num_ngrams=0)
         assert {n: t.shape for n, t in tensors.items()} == tensor_shapes(vars(own))
         assert all(t.dtype == np.float32 and np.isfinite(t).all() for t in tensors.values())
     if isinstance(result, State):
         check_recent(result.recent, config, result.hidden.shape[2])
-        assert result.ngram_mean_square.shape[:1] == result.ngram_last_step.shape
-        assert result.ngram_last_step.shape == (config.num_ngrams,)
-        assert result.ngram_last_step.dtype == np.int32
-        last_steps = result.ngram_last_step.tolist()
-        assert all(0 <= step <= result.progress.step for step in last_steps)
+        for member in result.members:
+            check_last_steps(member, config, result.progress.step)
         result.rng.random()
         return None
     with contextlib.redirect_stdout(io.StringIO()) as out:
@@ -484,6 +490,13 @@ def fault_of_content(result, path):
         info.command.callback(str(path), as_json=True)
     shown_raw = not out.getvalue().replace("\n", "").isprintable()
     return "info shows unprintable characters" if shown_raw else None
+
+
+def check_last_steps(member, config, steps):
+    assert member.ngram_mean_square.shape[:1] == member.ngram_last_step.shape
+    assert member.ngram_last_step.shape == (config.num_ngrams,)
+    assert member.ngram_last_step.dtype == np.int32
+    assert all(0 <= step <= steps for step in member.ngram_last_step.tolist())
 
 
 def check_recent(recent, config, rows):

@@ -334,7 +334,7 @@ def test_json_bombs_are_refused(tmp_path, bomb):
     ],
 )
 def test_wrong_array_descriptions_are_refused(tmp_path, entry):
-    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":3}'}
+    metadata = {"charrnn": '{"format_version":1}', "charrnn-state": '{"format_version":4}'}
     for num_bytes in (0, 4):
         path = forged(tmp_path / "m", {"__metadata__": metadata, "a": entry}, bytes(num_bytes))
         refused(path, "damaged")
@@ -395,7 +395,7 @@ def test_a_state_of_a_newer_format_asks_for_an_upgrade(tmp_path, monkeypatch):
         load_state(tmp_path / "s")
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_state_of_an_earlier_format_is_refused_with_advice(version):
     path = GOLDEN / f"format-{version}-state.safetensors"
     with pytest.raises(CharRNNError) as caught:

@@ -583,7 +583,7 @@ def test_a_second_run_on_an_output_is_refused(corpus_file, tmp_path, expected):
 
 def test_a_failed_run_releases_its_lock(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", **SHORT)
-    run.trainer.optimizer.step = None
+    run.ensemble.members[0].optimizer.step = None
     with pytest.raises(TypeError):
         list(run)
     with pytest.raises(CharRNNError) as caught:

@@ -8,7 +8,7 @@ import pytest
 from helpers.runs import trained
 
 from charrnn.errors import CharRNNError
-from charrnn.training import memory, trainer
+from charrnn.training import ensemble, memory
 from charrnn.training.memory import require_memory
 
 
@@ -16,7 +16,7 @@ from charrnn.training.memory import require_memory
 def required(monkeypatch):
     """The numbers of bytes passed to require_memory."""
     asked = []
-    monkeypatch.setattr(trainer, "require_memory", lambda n, *words: asked.append(n))
+    monkeypatch.setattr(ensemble, "require_memory", lambda n, *words: asked.append(n))
     return asked
 
 
@@ -83,6 +83,7 @@ def test_any_amount_of_memory_is_accepted_when_no_limit_is_known(monkeypatch, nu
         {"hidden_size": 300},
         {"hidden_size": 16, "seq_length": 64, "num_layers": 9, "embedding_size": 100},
         {"hidden_size": 200, "optimizer": "sgd", "cell": "gru", "dropout": 0.5},
+        {"hidden_size": 96, "ensemble": 3},
     ],
     ids=str,
 )
@@ -113,7 +114,7 @@ def test_validation_allocates_only_one_copy_of_the_weights(corpus_file, tmp_path
         tracemalloc.stop()
     assert len(run.progress.history) == 10
     one_copy = 4 * run.summary.parameters
-    assert run.trainer.workspace.nbytes > 2 * one_copy
+    assert run.ensemble.workspace.nbytes > 2 * one_copy
     assert peaks[2] - peaks[1] < 1.2 * one_copy
 
 

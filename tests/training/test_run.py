@@ -66,14 +66,20 @@ def require_same_after_interruptions(corpus_file, folder, stops, **settings):
 def require_same_run(run, other):
     """Compare the arrays in memory with their padding, and the random generators."""
     assert np.array_equal(run.model.parameters.flat, other.model.parameters.flat)
-    assert run.trainer.stack.get_state().equals(other.trainer.stack.get_state())
-    rows, others = run.trainer.row_optimizer, other.trainer.row_optimizer
+    for trainer, twin in zip(run.ensemble.members, other.ensemble.members, strict=True):
+        require_same_trainer(trainer, twin)
+    assert run.rng.random() == other.rng.random()
+
+
+def require_same_trainer(trainer, twin):
+    assert np.array_equal(trainer.model.parameters.flat, twin.model.parameters.flat)
+    assert trainer.stack.get_state().equals(twin.stack.get_state())
+    rows, others = trainer.row_optimizer, twin.row_optimizer
     assert len(rows.last_step) > 0
     assert np.array_equal(rows.mean_square, others.mean_square)
     assert np.array_equal(rows.last_step, others.last_step)
-    for name, array in run.trainer.optimizer.arrays.items():
-        assert np.array_equal(array, other.trainer.optimizer.arrays[name])
-    assert run.rng.random() == other.rng.random()
+    for name, array in trainer.optimizer.arrays.items():
+        assert np.array_equal(array, twin.optimizer.arrays[name])
 
 
 # --- interrupted and resumed
@@ -529,17 +535,17 @@ def test_resume_refuses_other_settings_by_name(corpus_file, tmp_path, settings):
 
 def make_diverge(run, step, times=1):
     """Put a NaN into the gradients of the first `times` attempts at a step."""
-    compute = run.trainer.stack.loss_and_gradients
+    compute = run.ensemble.members[0].stack.loss_and_gradients
     left = [times]
 
     def poisoned(x, y, seed):
         loss = compute(x, y, seed)
         if run.progress.step == step and left[0]:
             left[0] -= 1
-            run.trainer.stack.gradients.flat[5] = math.nan
+            run.ensemble.members[0].stack.gradients.flat[5] = math.nan
         return loss
 
-    run.trainer.stack.loss_and_gradients = poisoned
+    run.ensemble.members[0].stack.loss_and_gradients = poisoned
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.0])
@@ -548,13 +554,13 @@ def test_a_diverged_run_continues_from_the_best_weights(corpus_file, tmp_path, f
     run = started(corpus_file, tmp_path / "m", **settings)
     make_diverge(run, step=22)
     seen = {}
-    compute = run.trainer.compute
+    compute = run.ensemble.compute
 
     def watched(x, y, seed):
         seen[run.progress.step, run.progress.recoveries] = run.model.parameters.flat.copy()
         return compute(x, y, seed)
 
-    run.trainer.compute = watched
+    run.ensemble.compute = watched
     reports = list(run)
     assert [report.step for report in reports] == list(range(1, 41)) and run.finished
     notices = {report.step: report.notice for report in reports if report.notice}
@@ -570,13 +576,13 @@ def test_a_run_that_diverges_before_its_first_validation_restarts(corpus_file, t
     run = started(corpus_file, tmp_path / "m", steps=40)
     first = run.model.parameters.flat.copy()
     make_diverge(run, step=2)
-    update, seen = run.trainer.update, []
+    update, seen = run.ensemble.update, []
 
-    def watched(learning_rate, gradient_norm):
+    def watched(learning_rate):
         seen.append(run.model.parameters.flat.copy())
-        update(learning_rate, gradient_norm)
+        update(learning_rate)
 
-    run.trainer.update = watched
+    run.ensemble.update = watched
     reports = list(run)
     assert "initial weights" in reports[2].notice
     assert np.array_equal(seen[0], first) and np.array_equal(seen[2], first)
@@ -629,14 +635,14 @@ def test_a_run_that_diverges_late_keeps_its_best_model(corpus_file, tmp_path):
 def test_weights_that_are_not_finite_are_never_saved(corpus_file, tmp_path, value, fraction):
     """The poisoned weight has no gradient, so that the loss stays finite."""
     run = started(corpus_file, tmp_path / "m", save_every=0, steps=100, val_fraction=fraction)
-    step = run.trainer.optimizer.step
+    step = run.ensemble.members[0].optimizer.step
 
     def poisoned(w, g, rate):
         step(w, g, rate)
         if run.progress.step >= 6:
             run.model.parameters.view("output.bias")[..., 3] = value
 
-    run.trainer.optimizer.step = poisoned
+    run.ensemble.members[0].optimizer.step = poisoned
     with pytest.raises(Diverged, match="(not a number|nan|inf)"):
         list(run)
     arrays, info = load_state(tmp_path / "m.state.safetensors")
@@ -647,15 +653,15 @@ def test_weights_that_are_not_finite_are_never_saved(corpus_file, tmp_path, valu
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_is_detected_at_its_step(corpus_file, tmp_path, value):
     run = started(corpus_file, tmp_path / "m", steps=100)
-    compute = run.trainer.stack.loss_and_gradients
+    compute = run.ensemble.members[0].stack.loss_and_gradients
 
     def poisoned(x, y, seed):
         loss = compute(x, y, seed)
         if run.progress.step == 6:
-            run.trainer.stack.gradients.flat[5] = value
+            run.ensemble.members[0].stack.gradients.flat[5] = value
         return loss
 
-    run.trainer.stack.loss_and_gradients = poisoned
+    run.ensemble.members[0].stack.loss_and_gradients = poisoned
     with pytest.raises(Diverged, match="step 7 .*gradient norm (nan|inf)"):
         list(run)
     assert np.isfinite(run.model.parameters.flat).all()
@@ -664,18 +670,22 @@ def test_a_gradient_that_is_not_finite_is_detected_at_its_step(corpus_file, tmp_
 def test_weights_that_cannot_be_saved_are_not_the_best(corpus_file, tmp_path, monkeypatch):
     """Step 20 would validate best, but leaves an infinite number in the optimizer."""
     run = started(corpus_file, tmp_path / "m", steps=40)
-    step, loss, seen = run.trainer.optimizer.step, Validator.loss, []
+    step, loss, seen = run.ensemble.members[0].optimizer.step, Validator.loss, []
 
     def poisoned(w, g, rate):
         step(w, g, rate)
         if run.progress.step == 19 and not run.progress.recoveries:
-            run.trainer.optimizer.arrays["mean"][3] = math.inf
+            run.ensemble.members[0].optimizer.arrays["mean"][3] = math.inf
 
     def watched(validator):
         seen.append(run.progress.step)
-        return 0.1 if np.isinf(run.trainer.optimizer.arrays["mean"]).any() else loss(validator)
+        return (
+            0.1
+            if np.isinf(run.ensemble.members[0].optimizer.arrays["mean"]).any()
+            else loss(validator)
+        )
 
-    run.trainer.optimizer.step = poisoned
+    run.ensemble.members[0].optimizer.step = poisoned
     monkeypatch.setattr(Validator, "loss", watched)
     for _ in run:
         pass
@@ -687,7 +697,7 @@ def test_weights_that_cannot_be_saved_are_not_the_best(corpus_file, tmp_path, mo
 
 def test_a_loss_that_is_not_finite_is_detected_at_its_step(corpus_file, tmp_path):
     run = started(corpus_file, tmp_path / "m", steps=100)
-    run.trainer.stack.loss_and_gradients = lambda x, y, seed: math.nan
+    run.ensemble.members[0].stack.loss_and_gradients = lambda x, y, seed: math.nan
     with pytest.raises(Diverged, match="step 1 .*loss nan"):
         list(run)
 

@@ -117,6 +117,12 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         "1: none.",
         show_default=f"{DEFAULT_NGRAMS}, or chosen to fit --time",
     ),
+    field_option(
+        "ensemble",
+        "Train this many such models side by side and average their logits. The model file holds "
+        "one model of this many times the units.",
+        show_default="1, or chosen to fit --time",
+    ),
 )
 @option_group(
     "Text",

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from ..jit import BFLOAT16, OVERLOAD_OPTIONS, jit
+from ..jit import BFLOAT16, OPTIONS, jit
 
 PAIR = types.uint32
 UPPER = 0xFFFF0000
@@ -25,7 +25,7 @@ def is_pairs(array):
     return array.dtype == np.uint32
 
 
-@overload(is_pairs, jit_options=OVERLOAD_OPTIONS)
+@overload(is_pairs, jit_options=OPTIONS)
 def _is_pairs(array):
     return (lambda array: True) if array.dtype == PAIR else (lambda array: False)
 
@@ -39,7 +39,7 @@ def operand(a, a_at, a_row, rows, b):
     return a, a_at, a_row
 
 
-@overload(operand, jit_options=OVERLOAD_OPTIONS)
+@overload(operand, jit_options=OPTIONS)
 def _operand(a, a_at, a_row, rows, b):
     if b.dtype != PAIR:
         return lambda a, a_at, a_row, rows, b: (a, a_at, a_row)

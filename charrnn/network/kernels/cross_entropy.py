@@ -1,38 +1,36 @@
 """The output layer: logits, probabilities, and softmax cross-entropy fused with its gradient."""
 
-import math
-
 import numpy as np
 
-from ..jit import REASSOCIATIVE, jit, kernel
-from .activations import exp
-from .matmul import fill, products
-
-
-@jit(fastmath=REASSOCIATIVE)
-def _exponentials(x, highest):
-    """Replace x by exp(x - highest), in place; returns the sum."""
-    total = x.dtype.type(0)
-    for i in range(x.size):
-        x[i] = exp(x[i] - highest)
-    for i in range(x.size):
-        total += x[i]
-    return total
+from ..jit import jit, kernel
+from .activations import exp, log
+from .lanes import largest, sum_lanes
+from .matmul import copy, fill, products
 
 
 @jit
-def cross_entropy(logits, target, scale):
-    """Return -log softmax(logits)[target] in nats; logits (V,) become scale times its gradient."""
-    highest = logits[0]
-    for i in range(logits.size):
-        highest = logits[i] if logits[i] > highest else highest
-    of_target = logits[target]
-    total = _exponentials(logits, highest)
+def _exponentials(x, highest):
+    """Replace x by exp(x - highest), in place."""
+    for i in range(x.size):
+        x[i] = exp(x[i] - highest)
+
+
+@jit
+def cross_entropy(logits, vocab_size, target, scale):
+    """Return -log softmax(logits)[target] in nats; logits become scale times its gradient.
+
+    logits (padded V,); the padding, for which whole vectors are faster, becomes zero.
+    """
+    logits[vocab_size:] = -np.inf
+    highest, of_target = largest(logits), logits[target]
+    _exponentials(logits, highest)
+    logits[vocab_size:] = 0
+    total = sum_lanes(logits)
     factor = scale / total
     for i in range(logits.size):
         logits[i] *= factor
     logits[target] -= scale
-    return math.log(np.float64(total)) + (np.float64(highest) - np.float64(of_target))
+    return log(np.float64(total)) + (np.float64(highest) - np.float64(of_target))
 
 
 @kernel
@@ -56,11 +54,9 @@ def probabilities_of(logits, probabilities, steps, first, last):
 
 @jit
 def _softmax(logits, p):
-    highest = logits[0]
-    for i in range(p.size):
-        highest = logits[i] if logits[i] > highest else highest
-        p[i] = logits[i]
-    factor = p.dtype.type(1) / _exponentials(p, highest)
+    copy(logits, p)
+    _exponentials(p, largest(p))
+    factor = p.dtype.type(1) / sum_lanes(p)
     for i in range(p.size):
         p[i] *= factor
 
@@ -73,8 +69,7 @@ def losses_of(logits, y, losses, vocab_size, scale, steps, first, last):
     """
     for t in range(steps):
         for b in range(first, last):
-            losses[t, b] = cross_entropy(logits[t, b, :vocab_size], y[t, b], scale)
-            logits[t, b, vocab_size:] = 0
+            losses[t, b] = cross_entropy(logits[t, b], vocab_size, y[t, b], scale)
 
 
 @kernel

@@ -20,9 +20,9 @@ def padded(size: int) -> int:
 
 
 @kernel
-def pack(w, gate, panels):
-    """Pack w[:, gate] of w (K, G, N) into panels (N / 16, K, 16)."""
-    row, start = w.shape[1] * w.shape[2], gate * w.shape[2]
+def pack(w, column, panels):
+    """Pack the columns of w (K, G N) from `column` on into panels (P, K, 16)."""
+    row, start = w.size // w.shape[0], column
     for p in range(panels.shape[0]):
         to = p * panels.shape[1] * NR
         copy_rows(w, start + p * NR, row, panels, to, NR, w.shape[0])
@@ -75,7 +75,10 @@ def add(source, target):
 
 @jit
 def product(a, b, c):
-    """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16)."""
+    """c (M, N) += a (M, K) @ b, with b packed as (N / 16, K, 16).
+
+    If b is block-diagonal, its panels hold one block only, (N / 16, K / blocks, 16).
+    """
     strided_product(a, 0, a.shape[1], a.shape[0], b, c, 0, c.shape[1])
 
 
@@ -85,9 +88,15 @@ def strided_product(a, a_at, a_row, rows, b, c, c_at, c_row):
 
     They start at elements `a_at` and `c_at` of their arrays, `a_row` and `c_row` elements apart.
     """
-    depth = b.shape[1]
-    x, x_at, x_row = operand(a, a_at, a_row, rows, b)
-    multiply(x, x_at, x_row, 1, b, depth * NR, c, c_at, c_row, depth, rows, b.shape[0])
+    turns = b.shape[1]
+    depth = 2 * turns if is_pairs(b) else turns
+    blocks = a.shape[-1] // depth
+    panels = b.shape[0] // blocks
+    for i in range(blocks):
+        block = b[i * panels : (i + 1) * panels]
+        x, x_at, x_row = operand(a, a_at + i * depth, a_row, rows, block)
+        to = c_at + i * panels * NR
+        multiply(x, x_at, x_row, 1, block, turns * NR, c, to, c_row, turns, rows, panels)
 
 
 @jit

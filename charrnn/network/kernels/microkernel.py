@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from ..jit import VECTOR_BYTES, jit
 from .bfloat16 import PAIR, dot, paired
+from .fma import fma_function
 
 NR = 16  # columns of a panel, on any processor: the packed layout is the same everywhere
 MR = 6  # rows of a tile, at most
@@ -81,7 +82,7 @@ def _tile(context, builder, arg_types, args, num_rows, num_panels):
     lanes = VECTOR_BYTES // size
     vector = ir.VectorType(context.get_value_type(arg_types[0].dtype), lanes)
     sum_vector = ir.VectorType(context.get_value_type(arg_types[7].dtype), lanes)
-    multiply_add = _multiply_add(builder.module, sum_vector, 8 * size)
+    multiply_add = fma_function(builder.module, sum_vector)
 
     def add_product(a, b, total):
         if arg_types[0].dtype == PAIR:
@@ -141,14 +142,6 @@ def _loop(builder, count, initial, body):
     builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
     builder.position_at_end(after)
     return results
-
-
-def _multiply_add(module, vector, bits):
-    """The function a * b + c of vectors. (declare_intrinsic knows no vector types.)"""
-    name = f"llvm.fmuladd.v{vector.count}f{bits}"
-    return module.globals.get(name) or ir.Function(
-        module, ir.FunctionType(vector, [vector] * 3), name
-    )
 
 
 def _offsets(builder, start, stride, count):

@@ -1,11 +1,10 @@
 """Sampling a character from logits, in float64, as `rng.choice(V, p=p)` does."""
 
-import math
-
 import numpy as np
 
-from ..jit import REASSOCIATIVE, jit, kernel
-from .activations import exp
+from ..jit import jit, kernel
+from .activations import exp, log
+from .lanes import sum_lanes
 
 LARGEST_LOGIT = 1e100  # in magnitude: larger logits, infinity and NaN count as this or its negative
 LARGEST_PENALTY = 1e200  # larger ones count as this: their products with scores would overflow
@@ -43,7 +42,7 @@ def draw(logits, allowed, penalty, temperature, top_k, top_p, min_p, recent, u, 
         least = min_p * p[likeliest]
         for i in range(p.size):
             p[i] = p[i] if p[i] >= least else 0.0
-    return _invert(p, u * _sum(p))
+    return _invert(p, u * sum_lanes(p))
 
 
 @jit
@@ -77,7 +76,7 @@ def _penalize(scores, logits, allowed, recent, penalty):
     highest, total = scores[_likeliest(scores)], 0.0
     for i in range(scores.size):
         total += exp(scores[i] - highest)
-    log_total = highest + math.log(total)
+    log_total = highest + log(total)
     for i in range(scores.size):
         scores[i] -= log_total
     for i in recent:
@@ -90,14 +89,6 @@ def _exponentials(scores, highest, temperature, p):
     """p = weights proportional to exp(score / temperature); the highest score has weight 1."""
     for i in range(p.size):
         p[i] = exp((scores[i] - highest) / temperature)
-
-
-@jit(fastmath=REASSOCIATIVE)
-def _sum(p):
-    total = 0.0
-    for i in range(p.size):
-        total += p[i]
-    return total
 
 
 @jit
@@ -146,7 +137,7 @@ def _keep_nucleus(scores, top_p, p):
     Weights below 1 - top_p of the mean sum to less than 1 - top_p of the total, so they can never
     be needed: only the others are sorted.
     """
-    total = _sum(p)
+    total = sum_lanes(p)
     least, count = (1 - top_p) * total / p.size, 0
     keys, places = np.empty(p.size), np.empty(p.size, np.int64)
     for i in range(p.size):

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from ..jit import REASSOCIATIVE, jit, kernel
+from ..jit import jit, kernel
+from .lanes import sum_squares
 
 # The smallest normal float32. Moments of weights without a gradient, of a rare character, decay
 # into denormals and stick there, since 0.9 times a few last bits rounds to itself. Denormal
@@ -151,17 +152,8 @@ def scale(g, factor):
         g[i] *= f
 
 
-@jit(fastmath=REASSOCIATIVE)
-def _square_sum(block):
-    total = 0.0
-    for i in range(block.size):
-        total += np.float64(block[i]) * np.float64(block[i])
-    return total
-
-
 @kernel
 def square_sums(g, sums, first, last):
     """sums[b] = the sum of squares of block b of g, for blocks first:last."""
     for b in range(first, last):
-        block = g[b * BLOCK : (b + 1) * BLOCK]
-        sums[b] = _square_sum(block)
+        sums[b] = sum_squares(g[b * BLOCK : (b + 1) * BLOCK])
