@@ -15,7 +15,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..config import CELL_SHAPES, ModelConfig, ResolvedOptions, TrainOptions, field_names
+from ..config import (
+    CELL_SHAPES,
+    MAX_NGRAMS,
+    ModelConfig,
+    ResolvedOptions,
+    TrainOptions,
+    field_names,
+)
 from ..errors import CharRNNError, UsageError, display_path, escape_unprintable
 from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_state, save_state
 from ..text.ngrams import NgramTable
@@ -92,6 +99,8 @@ def read_state(path: Path) -> State:
     """Read a state file. Raises CharRNNError for anything but a complete and valid one."""
     arrays, info = load_state(path)
     with corrupt_if_invalid(path):
+        if not any(name.startswith("0.") for name in arrays):
+            arrays, info = _from_version_3(arrays, info)
         if info.keys() != KEYS:
             raise corrupt_file("its description of the run has entries missing or too many")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
@@ -109,7 +118,7 @@ def read_state(path: Path) -> State:
         if not fits or sum(map(len, ngrams)) != config.num_ngrams:
             raise corrupt_file("its n-grams do not fit its model")
         updates = progress.step - progress.last_recovery_step
-        members = _members(_named_by_member(arrays), options.ensemble)
+        members = _members(arrays, options.ensemble)
         return State(
             config=config,
             options=options,
@@ -137,11 +146,19 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
         raise CharRNNError(f"{display_path(path)}: {error}") from None
 
 
+def _from_version_3(arrays: Arrays, info: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the description that version 4 would have, which numbers the trainers."""
+    shared = {"hidden", "recent", *(f"{n}-grams" for n in range(2, MAX_NGRAMS + 1))}
+    arrays = {k if k in shared else f"0.{k}": array for k, array in arrays.items()}
+    for name, added in ADDED_FIELDS.items():
+        if isinstance(info.get(name), dict):
+            info[name] = added | info[name]
+    return arrays, info
+
+
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:
     """Make a `cls` of info[name]; `cls` checks each value."""
     values = info[name]
-    if isinstance(values, dict):
-        values = ADDED_FIELDS.get(name, {}) | values
     if not isinstance(values, dict) or values.keys() != set(field_names(cls)):
         raise corrupt_file(f"its {name} is not complete")
     return cls(**values)
@@ -175,13 +192,6 @@ def _ngrams(arrays: Arrays, config: ModelConfig) -> NgramTable:
 def _hidden_shape(config: ModelConfig, options: ResolvedOptions, rows: int) -> tuple[int, ...]:
     width = options.ensemble * config.hidden_size
     return config.num_layers, CELL_SHAPES[config.cell].states, rows, width
-
-
-def _named_by_member(arrays: Arrays) -> Arrays:
-    """The arrays of trainers by the names of version 4; version 3 had one trainer, unnumbered."""
-    if any(name.startswith("0.") for name in arrays):
-        return arrays
-    return {f"0.{name}": array for name, array in arrays.items()}
 
 
 def _members(arrays: Arrays, count: int) -> list[Arrays]:
