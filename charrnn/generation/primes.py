@@ -15,6 +15,7 @@ from ..network.model import Model
 from ..network.stack import Stack
 
 PRIME_STEPS = 64  # characters of a prime per forward pass
+PRIME_IDS = 512  # characters of all primes per forward pass, if that is 8 of each or more
 PRIME_LOGITS = 1 << 22  # maximum number of logits of such a pass: a large vocabulary shortens it
 
 _Ids = npt.NDArray[np.int32]
@@ -50,8 +51,8 @@ def states_after(
     x = np.zeros((lengths.max(), len(texts)), np.int32)
     for row, ids in enumerate(texts):
         x[: len(ids), row] = ids
-    most = PRIME_LOGITS // (len(texts) * model.config.vocab_size)
-    steps = max(1, min(PRIME_STEPS, most))
+    steps = max(8, min(PRIME_STEPS, PRIME_IDS // len(texts)))
+    steps = max(1, min(steps, PRIME_LOGITS // (len(texts) * model.config.vocab_size)))
     stack = Stack(model, len(texts), steps, workspace=workspace)
     stack.set_state(states)
     for first in range(0, len(x), steps):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..config import MAX_ENSEMBLE, MAX_UNITS, ModelConfig, TensorRole, TensorSpec
 from ..errors import UsageError
 from .arrays import Array
-from .kernels.microkernel import NR
+from .kernels.matmul import padded
 from .parameters import Parameters
 
 # Models are surer of themselves than they should be of texts that they have not read, which their
@@ -75,8 +75,9 @@ def count_blocks(parameters: Parameters) -> int:
     names = [n for n, spec in parameters.specs.items() if spec.role in BLOCK_DIAGONAL]
     matrices = [parameters.view(name) for name in names]
     units = matrices[0].shape[1]
-    for count in range(min(MAX_ENSEMBLE, units // NR), 1, -1):
-        if units % (count * NR) == 0 and all(_has_blocks(m, count) for m in matrices):
+    for count in range(min(MAX_ENSEMBLE, units), 1, -1):
+        height, rest = divmod(units, count)
+        if not rest and padded(height) == height and all(_has_blocks(m, count) for m in matrices):
             return count
     return 1
 

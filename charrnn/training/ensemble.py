@@ -13,7 +13,6 @@ from ..network.averaging import average, averaged_config, separate
 from ..network.carried_state import CarriedState
 from ..network.jit import ThreadTeam
 from ..network.kernels.matmul import padded
-from ..network.kernels.microkernel import NR
 from ..network.model import Model
 from ..network.parameters import Parameters
 from ..network.stack import Stack
@@ -56,7 +55,7 @@ class Ensemble:
         if count > 1:
             shape, precision = averaged_config(config, count), options.precision
             self.model = Model(shape, threads=threads, precision=precision, ngrams=ngrams)
-            if config.hidden_size % NR == 0:
+            if padded(config.hidden_size) == config.hidden_size:
                 self.model.set_blocks(count)
             self.average()
 

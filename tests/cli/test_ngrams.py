@@ -22,7 +22,7 @@ def twin_of(path):
     with safe_open(path, "np") as file:
         params = {name: file.get_tensor(name).astype(float) for name in file.keys()}  # noqa: SIM118
         content = json.loads(file.metadata()["charrnn"])
-    config = SimpleNamespace(**content["config"])
+    config = SimpleNamespace(record_end_id=-1, **content["config"])
     symbols = content["vocabulary"] or "".join(map(chr, range(256)))
     ids = {symbol: i for i, symbol in enumerate(symbols)}
     ngrams = []
