@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -217,15 +216,16 @@ def _build_vocabulary(
     other than the separator occur fewer than `min_count` times.
     """
     symbol = separator if len(separator) > 1 else ""
-    counts = np.zeros(sys.maxunicode + 1, np.int64)
+    counts = np.zeros(256, np.int64)  # by code point
     for text in chunks:
         if symbol:
             text = text.replace(SEPARATOR, UNKNOWN).replace(symbol, SEPARATOR)
         is_rare = (counts[:256] < min_count).tobytes()  # by code point: 1 for rare characters
         if text.isascii() and 1 not in text.encode().translate(is_rare):
             continue  # the fast path, taken for most of a text: their numbers suffice
-        found = np.bincount(code_points(text))
-        counts[: len(found)] += found
+        found = np.bincount(code_points(text), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
     end = SEPARATOR if symbol else separator
     present = map(chr, np.flatnonzero(counts))
     characters = "".join(c for c in present if counts[ord(c)] >= min_count or c == end)
