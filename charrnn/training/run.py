@@ -159,7 +159,7 @@ class TrainingRun:
         if logged:
             self.writer.log(log_record(report, validate))
             progress.loss_sum, progress.loss_count = 0.0, 0
-        if self.writer.seconds_since_save >= self._save_every:
+        if self.writer.is_due(self._save_every):
             self.recovery.check_weights()
             with self.pacer.saving():
                 self.writer.save_all(self._state())

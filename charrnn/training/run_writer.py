@@ -21,6 +21,7 @@ from ..text.vocabulary import Vocabulary
 from .state import State
 
 MODEL_TIME_SHARE = 0.01  # of the time, spent on writing better models
+SAVE_TIME_SHARE = 0.03  # of the time, spent on saving everything
 RETRY_DELAYS = (0.1, 0.5)  # seconds before the first and the last save are tried again
 
 
@@ -53,6 +54,7 @@ class RunWriter:
         self._best_is_saved = False
         self._log = RunLog(files.log)
         self._saved_at, self._saved_step = clock(), 0
+        self._save_seconds = 0.0  # that the last save took
         self._model_due_at = -math.inf
         self._failures: dict[str, CharRNNError] = {}  # by the file that could not be written
         self._failures_reported = False
@@ -87,17 +89,21 @@ class RunWriter:
         parameters.load_state_dict(file.tensors)
         return BestWeights(parameters, file.training, file.start)
 
-    @property
-    def seconds_since_save(self) -> float:
-        """Seconds since the last attempt to save all files."""
-        return self._clock() - self._saved_at
+    def is_due(self, save_every: float) -> bool:
+        """Whether it is `save_every` seconds since the last attempt to save all files, or longer.
+
+        Large models are saved less often, so that it does not take more than SAVE_TIME_SHARE.
+        """
+        interval = max(save_every, self._save_seconds / SAVE_TIME_SHARE) if save_every else 0.0
+        return self._clock() - self._saved_at >= interval
 
     def save_all(self, state: State) -> None:
         """Bring all files up to date, the state last: it refers to the others."""
-        self._saved_at = self._clock()
+        started_at = self._saved_at = self._clock()
         self._attempt("log", self._log.flush)
         if self.save_model():
             self._attempt("state", lambda: self._write_state(state))
+        self._save_seconds = self._clock() - started_at
 
     def save_last(self, state: State) -> None:
         """Save all files, for the last time. Raises CharRNNError when one cannot be written."""

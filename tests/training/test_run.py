@@ -752,3 +752,20 @@ def test_early_stopping_needs_significant_losses_and_a_falling_training_loss():
     assert not stops([2.0, 1.0, 1.1, 1.1, 1.1], falling, patience=0)
     assert not stops([None] * 5, falling)
     assert not stops([None, 1.0, 1.1, 1.1, 1.1], falling)
+
+
+def test_a_model_that_takes_long_to_save_is_saved_less_often(corpus_file, tmp_path):
+    now = [0.0]
+    run = started(corpus_file, tmp_path / "m", steps=9, clock=lambda: now[0])
+    write = run.writer._write_state
+
+    def write_slowly(state):
+        now[0] += 3.0
+        write(state)
+
+    run.writer._write_state = write_slowly
+    run.writer.save_all(run._state())
+    for seconds, is_due in (29, False), (31, False), (99, False), (101, True):
+        now[0] = 3.0 + seconds
+        assert run.writer.is_due(30.0) == is_due
+    assert run.writer.is_due(0)
