@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from ..arithmetic import ceil_div
 from ..text.streams import BatchStreams
-from .planner import MAX_EPOCHS
+from .model_choice import MAX_EPOCHS
 from .progress import Progress
 from .stopwatch import STALL_FACTOR, Stopwatch
 

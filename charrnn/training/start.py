@@ -210,7 +210,8 @@ class PreparedRun:
         )
 
     def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, NgramTable, Plan]:
-        from .planner import TextSizes, make_plan, make_streams, measure_chars_per_second
+        from .model_choice import TextSizes
+        from .planner import make_plan, make_streams, measure_chars_per_second
 
         train_ids, vocabulary = self.split.train_ids, self.corpus.vocabulary
         streams = make_streams(train_ids, requested, self._streams(requested.seed))

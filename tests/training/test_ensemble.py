@@ -121,3 +121,10 @@ def test_an_average_of_too_many_units_is_refused(corpus_file, tmp_path, monkeypa
     for sizes in {"hidden_size": 51}, {"embedding_size": 51}:
         with pytest.raises(UsageError, match=r"2 times their units, 102 here, and may have 100: "):
             started(corpus_file, tmp_path / "m", steps=2, ensemble=2, **sizes)
+
+
+def test_info_tells_of_how_many_models_the_network_is_the_average(invoke, corpus_file, tmp_path):
+    for count, expected in (2, "units 16 (the average of 2 models)\n"), (1, "units 8\n"):
+        trained(corpus_file, tmp_path / f"{count}", steps=2, ensemble=count)
+        result = invoke("info", tmp_path / f"{count}")
+        assert result.exit_code == 0 and f"lstm, layers 1, {expected}" in result.stdout

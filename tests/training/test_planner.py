@@ -12,24 +12,24 @@ from charrnn.config import ModelConfig, TrainOptions
 from charrnn.evaluation.loss import mean_loss
 from charrnn.network import precision
 from charrnn.text.streams import split
-from charrnn.training import pacing, planner
+from charrnn.training import model_choice, pacing, planner
 from charrnn.training.start import prepare_run
 
 RATE = 80_000  # characters per second of one model of 2 x 128 units
-COST = planner.cost_of(ModelConfig(65, hidden_size=128))
+COST = model_choice.cost_of(ModelConfig(65, hidden_size=128))
 RECIPE = TrainOptions()
 
 
 def measured(config, options):
     """The speed of a machine that takes as long for a multiplication in any model."""
-    return RATE * COST / (planner.cost_of(config) * options.ensemble)
+    return RATE * COST / (model_choice.cost_of(config) * options.ensemble)
 
 
 def plan_of(num_train, seconds, num_val=0, num_ngrams=0, measure=measured, **settings):
     """The plan for a text of zeros, on a clock that does not move."""
     options = planner.with_defaults(TrainOptions(time=seconds, **settings))
     streams = planner.make_streams(np.zeros(num_train, np.uint8), options)
-    sizes = planner.TextSizes(65, num_train, num_val, num_ngrams)
+    sizes = model_choice.TextSizes(65, num_train, num_val, num_ngrams)
     return streams, planner.make_plan(streams, sizes, options, measure, lambda: 0.0)
 
 
@@ -139,7 +139,7 @@ def test_more_time_is_never_expected_to_give_a_higher_loss(num_train, num_ngrams
         streams, plan = plan_of(num_train, seconds, num_train // 9, num_ngrams)
         c, o = plan.config, plan.options
         epochs = o.steps / streams.num_chunks
-        curve = planner.curve_of(c)
+        curve = model_choice.curve_of(c)
         expected.append(curve.loss(num_train, c.hidden_size, epochs, o.ensemble))
     assert all(after < before + 0.001 for before, after in pairwise(expected))
 
@@ -152,7 +152,7 @@ def test_a_faster_machine_is_never_expected_to_give_a_higher_loss(num_train, num
         streams, plan = plan_of(num_train, 60, num_train // 9, num_ngrams, rate)
         c, o = plan.config, plan.options
         epochs = o.steps / streams.num_chunks
-        curve = planner.curve_of(c)
+        curve = model_choice.curve_of(c)
         expected.append(curve.loss(num_train, c.hidden_size, epochs, o.ensemble))
     assert all(after < before + 0.001 for before, after in pairwise(expected))
 
@@ -238,7 +238,7 @@ def test_a_plan_ends_where_more_epochs_would_overfit(num_ngrams):
     assert "planned for 0.5 s at" in short.summary
     plans = [plan_of(5_000, seconds, num_ngrams=num_ngrams, **given) for seconds in (600, 6000)]
     for streams, plan in plans:
-        most = planner.max_epochs(5_000, plan.config)
+        most = model_choice.max_epochs(5_000, plan.config)
         assert plan.options.steps == int(most * streams.num_chunks)
         assert "planned for less than" in plan.summary
         spent = plan.options.steps * streams.chars_per_epoch / streams.num_chunks

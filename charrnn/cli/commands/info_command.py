@@ -54,7 +54,7 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
     c = file.config
     return [
         ("file", f"{escape_unprintable(path)} (format version {file.format_version})"),
-        ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}"),
+        ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}{_of(file)}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("n-grams", _ngrams(file)),
         *_records(file),
@@ -72,6 +72,13 @@ def _records(file: ModelFile) -> list[tuple[str, str]]:
     end_id = file.config["record_end_id"]
     separator = escape_unprintable(separator_of(file.vocabulary, end_id)) if end_id >= 0 else ""
     return [("records", f"each ended by '{separator}'")] if separator else []
+
+
+def _of(file: ModelFile) -> str:
+    """Of how many models the network is the average, if of several, as its training says."""
+    options = file.training.get("options")
+    count = options.get("ensemble") if isinstance(options, dict) else None
+    return f" (the average of {count} models)" if type(count) is int and count > 1 else ""
 
 
 def _ngrams(file: ModelFile) -> str:
