@@ -392,6 +392,8 @@ def _checked_vocabulary(characters: Any, separator: Any, config: dict[str, Any])
         raise corrupt_file(
             f"its vocabulary has {len(vocabulary)} characters, its configuration has another number"
         )
+    if config["record_end_id"] == vocabulary.unknown_id >= 0:
+        raise corrupt_file("its records end with the symbol of unknown characters")
     return vocabulary
 
 

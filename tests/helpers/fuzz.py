@@ -28,7 +28,7 @@ from charrnn.cli.commands import info_command as info
 from charrnn.config import CELL_SHAPES, ModelConfig, ResolvedOptions, TrainOptions, tensor_shapes
 from charrnn.errors import CharRNNError, display_path
 from charrnn.storage import checkpoint
-from charrnn.text.vocabulary import vocabulary_of
+from charrnn.text.vocabulary import SEPARATOR, UNKNOWN, ByteVocabulary, CharVocabulary
 from charrnn.training.progress import Progress
 from charrnn.training.state import State, TrainerState, read_state
 
@@ -48,26 +48,47 @@ NASTY = [
 
 
 def models(rng):
-    """Yield the arguments of save_model for three models of few weights."""
+    """Yield the arguments of save_model for five models of few weights, two of them of records."""
     hidden = rng.normal(size=(2, 2, 3, 2)).astype(np.float32)
     recent = np.array([[-1, 0, 3], [2, 1, 0]], np.int32)
-    for config, characters, start, ngrams in [
-        (ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1), "\n\x00é🙂\x7f", None, ()),
+    for config, vocabulary, start, ngrams in [
+        (
+            ModelConfig(5, cell="rnn", hidden_size=3, num_layers=1),
+            CharVocabulary("\n\x00é🙂\x7f"),
+            None,
+            (),
+        ),
         (
             ModelConfig(
                 4, "lstm-peephole", 2, 2, embedding_size=3, dropout=0.5, ngrams=3, num_ngrams=5
             ),
-            "\nabc",
+            CharVocabulary("\nabc"),
             checkpoint.StoredStart(3, hidden, recent),
             ngrams_of([(0, 1), (1, 2), (3, 3)], [(0, 1, 2), (3, 3, 3)]),
         ),
         (
             ModelConfig(256, cell="gru", hidden_size=1, num_layers=1, ngrams=2, num_ngrams=2),
-            None,
+            ByteVocabulary(),
             checkpoint.StoredStart(
                 10, np.zeros((1, 1, 1, 1), np.float32), np.array([[-1]], np.int32)
             ),
             ngrams_of([(0, 0), (195, 164)]),
+        ),
+        (
+            ModelConfig(3, "gru", 2, 1, ngrams=2, num_ngrams=2, record_end_id=0),
+            CharVocabulary("\nab"),
+            checkpoint.StoredStart(
+                0, np.zeros((1, 1, 1, 2), np.float32), np.array([[-1]], np.int32)
+            ),
+            ngrams_of([(0, 1), (1, 2)]),
+        ),
+        (
+            ModelConfig(4, "lstm", 2, 1, ngrams=3, num_ngrams=4, record_end_id=2),
+            CharVocabulary(f"ab{SEPARATOR}{UNKNOWN}", separator=" %\n"),
+            checkpoint.StoredStart(
+                2, np.zeros((1, 2, 1, 2), np.float32), np.array([[-1], [-1]], np.int32)
+            ),
+            ngrams_of([(0, 1), (2, 0), (3, 0)], [(2, 0, 1)]),
         ),
     ]:
         training = {
@@ -75,7 +96,6 @@ def models(rng):
             "val_loss": None, "history": [[9, 2.5, None]],
             "options": vars(ResolvedOptions(steps=10, learning_rate=0.1)),
         }  # fmt: skip
-        vocabulary = vocabulary_of(characters)
         yield tensors_of(config, rng), vars(config), vocabulary, training, start, ngrams
 
 
@@ -85,7 +105,7 @@ def ngrams_of(*tables):
 
 
 def states(rng):
-    """Yield the states of two runs."""
+    """Yield the states of three runs, the last one of records."""
     for config, groups, ngrams, row_size in [
         (ModelConfig(5, cell="gru", hidden_size=2, num_layers=1), ("mean", "mean_square"), (), 48),
         (
@@ -94,13 +114,20 @@ def states(rng):
             ngrams_of([(0, 1), (2, 1)], [(0, 1, 1), (2, 1, 0)]),
             16,
         ),
+        (
+            ModelConfig(4, "rnn", 2, 1, ngrams=2, num_ngrams=2, record_end_id=2),
+            ("mean_square",),
+            ngrams_of([(0, 1), (2, 0)]),
+            8,
+        ),
     ]:
+        records = {"separator": "; ", "min_count": 2} if config.record_end_id >= 0 else {}
         layers, rows, num_ngrams = config.num_layers, 3, config.num_ngrams
         dense = replace(config, num_ngrams=0)
         yield State(
             config=config,
             options=ResolvedOptions(steps=10, learning_rate=0.1, ensemble=MEMBERS),
-            requested=TrainOptions(steps=10),
+            requested=TrainOptions(steps=10, ensemble=MEMBERS, **records),
             fingerprint="0" * 64,
             encoding="utf-8",
             progress=Progress(
@@ -331,6 +358,35 @@ def spoil_vocabulary(draft, choose, other):
     draft.content["vocabulary"] = known[:at] + character + known[at + 1 :]
 
 
+def spoil_special(draft, choose, other):
+    """Change one of the things that only version 4 has, or say that the file has another."""
+    content, how = draft.content, choose.randrange(4)
+    config = content.get("info", content)["config"]
+    if how == 0:
+        config["record_end_id"] = choose.choice([-2, -1, 0, 1, 2, 3, 4, 255, 2**31, 0.0, "0", None])
+    elif how == 1:
+        content["separator"] = choose.choice(
+            [
+                "",
+                "a",
+                "ab",
+                "\n\n",
+                "a" * 1000,
+                "a" * 1001,
+                "\ud800b",
+                SEPARATOR * 2,
+                "\x1b[0m",
+                None,
+            ]
+        )
+    elif how == 2:
+        known = content["vocabulary"]
+        at = choose.randrange(len(known))
+        content["vocabulary"] = known[:at] + choose.choice([SEPARATOR, UNKNOWN]) + known[at + 1 :]
+    else:
+        content["format_version"] = choose.choice([1, 2, 3, 4, 5])
+
+
 def spoil_ngrams(draft, choose, other):
     level = choose.randrange(len(draft.content["ngrams"]))
     known = draft.content["ngrams"][level]
@@ -365,7 +421,7 @@ def spoil_length(draft, choose, other):
 MUTATIONS = [
     spoil_content, spoil_content, spoil_config, spoil_config, spoil_config, spoil_entry,
     spoil_entry, rename, duplicate, drop, shuffle, exchange, splice, spoil_array, spoil_array,
-    spoil_vocabulary, spoil_ngrams, spoil_start, spoil_text, spoil_length,
+    spoil_vocabulary, spoil_special, spoil_ngrams, spoil_start, spoil_text, spoil_length,
 ]  # fmt: skip
 
 
@@ -468,6 +524,9 @@ def fault_of_content(result, path):
         config, groups = ModelConfig(**result.config), [("weights", result.tensors)]
         assert len(result.vocabulary) == config.vocab_size
         assert result.vocabulary.decode(range(config.vocab_size)).encode()
+        assert not config.has_records or result.vocabulary.writable[config.record_end_id]
+        parts = config.has_records, result.vocabulary.separator, result.vocabulary.unknown_id >= 0
+        assert result.format_version == 4 or not any(parts)
         if result.start is not None:
             shape = config.num_layers, CELL_SHAPES[config.cell].states, config.hidden_size
             states = result.start.states

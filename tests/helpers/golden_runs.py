@@ -41,6 +41,8 @@ RUNS = {cell: {"cell": cell} for cell in CELL_NAMES} | {
     "rmsprop": {"cell": "rnn", "optimizer": "rmsprop", "weight_decay": None},
     "adagrad": {"cell": "rnn", "optimizer": "adagrad", "weight_decay": None},
     "sgd": {"cell": "rnn", "optimizer": "sgd", "weight_decay": None},
+    "ensemble": {"cell": "gru", "ensemble": 2},
+    "records": {"cell": "lstm", "separator": "?\n", "min_count": 40},
 }
 SAMPLINGS = [
     {"temperature": 1.0, "seed": 1},

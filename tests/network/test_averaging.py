@@ -33,10 +33,10 @@ def averaged(models):
     return model
 
 
-def logits_of(model):
-    stack = Stack(model, IDS.shape[1], len(IDS))
-    stack.set_state(model.zero_state(IDS.shape[1]))
-    stack.forward(IDS)
+def logits_of(model, ids=IDS):
+    stack = Stack(model, ids.shape[1], len(ids))
+    stack.set_state(model.zero_state(ids.shape[1]))
+    stack.forward(ids)
     return stack.logits[..., : model.config.vocab_size].copy()
 
 
@@ -48,6 +48,26 @@ def test_the_logits_of_an_average_are_the_mean_of_its_members(cell, count, embed
     expected = SCALE * np.mean([logits_of(m) for m in models], 0)
     assert np.abs(expected - logits_of(models[0])).max() > 0.1
     np.testing.assert_allclose(logits_of(averaged(models)), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("H, dtype", [(5, np.float64), (16, np.float32)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_an_average_of_models_of_records_resets_its_state_as_they_do(cell, H, dtype):
+    """Also where its matrices are multiplied by block: those of the second size."""
+    ids = np.where(IDS == 3, 4, IDS)
+    ids[4] = 3
+    models = members_of(cell, 2, H=H, ngrams=3, dtype=dtype, record_end_id=3)
+    whole = averaged(models)
+    loaded = Model(whole.config, dtype=dtype, ngrams=whole.ngrams.table)
+    loaded.load_state_dict(whole.state_dict())
+    assert loaded.config.record_end_id == 3 and loaded.blocks == (2 if H == 16 else 1)
+    expected = SCALE * np.mean([logits_of(m, ids) for m in models], 0)
+    found = logits_of(loaded, ids)
+    np.testing.assert_allclose(found, expected, atol=1e-12 if dtype is np.float64 else 1e-4)
+    np.testing.assert_array_equal(found[4:], logits_of(loaded, ids[4:]))
+    others = np.vstack([np.roll(ids[:4], 1, 1), ids[4:]])
+    np.testing.assert_array_equal(found[4:], logits_of(loaded, others)[4:])
+    assert np.abs(found[3] - logits_of(loaded, others)[3]).max() > 0.1
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

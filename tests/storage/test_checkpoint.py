@@ -659,6 +659,7 @@ def test_special_symbols_make_a_newer_file_that_older_readers_refuse(tmp_path, m
         {"vocabulary": f"\n{SEPARATOR}\udffdé🙂"},
         {"vocabulary": f"\n{SEPARATOR}{SEPARATOR}é🙂"},
         {"vocabulary": None},
+        {"config": CONFIG | {"record_end_id": 4}},
     ],
     ids=ascii,
 )

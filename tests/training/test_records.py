@@ -57,12 +57,26 @@ def test_a_part_of_the_records_is_validated():
     assert Validator(model, ids, 4, max_chars=64).loss() == pytest.approx(losses.mean(), rel=1e-5)
 
 
-def test_a_resumed_run_of_records_is_the_same(names_file, tmp_path):
-    how = {"separator": "\n", "epochs": 3, "dropout": 0.2}
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"dropout": 0.2},
+        {"recurrent_dropout": 0.4, "ensemble": 2},
+        {"recurrent_dropout": 0.4, "ensemble": 3, "cell": "gru", "num_layers": 2, "dropout": 0.2},
+    ],
+    ids=["one model", "ensemble", "ensemble of two layers"],
+)
+def test_a_resumed_run_of_records_is_the_same(names_file, tmp_path, how):
+    """It is stopped before, at and after the first end of an epoch, where records are shuffled."""
+    how = {"separator": "\n", "epochs": 3, **how}
     run = trained(names_file, tmp_path / "a", **how)
-    assert run.streams.num_chunks < run.options.steps
-    stopped_after(started(names_file, tmp_path / "b", **how), run.streams.num_chunks + 2)
-    trained(names_file, tmp_path / "b", resume=True, threads=2)
+    chunks = run.streams.num_chunks
+    assert 3 < chunks < run.options.steps
+    stopped_after(started(names_file, tmp_path / "b", **how), chunks - 2)
+    for steps in 2, 2:
+        stopped_after(started(names_file, tmp_path / "b", resume=True, threads=3), steps)
+    resumed = trained(names_file, tmp_path / "b", resume=True, threads=2)
+    assert resumed.summary.resumed_step == chunks + 2
     assert result_of(tmp_path / "a") == result_of(tmp_path / "b")
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import started, stopped_after, trained
+from helpers.runs import result_of, started, stopped_after, trained
 
 from charrnn.errors import CharRNNError
-from charrnn.storage.checkpoint import load_state, save_state
-from charrnn.training.state import read_state
+from charrnn.storage.atomic import write_atomically
+from charrnn.storage.checkpoint import STATE_KEY, load_state, save_state, serialize
+from charrnn.training.state import ADDED_FIELDS, read_state
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -353,7 +354,7 @@ def test_a_state_with_any_best_loss_resumes_and_writes_a_model(corpus_file, forg
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_state_of_an_earlier_format_version_is_refused(invoke, tmp_path, corpus_file, version):
-    """The run has to be trained again: version 1 has other names, 2 no n-grams, 3 no members."""
+    """The run has to be trained again: version 1 has other names, version 2 no n-grams."""
     golden = GOLDEN / f"format-{version}-state.safetensors"
     shutil.copy(golden, tmp_path / "m.state.safetensors")
     result = invoke("train", corpus_file, "--output", tmp_path / "m", "--resume")
@@ -361,3 +362,28 @@ def test_a_state_of_an_earlier_format_version_is_refused(invoke, tmp_path, corpu
     assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
     assert "m.state.safetensors" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["m.state.safetensors"]
+
+
+def as_version_3(path):
+    """Write a state of one model as version 3 did: without members and later options."""
+    arrays, info = load_state(path)
+    for part, added in ADDED_FIELDS.items():
+        for name in added:
+            del info[part][name]
+    arrays = {name.removeprefix("0."): array for name, array in arrays.items()}
+    write_atomically(path, serialize(STATE_KEY, 3, {"info": info}, arrays))
+
+
+@pytest.mark.parametrize("ngrams", [1, 3])
+def test_a_run_of_version_3_is_resumed_exactly(corpus_file, tmp_path, ngrams):
+    settings = {"steps": 60, "ngrams": ngrams, "recurrent_dropout": 0.2}
+    trained(corpus_file, tmp_path / "a", **settings)
+    stopped_after(started(corpus_file, tmp_path / "b", **settings), 25)
+    as_version_3(tmp_path / "b.state.safetensors")
+    run = trained(corpus_file, tmp_path / "b", resume=True)
+    assert run.summary.resumed_step == 25
+    expected, found = result_of(tmp_path / "a"), result_of(tmp_path / "b")
+    assert found["model"] == expected["model"] and found["log"] == expected["log"]
+    for name in "ab":
+        as_version_3(tmp_path / f"{name}.state.safetensors")
+    assert result_of(tmp_path / "a")["state"] == result_of(tmp_path / "b")["state"]
