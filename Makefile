@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# pip does not compile an editable package, and PYTHONDONTWRITEBYTECODE keeps Python from it.
+COMPILE := $(BIN)/python -m compileall -q charrnn
 
 .PHONY: help demo test test-all test-versions lint bench results clean
 .DELETE_ON_ERROR:
@@ -16,6 +18,7 @@ demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and print 5
 	$(BIN)/charrnn sample --model build/demo.safetensors --length 500 --temperature 0.7
 
 test: .venv/test  ## run the quick tests
+	@$(COMPILE)
 	$(BIN)/python -m pytest
 
 test-all: .venv/test  ## run all tests
@@ -40,6 +43,7 @@ lint: .venv/test  ## check style and types
 	$(BIN)/mypy
 
 bench: .venv/test  ## measure speed, start-up time and memory
+	@$(COMPILE)
 	$(BIN)/python tests/bench/bench.py
 
 TEXTS ?= data/harbour.txt data/python.txt
@@ -63,6 +67,7 @@ clean:  ## remove all files that make created
 	    { echo "make: $(PYTHON) has no venv; on Debian, apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip --disable-pip-version-check install --quiet --editable .
+	@$(COMPILE)
 	@touch $@
 
 .venv/test: .venv/charrnn

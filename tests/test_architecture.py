@@ -139,3 +139,11 @@ def test_a_tab_does_not_wait_for_numba(monkeypatch):
     monkeypatch.setenv("COMP_WORDS", "charrnn train --cell l")
     monkeypatch.setenv("COMP_CWORD", "3")
     assert "numba" not in modules_after("import sys; sys.argv = ['charrnn']" + RUN.format(code=0))
+
+
+def test_sampling_does_not_wait_for_modules_that_it_does_not_need(model_file):
+    """Those of Numba's compiler take 30 ms, the others 10 to 20. The first process may compile."""
+    slow = {"numba.cpython.unicode", "numba.np.arrayobj", "numpy.ma", "tqdm"}
+    arguments = "sample", "--model", str(model_file), "--length", "5"
+    modules_after(RUN.format(code=0), *arguments)
+    assert not slow & modules_after(RUN.format(code=0), *arguments)

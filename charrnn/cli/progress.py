@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
-
 from ..errors import escape_unprintable
 from .output import echo_err, loss_in_words
 
 if TYPE_CHECKING:
+    from tqdm import tqdm
+
     from ..evaluation.baselines import Baselines
     from ..training.report import Report, Summary
 
@@ -73,12 +73,10 @@ def training_bar(summary: Summary, quiet: bool) -> Iterator[Callable[[Report], N
     if quiet:
         yield lambda report: None
     elif _on_terminal():
-        with tqdm(
+        with _bar(
             total=summary.steps,
             initial=summary.resumed_step,
             bar_format="{percentage:3.0f}%|{bar}| {desc}{remaining} left",
-            **_bar_size(),
-            file=sys.stderr,
         ) as bar:
             yield lambda report: _update_bar(bar, report, summary.unit)
     else:
@@ -91,15 +89,7 @@ def byte_bar(quiet: bool = False) -> Iterator[Callable[[int, int], None] | None]
     if quiet or not _on_terminal():
         yield None
         return
-    bar = tqdm(
-        desc="reading",
-        unit="B",
-        unit_scale=True,
-        leave=False,
-        delay=BAR_DELAY,
-        **_bar_size(),
-        file=sys.stderr,
-    )
+    bar = _bar(desc="reading", unit="B", unit_scale=True, leave=False, delay=BAR_DELAY)
 
     def progress(done: int, total: int) -> None:
         bar.total = total
@@ -128,15 +118,8 @@ def char_bar(total: int | None, unit: str) -> Iterator[Callable[[int], object] |
     if not _on_terminal():
         yield None
         return
-    with tqdm(
-        total=total,
-        unit=f" {unit}s",
-        unit_scale=True,
-        leave=False,
-        delay=BAR_DELAY,
-        **_bar_size(),
-        file=sys.stderr,
-    ) as bar:
+    how: dict[str, Any] = {"unit_scale": True, "leave": False, "delay": BAR_DELAY}
+    with _bar(total=total, unit=f" {unit}s", **how) as bar:
         yield bar.update
 
 
@@ -150,7 +133,7 @@ def _is_file(stream: TextIO) -> bool:
 def show_notice(notice: str) -> None:
     """Print a sentence above the bar."""
     with contextlib.suppress(OSError, ValueError):
-        tqdm.write(notice, file=sys.stderr)
+        _tqdm().write(notice, file=sys.stderr)
 
 
 def show_text(text: str) -> None:
@@ -160,6 +143,19 @@ def show_text(text: str) -> None:
 
 def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
+
+
+def _tqdm() -> Any:
+    """Import tqdm when it is used: it takes 20 ms."""
+    from tqdm import tqdm
+
+    return tqdm
+
+
+def _bar(**how: Any) -> tqdm:
+    """Show a bar on stderr."""
+    bar: tqdm = _tqdm()(**how, **_bar_size(), file=sys.stderr)
+    return bar
 
 
 def _bar_size() -> dict[str, Any]:
@@ -197,7 +193,7 @@ class _ReportLines:
         elif report.logged and (report.step >= self._next[0] or now >= self._next[1]):
             seconds = (report.seconds - self._first[1]) / (report.step - self._first[0])
             seconds *= report.total_steps - report.step
-            left = f", {tqdm.format_interval(seconds)} left"
+            left = f", {_tqdm().format_interval(seconds)} left"
         else:
             return
         numbers = _numbers(report, self._unit)

@@ -14,10 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import llvmlite.binding
+import numba
+import numpy as np
+from llvmlite import ir
 from numba.core import cgutils, config, types
 from numba.core.caching import NullCache
 from numba.core.codegen import get_host_cpu_features
 from numba.core.compiler import CompileResult
+from numba.core.environment import Environment
 from numba.core.runtime import _nrt_python
 from numba.core.serialize import dumps
 
@@ -128,7 +132,7 @@ class FolderCache(NullCache):  # type: ignore[misc]  # Numba's types are not rea
         try:
             if data.library.has_dynamic_globals:  # addresses in this process; NUMBA_OPT=0 has some
                 raise OSError("it holds addresses of this process")
-            self._folder.write(self._file(key), dumps((key, data._reduce())))
+            self._folder.write(self._file(key), dumps((key, _stored(data))))
         except OSError as error:
             self._on_failure(error)
 
@@ -140,10 +144,79 @@ class FolderCache(NullCache):  # type: ignore[misc]  # Numba's types are not rea
         return f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
 
 
+def _stored(result: Any) -> tuple[Any, ...]:
+    """The parts of a CompileResult that are stored: without parts that are slow to load.
+
+    A stub replaces the bitcode, which is for functions that this one is built into (`set_cache`
+    prevents that). Of the environments only the constants are stored.
+    """
+    (name, kind, (machine_code, _)), fndesc, environment, *rest, environments = result._reduce()
+    stub = _bitcode_of(fndesc.llvm_func_name, fndesc.llvm_cpython_wrapper_name)
+    environments = [_StoredEnvironment(each) for each in environments]
+    library = name, kind, (machine_code, stub)
+    return library, fndesc, _StoredEnvironment(environment), *rest, environments
+
+
+def _bitcode_of(*names: str) -> bytes:
+    """The bitcode of empty functions: Numba reads from it the names that the code defines."""
+    module = ir.Module()
+    for name in names:
+        function = ir.Function(module, ir.FunctionType(ir.VoidType(), ()), name)
+        ir.IRBuilder(function.append_basic_block()).ret_void()
+    code: bytes = llvmlite.binding.parse_assembly(str(module)).as_bitcode()
+    return code
+
+
+class _StoredEnvironment:
+    """Is pickled instead of an environment, and becomes one again without importing its module.
+
+    Only Python code that Numba could not compile would look up names in that module.
+    """
+
+    def __init__(self, environment: Any) -> None:
+        self._parts = environment.env_name, tuple(environment.consts)
+
+    def __reduce__(self) -> Any:
+        return _environment, self._parts
+
+
+_ENVIRONMENTS: dict[str, Any] = {}  # by name; compiled code has their addresses
+
+
+def _environment(name: str, constants: tuple[Any, ...]) -> Any:
+    """The environment of this name for loaded code, which is made at the first call."""
+    if name not in _ENVIRONMENTS:
+        environment = _ENVIRONMENTS[name] = Environment({})
+        environment.env_name, environment.consts[:] = name, constants
+    return _ENVIRONMENTS[name]
+
+
 def set_cache(dispatcher: F, cache: FolderCache) -> F:
-    """Let a jitted function load and save its machine code by `cache`; returns the function."""
+    """Let a jitted function load and save its machine code by `cache`; returns the function.
+
+    No compiled function can then call it but by its name or address.
+    """
     dispatcher._cache = cache  # type: ignore[attr-defined]  # a Numba dispatcher has it
+    dispatcher.get_call_template = _refuse_call  # type: ignore[attr-defined]
+    dispatcher.typeof_pyval = _type_of  # type: ignore[attr-defined]
     return dispatcher
+
+
+def _refuse_call(*arguments: Any) -> None:
+    raise TypeError("a kernel cannot be called by compiled code: decorate it with `jit`.")
+
+
+def _type_of(value: Any) -> Any:
+    """The type of an argument: `numba.typeof`, which imports numpy.ma for an array."""
+    if type(value) is tuple:
+        parts = [_type_of(element) for element in value]
+        return types.BaseTuple.from_types(parts, tuple)  # type: ignore[attr-defined]
+    if type(value) is not np.ndarray:
+        return numba.typeof(value)
+    flags = value.flags
+    layout: Any = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+    dtype = numba.from_dtype(value.dtype)
+    return types.Array(dtype, value.ndim, layout, readonly=not flags.writeable)
 
 
 @functools.cache

@@ -71,6 +71,21 @@ def test_cached_code_is_not_compiled_again(folder):
     assert not is_compiled() and code_in(folder) == files
 
 
+def refuse(x):
+    if x < 0:
+        raise ValueError("negative", x)
+    return x
+
+
+def test_cached_code_raises_what_it_raised_when_it_was_compiled(folder):
+    for _ in range(2):
+        function = jit.kernel(refuse)
+        assert function(3) == 3
+        with pytest.raises(ValueError, match=r"'negative', -2"):
+            function(-2)
+    assert function.stats.cache_hits
+
+
 def code_in(folder):
     return {path: path.stat().st_mtime_ns for path in Path(folder).rglob("*.nb?")}
 

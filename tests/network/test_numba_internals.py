@@ -13,7 +13,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from numba.core import caching, callconv, config, dispatcher, serialize
+from numba.core import caching, callconv, config, dispatcher, serialize, types
 
 import charrnn.network
 from charrnn.network import jit as jit_module
@@ -28,6 +28,7 @@ PRIVATE_NAMES = {
     "numba.core.caching": {"NullCache"},
     "numba.core.codegen": {"get_host_cpu_features"},
     "numba.core.compiler": {"CompileResult"},
+    "numba.core.environment": {"Environment"},
     "numba.core.runtime": {"_nrt_python"},
     "numba.core.serialize": {"dumps"},
 }
@@ -83,6 +84,47 @@ def test_dispatcher_cache_attribute():
     Look in numba/core/dispatcher.py, `Dispatcher.enable_caching`, for the attribute's new name.
     """
     assert isinstance(double._cache, caching.NullCache)
+
+
+def test_dispatcher_methods_that_are_replaced():
+    """Gone: remove the line from `set_cache`.
+
+    Without `typeof_pyval` each start imports numpy.ma, which takes 10 ms. Without
+    `get_call_template` let `_stored` keep the bitcode, which takes 20 ms of a start.
+    """
+    source = inspect.getsource(types.Dispatcher)
+    assert "self.dispatcher.get_call_template(" in source
+    assert callable(double.typeof_pyval)
+
+
+@jit_module.kernel
+def twice(x):
+    return 2 * x
+
+
+@jit
+def call_kernel(x):
+    return twice(x)
+
+
+def test_compiled_code_cannot_contain_a_kernel():
+    """A stub stands for it in the cache: the caller would do nothing there."""
+    with pytest.raises((TypeError, numba.TypingError), match="cannot be called by compiled code"):
+        call_kernel(2)
+
+
+VALUES = [
+    0, -1, 2**40, True, 0.5, np.float32(1), np.uint32(3), np.intp(4),
+    np.zeros(3), np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32).T, np.zeros(9)[::2],
+    np.zeros((0, 2), np.bool_), np.zeros(3)[None], np.broadcast_to(np.zeros(2), (3, 2)),
+    (), (1, 2), (np.zeros(2), 1.5, (np.zeros((1, 1)), True)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_types_of_arguments_are_those_of_numba(value):
+    ours, theirs = numba_internals._type_of(value), numba.typeof(value)
+    assert ours == theirs and repr(ours) == repr(theirs)
 
 
 @pytest.mark.parametrize("name", ["load_overload", "save_overload"])

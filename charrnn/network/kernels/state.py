@@ -8,7 +8,7 @@ from ..jit import jit, kernel
 from .matmul import copy
 
 
-@kernel
+@jit
 def advance_state(s, first, last):
     """s[:, 0, rows] = s[:, 1, rows] for rows first:last. s (STATES, T + 1, B, H)."""
     for i in range(s.shape[0]):
