@@ -366,19 +366,9 @@ def spoil_special(draft, choose, other):
         config["record_end_id"] = choose.choice([-2, -1, 0, 1, 2, 3, 4, 255, 2**31, 0.0, "0", None])
     elif how == 1:
         content["separator"] = choose.choice(
-            [
-                "",
-                "a",
-                "ab",
-                "\n\n",
-                "a" * 1000,
-                "a" * 1001,
-                "\ud800b",
-                SEPARATOR * 2,
-                "\x1b[0m",
-                None,
-            ]
-        )
+            ["", "a", "ab", "\n\n", "a" * 1000, "a" * 1001, "\ud800b", SEPARATOR * 2, "\x1b[0m",
+             None]
+        )  # fmt: skip
     elif how == 2:
         known = content["vocabulary"]
         at = choose.randrange(len(known))
