@@ -57,9 +57,16 @@ class LanguageModel:
         end_id = self.config.record_end_id
         return separator_of(self.vocabulary, end_id) if end_id >= 0 else None
 
+    @property
+    def record_end(self) -> bytes:
+        """The separator as it stands in a file, in UTF-8 or bytes; empty for other models."""
+        end_id = self.config.record_end_id
+        return self.vocabulary.to_utf8([end_id]) if end_id >= 0 else b""
+
     def sample(self, length: int | None = 500, **how: Any) -> str:
         """Generate a text of `length` characters (bytes, for a model of bytes), without the prime.
 
+        A model of records generates one record of at most `length` characters.
         Options, and the errors raised, are the same as for `stream`.
         """
         return "".join(self.stream(length, **how))
@@ -84,6 +91,10 @@ class LanguageModel:
         number of the text among those of its seed, which are independent.
         `stop`: one or several strings; the text ends before the first that occurs. `lines`: number
         of lines after which the text ends. It never exceeds `length`.
+
+        A text of a model of records is a record, which comes whole, without the separator. Records
+        longer than `length` are left out. `allow` never excludes the separator. `mid_line`, `stop`
+        and `lines` are errors, as are a `prime` and a `forbid` with the separator.
 
         `errors`: bytes that are not UTF-8 become U+FFFD; "surrogateescape" escapes them, so that
         encoding the text with it gives them back.
@@ -110,7 +121,10 @@ class LanguageModel:
         passed through.
         """
         _check_numbers(count, first)
-        return self._source(length, **how).stream(prime, count, first)
+        source = self._source(length, **how)
+        if wanted := self._filter(source):
+            return (iter([s.data]) for s in source.samples(prime, count, first, wanted))
+        return source.stream(prime, count, first)
 
     def samples(
         self,
@@ -129,7 +143,8 @@ class LanguageModel:
 
         `unique`: no text twice. `not_in`: none that stands in this file in UTF-8: a text of one
         line as a line, one of several lines anywhere. `match`: only texts in which this regular
-        expression is found. These three look at the prime and the new text together.
+        expression is found. These three look at the prime and the new text together. A model of
+        records compares records with those of `not_in`.
         `min_length`: the least number of new characters, or bytes. Other options are the same as
         for `texts`.
 
@@ -186,6 +201,7 @@ class LanguageModel:
         check_float("min_p", min_p, 0, 1)
         check_float("temperature", temperature, 0, math.inf)
         check_float("repetition_penalty", repetition_penalty, 0, math.inf, exclusive_min=True)
+        self._check_record(mid_line, stop, lines)
         check_int("seed", 0 if seed is None else seed, minimum=0)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
@@ -210,32 +226,34 @@ class LanguageModel:
     def _filter(
         self,
         source: TextSource,
-        unique: bool,
-        not_in: FilePath | None,
-        match: str | None,
-        min_length: int,
+        unique: bool = False,
+        not_in: FilePath | None = None,
+        match: str | None = None,
+        min_length: int = 0,
     ) -> TextFilter | None:
         """The conditions of `samples`; None if there are none."""
         check_int("min_length", min_length, minimum=0)
+        end, greedy = self.record_end, source.options.is_greedy
         if not unique and not_in is match is None and not min_length:
-            return None
-        if source.options.is_greedy:
+            return TextFilter(record_end=end, all_alike=greedy) if end else None
+        if greedy:
             raise UsageError(
                 "temperature 0 and top-k 1 give the same text each time: raise them, or omit "
                 "the conditions on the texts."
             )
         if source.criteria.length is not None and min_length > source.criteria.length:
             raise UsageError("no text is long enough: --min-length is larger than --length.")
-        known = None if not_in is None else read_known_texts(not_in, self.vocabulary)
-        return TextFilter(unique, known, match, min_length)
+        known = None if not_in is None else read_known_texts(not_in, self.vocabulary, end)
+        return TextFilter(unique, known, match, min_length, end)
 
     def beam(
         self, width: int, length: int | None = 500, *, prime: str = "", **how: Any
     ) -> tuple[bytes, float]:
         """Return the most likely text that a beam search of `width` finds, and its log-probability.
 
-        The log-probability, in nats, is of all generated characters, including a stop string at
-        the end. Width 1 gives the text of temperature 0. Options are the same as for `stream`.
+        The log-probability, in nats, is of all generated characters, including a stop string or
+        the end of a record. Width 1 gives the text of temperature 0. Options are the same as for
+        `stream`.
         Raises UsageError when neither length, lines nor stop end the text.
         """
         return self.beams(width, 1, length, prime=prime, **how)[0]
@@ -259,6 +277,7 @@ class LanguageModel:
         """
         check_int("beam", width, minimum=1)
         check_int("count", count, minimum=1)
+        self._check_record(mid_line, stop, lines)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
         if not ending.has_end:
@@ -271,6 +290,16 @@ class LanguageModel:
         found = beam_search(self.model, ids, width, ending, symbols, allowed, start, count)
         return [(b"".join(self.vocabulary.stream_utf8([text])), nats) for text, nats in found]
 
+    def _check_record(
+        self, mid_line: bool, stop: str | Iterable[str] | None, lines: int | None
+    ) -> None:
+        """Raise UsageError for options that are for running text, if the model is of records."""
+        given = {"--mid-line": mid_line, "--stop": stop, "--lines": lines is not None}
+        if self.separator and (names := [name for name, value in given.items() if value]):
+            raise UsageError(
+                f"a model of records writes whole records: omit {' and '.join(names)}."
+            )
+
     def _start(self, mid_line: bool) -> TextStart:
         return self.model.blank_start() if mid_line else self.model.start
 
@@ -282,6 +311,8 @@ class LanguageModel:
         ids = self.vocabulary.encode(prime)
         if mid_line and not len(ids):
             raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
+        if self.config.record_end_id in ids:
+            raise UsageError("the prime already ends the record: leave the separator out of it.")
         if len(start.ids) + len(ids) == 0:
             ids = np.array([self.vocabulary.line_start])
         return ids
@@ -298,11 +329,21 @@ class LanguageModel:
             allowed[self.vocabulary.encode(allow)] = True
         allowed[self.vocabulary.encode(forbid, "skip")] = False
         allowed &= self.vocabulary.writable
+        if self.separator:
+            self._allow_end(allowed, forbid)
         if not allowed.any():
             raise UsageError(
                 "there is nothing left to write: --allow and --forbid leave no character."
             )
         return allowed
+
+    def _allow_end(self, allowed: np.ndarray, forbid: str) -> None:
+        """Allow the end of a record, unless nothing else is allowed."""
+        end_id = self.config.record_end_id
+        if end_id in self.vocabulary.encode(forbid, "skip"):
+            raise UsageError("no record would end: leave the separator out of --forbid.")
+        allowed[end_id] = False
+        allowed[end_id] = allowed.any()
 
     def _ending(
         self,
@@ -312,7 +353,7 @@ class LanguageModel:
         allowed: np.ndarray,
     ) -> StoppingCriteria:
         if length is not None:
-            check_int("length", length, minimum=0)
+            check_int("length", length, minimum=1 if self.separator else 0)
         if lines is not None:
             check_int("lines", lines, minimum=1)
             newline = self.vocabulary.encode("\n", "skip")
@@ -327,7 +368,9 @@ class LanguageModel:
             stops = [self.vocabulary.to_symbols(s) for s in stops]
         except UnicodeEncodeError:
             raise UsageError("a stop holds half a surrogate pair: no text does.") from None
-        return StoppingCriteria(length, lines, tuple(stops))
+        end_id = self.config.record_end_id
+        record_end = self.vocabulary.symbols([end_id]) if end_id >= 0 else ""
+        return StoppingCriteria(length, lines, tuple(stops), record_end)
 
     def loss(self, text: str | bytes) -> float:
         """Return the cross-entropy of `text` in nats per character.

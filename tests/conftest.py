@@ -62,6 +62,17 @@ def bytes_model_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def records_model(tmp_path_factory):
+    """A model of records, lines of a and b."""
+    folder = tmp_path_factory.mktemp("records")
+    (folder / "list").write_text("ab\nb\naab\nabb\nba\n" * 9)
+    charrnn.train(
+        folder / "list", folder / "m", separator="\n", hidden_size=8, num_layers=1, steps=20
+    )
+    return folder / "m"
+
+
 @pytest.fixture
 def invoke():
     """Run the command in this process, which is fast; returns click's Result."""

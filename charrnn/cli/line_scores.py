@@ -59,6 +59,12 @@ class ScoredLine:
         has_unknown = unknown_first and bool(self.unknown[best])
         return has_unknown, -math.inf if math.isnan(mean) else mean
 
+    def posterior(self) -> np.ndarray:
+        """The probability (models,) of each model given the line, under equal priors."""
+        likelihoods = np.exp(self.totals.min() - self.totals)
+        found: np.ndarray = likelihoods / likelihoods.sum()
+        return found
+
     def likeliest(self) -> int | None:
         """The model that gives the line the highest probability; None without a single one."""
         totals = self.totals.tolist()

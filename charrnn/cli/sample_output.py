@@ -38,19 +38,29 @@ class Answer:
     pieces: Iterable[bytes]
     metadata: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def prime_data(self) -> bytes:
+        return self.prime.encode("utf-8", "surrogateescape")
+
 
 class TextTee:
-    """Passes texts on, counts their characters or bytes and, with `record`, retains them."""
+    """Passes texts on, counts their characters or bytes and, with `record`, retains them.
 
-    def __init__(self, answers: Iterable[Answer], record: bool, unit: str) -> None:
+    with_prime: whether it retains the prime, too.
+    """
+
+    def __init__(
+        self, answers: Iterable[Answer], record: bool, unit: str, with_prime: bool = False
+    ) -> None:
         self._answers, self._record, self.unit = answers, record, unit
+        self._with_prime = with_prime
         self._pieces: list[list[bytes]] = []
         self.progressed: Callable[[int], object] | None = None  # called with numbers of units
 
     def __iter__(self) -> Iterator[Answer]:
         for answer in self._answers:
             if self._record:
-                self._pieces.append([])
+                self._pieces.append([answer.prime_data] if self._with_prime else [])
             yield replace(answer, pieces=self._pass_on(answer.pieces))
 
     def _pass_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -62,12 +72,12 @@ class TextTee:
             yield piece
 
     def texts(self) -> list[bytes]:
-        """Return the recorded texts, without primes."""
+        """Return the retained texts."""
         return [b"".join(pieces) for pieces in self._pieces]
 
 
 def write_texts(
-    answers: Iterable[Answer], output: str, separator: str | None, count: int, omit_prime: bool
+    answers: Iterable[Answer], output: str, separator: bytes | None, count: int, omit_prime: bool
 ) -> None:
     """Write up to `count` texts to one file each, or any number to one, each after its prime.
 
@@ -79,7 +89,7 @@ def write_texts(
         for pieces, file in zip(texts, files_of(output, count), strict=False):
             write_atomically(file, pieces)
         return
-    end = [] if separator is None else [separator.encode("utf-8", "surrogateescape")]
+    end = [] if separator is None else [separator]
     texts = _begun(texts)
     with _opened(output) as out:
         for pieces in texts:
@@ -90,8 +100,7 @@ def write_texts(
 
 
 def _whole(answer: Answer, omit_prime: bool) -> Iterable[bytes]:
-    prime = b"" if omit_prime else answer.prime.encode("utf-8", "surrogateescape")
-    return chain([prime], answer.pieces)
+    return chain([] if omit_prime else [answer.prime_data], answer.pieces)
 
 
 def write_objects(answers: Iterable[Answer], output: str) -> None:

@@ -44,14 +44,16 @@ def _read_prime_file(path: str, vocabulary: Vocabulary) -> str:
         ) from None
 
 
-def prime_batches(request: SampleRequest, vocabulary: Vocabulary) -> Iterable[Sequence[str]]:
+def prime_batches(
+    request: SampleRequest, vocabulary: Vocabulary, record_end: bytes = b""
+) -> Iterable[Sequence[str]]:
     """Return the primes on the lines of --primes, in lists of those that are continued together.
 
     All primes of a file are read and checked here. Those of stdin are read when a list is asked
-    for, as far as they have arrived.
+    for, as far as they have arrived. `record_end` is as of LanguageModel.
     """
     path = request.primes or ""
-    lines = _PrimeLines(request, vocabulary)
+    lines = _PrimeLines(request, vocabulary, record_end)
     if path == "-":
         return lines.batches(_lines_of_stdin())
     [primes] = lines.batches([_lines(Path(path).read_bytes())])
@@ -81,8 +83,8 @@ def _lines_of_stdin() -> Iterator[list[bytes]]:
 class _PrimeLines:
     """Turns lines into primes. An error tells the number of the line."""
 
-    def __init__(self, request: SampleRequest, vocabulary: Vocabulary) -> None:
-        self._request, self._vocabulary = request, vocabulary
+    def __init__(self, request: SampleRequest, vocabulary: Vocabulary, record_end: bytes) -> None:
+        self._request, self._vocabulary, self._record_end = request, vocabulary, record_end
         self._number = 0
         self._skipped = ""  # unknown characters that were named before
 
@@ -99,6 +101,8 @@ class _PrimeLines:
 
     def _prime(self, line: bytes) -> str:
         self._number += 1
+        if self._record_end and self._record_end in line:
+            raise self._error("it already ends the record: leave the separator out of it.")
         try:
             prime = self._vocabulary.from_utf8(line.removesuffix(b"\r"))
         except UnicodeDecodeError as error:

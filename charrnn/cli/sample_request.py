@@ -46,7 +46,7 @@ class SampleRequest:
     not_in: str | None
     match: str | None
     min_length: int
-    separator: str
+    separator: str | None
     jsonl: bool
     output: str
     novelty: str | None
@@ -103,13 +103,17 @@ def check_usage(request: SampleRequest, explicit: set[str]) -> None:
         raise UsageError(f"--jsonl writes all texts to one file: omit {PLACEHOLDER} in its name.")
     if r.corpus_encoding and not r.novelty:
         raise UsageError("--corpus-encoding is that of --novelty: give both, or omit it.")
-    if r.novelty and r.length == 0 and not (r.lines or r.stop):
-        raise UsageError("--novelty needs a text with an end: --length 0 has none.")
     if [r.prime_file, r.primes, r.not_in].count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file only.")
     inputs = filter(None, (r.model, r.prime_file, r.primes, r.not_in, r.novelty))
     outputs = files_of(r.output, r.num_texts)
     require_not_input(outputs, inputs, what="the output", option="--output")
+
+
+def check_end(r: SampleRequest, has_records: bool) -> None:
+    """Reject --novelty for a text without an end; a record has one."""
+    if r.novelty and r.length == 0 and not (r.lines or r.stop or has_records):
+        raise UsageError("--novelty needs a text with an end: --length 0 has none.")
 
 
 def _check_primes(r: SampleRequest) -> None:

@@ -71,7 +71,7 @@ class BatchGenerator:
         self._rows: list[int | None] = [None]  # the index of the text that each row generates
         self._rng_of, self._criteria, self._symbols = rng_of, criteria, symbols
         self._log_probabilities = log_probabilities
-        steps = STEPS if criteria.stops or criteria.lines else STEPS_FIXED_LENGTH
+        steps = STEPS if criteria.all_stops or criteria.lines else STEPS_FIXED_LENGTH
         self._steps = max(1, min(steps, MAX_OPS_PER_ROUND // model.parameters.dense.size))
         self._max_rows = min(ROWS, max(1, MAX_BUFFERED // (criteria.length or 1)))
         self._max_buffered_chars = MAX_BUFFERED if criteria.length else MAX_BUFFERED_UNBOUNDED

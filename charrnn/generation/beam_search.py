@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count as count_from
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from .stopping import StopMatcher, StoppingCriteria
 # A linked list of ids, the last one first: hypotheses share their beginnings.
 _Ids = tuple[()] | tuple[int, "_Ids"]
 _Scores = npt.NDArray[np.float64]
+_Mask = npt.NDArray[np.bool_]
 
 
 class _Hypothesis(NamedTuple):
@@ -38,13 +41,14 @@ def beam_search(
     width: int,
     criteria: StoppingCriteria,
     symbols: Callable[[np.ndarray], str],
-    allowed: npt.NDArray[np.bool_],
+    allowed: _Mask,
     start: TextStart | None = None,
     count: int = 1,
 ) -> list[tuple[str, float]]:
     """Return the `count` likeliest texts found after `prime`, the likeliest first.
 
-    Each has its log-probability in nats. There are fewer if fewer are possible.
+    Each has its log-probability in nats. There are fewer if fewer are possible. Records are whole
+    and not empty.
 
     The prime is read from the first state of `start`, by default the model's.
 
@@ -58,6 +62,7 @@ def beam_search(
     if beam[0].matcher.finished:
         return [("", 0.0)]
     stack = Stack(model, width, 1)
+    allowed_ids = _allowed_ids(model, criteria, allowed, len(prime))
     start = (start or model.start).first
     prime = start.prepend(prime)
     stack.set_state(states_after(model, [prime[:-1]], start.states).repeat(width))
@@ -66,7 +71,7 @@ def beam_search(
     # Extending a hypothesis never makes it likelier: texts ahead of the whole beam are the best.
     while beam and found.least < scores[0]:
         stack.forward(x)
-        candidates = scores[:, None] + _log_probabilities(stack, len(beam), allowed)
+        candidates = scores[:, None] + _log_probabilities(stack, len(beam), next(allowed_ids))
         previous, beam, places = beam, [], []
         for place in _likeliest(candidates, width):
             row, i = divmod(int(place), len(alphabet))
@@ -82,6 +87,20 @@ def beam_search(
         stack.advance_state(1, parents)
         x[0] = ids
     return found.texts or [("", -np.inf)]
+
+
+def _allowed_ids(
+    model: Model, criteria: StoppingCriteria, allowed: _Mask, prime_length: int
+) -> Iterator[_Mask]:
+    """Yield the ids that may come next: a record does not end at once, and ends by its length."""
+    if not criteria.record_end:
+        yield from repeat(allowed)
+    is_end = np.arange(len(allowed)) == model.config.record_end_id
+    for length in count_from():
+        if length == criteria.length:
+            yield allowed & is_end
+        else:
+            yield allowed & ~is_end if prime_length + length == 0 else allowed
 
 
 class _Likeliest:
@@ -103,7 +122,7 @@ class _Likeliest:
         self.texts = sorted(known.items(), key=lambda found: -found[1])[: self._count]
 
 
-def _log_probabilities(stack: Stack, rows: int, allowed: npt.NDArray[np.bool_]) -> _Scores:
+def _log_probabilities(stack: Stack, rows: int, allowed: _Mask) -> _Scores:
     """The log-probabilities (rows, V), -inf for ids that are not allowed."""
     logits = stack.logits[0, :rows, : len(allowed)].astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import sys
 import warnings
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -91,18 +92,32 @@ class KnownTexts:
         return text in self._data if b"\n" in text else text in self._lines
 
 
-def read_known_texts(path: FilePath, vocabulary: Vocabulary) -> KnownTexts:
+def read_known_texts(
+    path: FilePath, vocabulary: Vocabulary, record_end: bytes = b""
+) -> KnownTexts | TextSet:
     """Read a file in UTF-8, for a vocabulary of bytes any file; "-" is standard input.
 
-    Raises CharRNNError if it cannot be read.
+    With `record_end`, the texts are its records, not its lines. Raises CharRNNError if it cannot
+    be read.
     """
     name = display_path(path)
     with os_errors_as(f"cannot read {name}"):
         data = _read_stdin() if path == "-" else Path(os.fsdecode(path)).read_bytes()
     try:
-        return KnownTexts(vocabulary.from_utf8(data).encode("utf-8", "surrogateescape"))
+        data = vocabulary.from_utf8(data).encode("utf-8", "surrogateescape")
     except UnicodeDecodeError as error:
         raise CharRNNError(f"{name} is not UTF-8: invalid byte at {error.start}.") from None
+    return TextSet(_records(data, record_end)) if record_end else KnownTexts(data)
+
+
+def _records(data: bytes, end: bytes) -> Iterator[bytes]:
+    """Yield the records of a text, without their ends, as RecordFilter reads them."""
+    start = 0
+    while start < len(data):
+        stop = data.find(end, start)
+        record = data[start:] if stop < 0 else data[start:stop]
+        yield record.rstrip(b"\r") if end == b"\n" else record
+        start += len(record) + len(end)
 
 
 def _read_stdin() -> bytes:
@@ -118,6 +133,8 @@ class TextFilter:
     known: none that stands there.
     match: only texts in which this regular expression is found.
     min_length: only texts of so many characters (bytes, for a model of bytes).
+    record_end: only records: neither empty, nor without their end, nor with this inside.
+    all_alike: whether every text is the same, so that one that is rejected is the last.
 
     Raises UsageError for a wrong expression.
     """
@@ -125,37 +142,57 @@ class TextFilter:
     def __init__(
         self,
         unique: bool = False,
-        known: KnownTexts | None = None,
+        known: KnownTexts | TextSet | None = None,
         match: str | None = None,
         min_length: int = 0,
+        record_end: bytes = b"",
+        all_alike: bool = False,
     ) -> None:
         check_int("min_length", min_length, minimum=0)
         self._accepted = TextSet() if unique else None
-        self._known, self._min_length = known, min_length
+        self._known, self._min_length, self._record_end = known, min_length, record_end
         self._pattern = None if match is None else compiled(match)
+        self._max_rejected = 1 if all_alike else MAX_REJECTED
         self.rejected: Counter[str] = Counter()
         self._in_a_row = 0
 
-    def accepts(self, text: bytes, length: int) -> bool:
+    def accepts(self, text: bytes, length: int, stopped: bool = True) -> bool:
         """Whether a text, UTF-8 or raw bytes, is wanted; `length` is that of its new part.
 
-        Raises CharRNNError after MAX_REJECTED texts in a row.
+        stopped: whether a stop, or the end of a record, ended the text.
+
+        Raises CharRNNError after MAX_REJECTED texts in a row; after one if all are alike.
         """
-        reason = self._reason(text, length)
+        reason = self._reason(text, length, stopped)
         if reason is None:
             self._in_a_row = 0
             return True
         self.rejected[reason] += 1
         self._in_a_row += 1
-        if self._in_a_row >= MAX_REJECTED:
-            raise CharRNNError(
-                f"nothing new was found: {MAX_REJECTED:,} texts in a row were rejected "
-                f"({self.describe()} in all); ask for fewer texts, or omit a condition."
-            )
+        if self._in_a_row >= self._max_rejected:
+            raise self._error()
         return False
 
-    def _reason(self, text: bytes, length: int) -> str | None:
+    def _error(self) -> CharRNNError:
+        longer = "raise --length, " if "too long" in self.rejected else ""
+        if self._max_rejected == 1:
+            return CharRNNError(
+                f"the most likely text is rejected ({self.describe()}): {longer}"
+                "sample at a higher temperature, or omit a condition."
+            )
+        return CharRNNError(
+            f"nothing new was found: {self._max_rejected:,} texts in a row were rejected "
+            f"({self.describe()} in all); {longer}ask for fewer texts, or omit a condition."
+        )
+
+    def _reason(self, text: bytes, length: int, stopped: bool) -> str | None:
         """Why a text is not wanted, None if it is."""
+        if self._record_end and not stopped:
+            return "too long"
+        if self._record_end and not text:
+            return "empty"
+        if self._record_end and self._record_end in text:
+            return "with a separator inside"
         if length < self._min_length:
             return "too short"
         if self._pattern and not self._pattern.search(text.decode("utf-8", "surrogateescape")):
@@ -165,6 +202,11 @@ class TextFilter:
         if self._accepted is not None and not self._accepted.add(text):
             return "repeated"
         return None
+
+    def log_rejected(self) -> None:
+        """Tell the log how many texts were rejected, if any were."""
+        if self.rejected:
+            logging.getLogger("charrnn").info("texts rejected: %s.", self.describe())
 
     def describe(self) -> str:
         """The numbers of rejected texts: "12 repeated, 3 known"."""

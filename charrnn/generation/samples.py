@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +26,8 @@ class Sample:
     data: the new text in UTF-8; of a model of bytes, its bytes.
     seed, index: it is text `index` of this seed.
     log_probability: of the new text under the model, in nats, whatever the sampling options; a
-        stop that ends the text is included.
+        stop that ends the text, or the end of a record, is included.
+    stopped: whether a stop, or the end of a record, ended the text.
     """
 
     prime: str
@@ -35,6 +35,7 @@ class Sample:
     seed: int
     index: int
     log_probability: float
+    stopped: bool = False
 
     @property
     def text(self) -> str:
@@ -119,7 +120,7 @@ class TextSource:
     def _accepts(self, wanted: TextFilter, sample: Sample) -> bool:
         length = len(sample.data.decode(self.vocabulary.symbol_encoding))
         prime = sample.prime.encode("utf-8", "surrogateescape")
-        return wanted.accepts(prime + sample.data, length)
+        return wanted.accepts(prime + sample.data, length, sample.stopped)
 
     def _rngs(self, first: int) -> Callable[[int], np.random.Generator]:
         return lambda t: rng_of_text(self.seed, first + t)
@@ -145,11 +146,11 @@ class TextSource:
 
     def _sample(self, text: GeneratedText, prime: str, index: int) -> Sample:
         data = "".join(text).encode(self.vocabulary.symbol_encoding)
-        return Sample(prime, data, self.seed, index, text.log_probability)
+        stopped = text.matcher.stopped
+        return Sample(prime, data, self.seed, index, text.log_probability, stopped)
 
 
 def _then_log(samples: Iterator[Sample], wanted: TextFilter) -> Iterator[Sample]:
     """Pass samples on; tell at the end how many were rejected."""
     yield from samples
-    if wanted.rejected:
-        logging.getLogger("charrnn").info("texts rejected: %s.", wanted.describe())
+    wanted.log_rejected()

@@ -10,23 +10,36 @@ class StoppingCriteria:
     """Conditions that end a text; the first one met ends it.
 
     `length` is the maximum number of characters. `lines` is the maximum number of newlines; the
-    last newline belongs to the text. `stops` are strings that end the text before them.
+    last newline belongs to the text. `stops` are strings that end the text before them. A text of
+    a model of records is a record: it ends before the symbol `record_end`, which `length` does not
+    count.
     """
 
     length: int | None = None
     lines: int | None = None
     stops: tuple[str, ...] = ()
+    record_end: str = ""
+
+    @property
+    def all_stops(self) -> tuple[str, ...]:
+        return (*self.stops, *self.record_end)
+
+    @property
+    def max_read(self) -> int | None:
+        """The number of characters after which a text ends; None: no limit."""
+        return None if self.length is None else self.length + len(self.record_end)
 
     @property
     def has_end(self) -> bool:
         """Whether there is a condition."""
-        return self.length is not None or self.lines is not None or bool(self.stops)
+        return self.length is not None or self.lines is not None or bool(self.all_stops)
 
 
 class StopMatcher:
     """Cuts a text that arrives in pieces where the stopping criteria end it.
 
-    The concatenated results of `feed` are the text. `finished` is set once the text has ended.
+    The concatenated results of `feed` are the text. `finished` is set once the text has ended,
+    `stopped` if a stop or the end of the record ended it.
     `remaining` is the number of characters that the length still admits, None if it is unlimited.
     `num_read` is the number of characters up to the end, a stop included.
     The stop that is complete first ends the text; of two that are complete at once, the longer.
@@ -34,11 +47,12 @@ class StopMatcher:
     """
 
     def __init__(self, criteria: StoppingCriteria) -> None:
-        self._stops = criteria.stops
-        self.remaining, self._remaining_lines = criteria.length, criteria.lines
+        self._stops = criteria.all_stops
+        self.remaining, self._remaining_lines = criteria.max_read, criteria.lines
         self._pending = ""  # held back
         self.num_read = 0
-        self.finished = criteria.length == 0 or criteria.lines == 0
+        self.finished = self.remaining == 0 or criteria.lines == 0
+        self.stopped = False
 
     def feed(self, piece: str) -> str:
         """Return the part of the text that is certain after the next piece of it."""
@@ -47,7 +61,7 @@ class StopMatcher:
         self._pending += piece
         found = [(at + len(s), at) for s in self._stops if (at := self._pending.find(s)) >= 0]
         if found:
-            self.finished = True
+            self.finished = self.stopped = True
             end, start = min(found)
             self.num_read -= len(self._pending) - end
             return self._pending[:start]

@@ -25,8 +25,9 @@ class Suggester:
 
     Suggestion i, counted from 0, is text i of the seed `seed` (None: a random seed) and has the
     text as its prime. The suggestion stays while the text grows into it, and is extended to
-    `length` characters by calls of `step`. `unknown` holds the characters that the model does not
-    know, each once; it skips them.
+    `length` characters by calls of `step`. With a model of records, the text is a list of records,
+    and a suggestion ends with its record, whose separator is its last part. `unknown` holds the
+    characters that the model does not know, each once; it skips them.
     """
 
     unknown: str
@@ -44,7 +45,10 @@ class Suggester:
         seed: int | None = None,
     ) -> None:
         self._vocabulary, self._vocab_size = vocabulary, model.config.vocab_size
+        self._end_id = model.config.record_end_id
         self._writable = vocabulary.writable
+        within_record = self._writable & (np.arange(self._vocab_size) != self._end_id)
+        self._first = within_record if within_record.any() else self._writable  # ids of a record
         self._length, self._temperature = length, temperature
         self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
         self._number = 0
@@ -77,27 +81,31 @@ class Suggester:
         """Set the text; keep the suggestion if it begins with the new characters."""
         if text == self._text:
             return
-        if text.startswith(self._start) and (self._start + self._drawn).startswith(text):
+        end = self._start + self._drawn
+        is_next_record = self._record_is_complete and text == end
+        if text.startswith(self._start) and end.startswith(text) and not is_next_record:
             self._text = text
         else:
-            self._number += 1
-            self._begin(text)
+            self._begin_next(text)
 
     def resample(self) -> None:
         """Begin another suggestion for the same text."""
-        self._number += 1
-        self._begin(self._text)
+        self._begin_next(self._text)
 
     def step(self) -> bool:
         """Work on the suggestion for a few milliseconds; return False if it is complete."""
-        if len(self.suggestion) >= self._length:
+        if self._record_is_complete or len(self.suggestion) >= self._length:
             return False
         self._drawn += next(self._pieces)
         return True
 
+    def _begin_next(self, text: str) -> None:
+        self._number += 1
+        self._begin(text)
+
     def _begin(self, text: str) -> None:
         self._text = self._start = text
-        self._drawn = ""
+        self._drawn, self._record_is_complete = "", False
         self.unknown = self._vocabulary.unknown(text)
         ids = self._vocabulary.encode(text, "skip")
         rng = rng_of_text(self._seed, self._number)
@@ -115,7 +123,9 @@ class Suggester:
         decoder = self._vocabulary.decoder()
         last: Sequence[int] | np.ndarray = ids[-1:]
         while True:
-            last = [self._draw(self._forward(last), rng)]
+            allowed = self._first if last[0] == self._end_id else self._writable  # no empty record
+            last = [self._draw(self._forward(last), rng, allowed)]
+            self._record_is_complete = last[0] == self._end_id
             yield decoder.feed(self._vocabulary.symbols(last))
 
     def _read(self, ids: np.ndarray) -> Iterator[str]:
@@ -138,10 +148,10 @@ class Suggester:
         self._stack.advance_state(len(ids))
         return self._stack.logits[len(ids) - 1, 0, : self._vocab_size]
 
-    def _draw(self, logits: np.ndarray, rng: np.random.Generator) -> int:
+    def _draw(self, logits: np.ndarray, rng: np.random.Generator, allowed: np.ndarray) -> int:
+        logits = np.where(allowed, logits.astype(np.float64), -np.inf)
         if self._temperature == 0:
-            return int(np.argmax(np.where(self._writable, logits, -np.inf)))
-        logits = np.where(self._writable, logits.astype(np.float64), -np.inf)
+            return int(np.argmax(logits))
         with np.errstate(over="ignore"):  # at a temperature near 0
             p = np.exp((logits - logits.max()) / self._temperature)
         return int(rng.choice(len(p), p=p / p.sum()))

@@ -129,14 +129,23 @@ class TrainingRun:
     def sample(self, length: int) -> str:
         """Generate a text of `length` characters from the current weights.
 
-        The run is not affected.
+        Of a model of records, it has the whole records, one on each line. The run is not affected.
         """
         self.ensemble.average()
         rng, no_prime = rng_of_text(self.options.seed, 0), np.empty(0, np.int32)
         start = self._starts.start(self.model)
         options = SamplingOptions(allowed=self.corpus.vocabulary.writable)
         ids = generate(self.model, no_prime, rng, options, start)
-        return self.corpus.vocabulary.decode([next(ids) for _ in range(length)])
+        return self._shown([next(ids) for _ in range(length)])
+
+    def _shown(self, ids: list[int]) -> str:
+        """The text of `ids`, or their whole records; a part of one if there is no whole one."""
+        vocabulary, end_id = self.corpus.vocabulary, self.corpus.record_end_id
+        if end_id in ids:
+            *records, _ = vocabulary.symbols(ids).split(vocabulary.symbols([end_id]))
+            texts = map(vocabulary.encode_symbols, records)
+            return "\n".join(text.decode("utf-8", "replace") for text in texts)
+        return vocabulary.decode(ids)
 
     # --- one step
 

@@ -86,6 +86,25 @@ SAMPLE = {
     "--threads": [None, 3, MOST],
     "--output": [None, "out", "no/such/folder"],
 }
+OF_RECORDS = {
+    "--length": [0, 1, 3],
+    "--unique": [None, None, True],
+    "--not-in": [None, "known", "-"],
+    "--match": [None, "[a-z]|^.|^$"],
+    "--min-length": [None, 0, 1],
+    "--first": [None, MOST],
+    "--primes": [None, None, "primes", "-"],
+    "--omit-prime": [None, None, None, True],
+    "--allow": [None, "a", "\n"],
+    "--forbid": [None, None, "\n", "a"],
+    "--jsonl": [None, None, True],
+    "--temperature": [None, 1e-9, 1e308],
+    "--top-p": [None, 1e-320, 0.5],
+    "--num-samples": [None, None, None, 3],
+    "--separator": [None, None, "", "\udcff"],
+    "--novelty": [None, "known"],
+    "--output": [None, "out", "out{n}"],
+}
 READ = {
     "text": [b"", b"M", b"MARA: no", b"\xff\xfe\x00", "\ufeffM\u2028\x1b".encode(), b"\n\r\n" * 9],
     "--json": [None, True],
@@ -206,19 +225,23 @@ def test_values_out_of_bounds_are_refused_in_one_sentence(
 
 
 @pytest.mark.filterwarnings("error")
-def test_sample_handles_all_pairs_of_options(invoke, model_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("columns, letters", [(SAMPLE, "MT"), (OF_RECORDS, "ab")])
+def test_sample_handles_all_pairs_of_options(
+    invoke, model_file, records_model, tmp_path, monkeypatch, columns, letters
+):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(filters, "MAX_REJECTED", 100)
-    (tmp_path / "primes").write_text("MARA\n\nTOM")
-    (tmp_path / "known").write_text("M\nT\n")
+    model, (one, other) = {"MT": model_file, "ab": records_model}[letters], letters
+    (tmp_path / "primes").write_text(f"{one}\n\n{other}")
+    (tmp_path / "known").write_text(f"{one}\n{other}\n")
     codes = []
-    for row in covering_rows(SAMPLE):
-        result = invoke("sample", "-m", model_file, *arguments_of(row), input="T\nM")
+    for row in covering_rows(columns):
+        result = invoke("sample", "-m", model, *arguments_of(row), input=f"{other}\n{one}")
         codes.append(result.exit_code)
         assert result.exit_code in (0, 1, 2), (row, result.stderr)
         if result.exit_code:
             require_sentence(result)
-    assert codes.count(0) > len(codes) / 4
+    assert codes.count(0) > len(codes) / (4 if letters == "MT" else 6)
 
 
 @pytest.mark.filterwarnings("error")

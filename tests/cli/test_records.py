@@ -11,16 +11,6 @@ import charrnn
 SMALL = ("--hidden-size", 8, "--num-layers", 1, "--steps", 20, "-q")
 
 
-@pytest.fixture(scope="module")
-def records_model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("records")
-    (folder / "list").write_text("ab\nb\naab\nabb\nba\n" * 9)
-    charrnn.train(
-        folder / "list", folder / "m", separator="\n", hidden_size=8, num_layers=1, steps=20
-    )
-    return folder / "m"
-
-
 def scores(invoke, model, text):
     result = invoke("score", "-m", model, "--json", "-", input=text)
     assert result.exit_code == 0, result.output

@@ -514,7 +514,7 @@ def test_several_models_are_compared_line_by_line(
         assert f["likeliest"] == likeliest[-1] and f["characters"] == a["characters"]
     assert set(likeliest) == {"model", "other"}
     head, *rows, last = invoke(*options, input=text).stdout.splitlines()
-    assert head.split() == ["line", "model", "other", "likeliest", "text"]
+    assert head.split() == ["line", "model", "other", "likeliest", "posterior", "text"]
     assert [row.split()[3] for row in rows] == likeliest
     counts = f"model {likeliest.count('model')}, other {likeliest.count('other')}"
     assert last.endswith(f"{len(text)} characters; likeliest model by line: {counts}")

@@ -83,6 +83,18 @@ def test_editor_replaces_a_suggestion_and_undoes_an_accepted_one(terminal, model
     assert t.shown.endswith(b"TOM: \r\n")
 
 
+def test_end_accepts_a_record_and_begins_the_next(terminal, records_model, tmp_path):
+    t = terminal("--prime", "bb\na", model=records_model, stdout=tmp_path / "out")
+    for row in 1, 2, 3:
+        t.until(lambda row=row: len(t.screen.display[row].strip()) > (row == 1))
+        t.type(END, lambda row=row: t.screen.cursor.y == row + 1)
+    t.type(CTRL_Q)
+    assert t.ended() == 0
+    lines = (tmp_path / "out").read_text().split("\n")
+    assert lines[0] == "bb" and lines[1][0] == "a" and lines[4:] == [""]
+    assert all(line and set(line) <= {"a", "b"} for line in lines[:4])
+
+
 def test_suggestions_appear_at_line_ends_only(terminal):
     t = terminal("--prime", "TOM: one\nTOM: two", "--length", "60")
     t.until(lambda: len(t.screen.display[1].rstrip()) > 8)

@@ -188,15 +188,7 @@ def test_a_model_without_that_id_in_its_input_gives_the_bits_of_one_without_reco
 def test_rows_of_a_beam_and_single_steps_read_records_alike(cell):
     model, _, x, _, state = records_problem(cell, dtype=np.float32)
     expected = forward(model, x, state)[0]
-    stack, ids, source = Stack(model, 5, 1), x[:1].copy(), np.arange(5)
-    stack.set_state(state)
-
-    def choose(step, first, last):
-        logits = stack.logits[0, first:last, :7]
-        np.testing.assert_array_equal(logits, expected[step, first:last])
-        ids[0, first:last] = x[min(step + 1, 5), first:last]
-
-    stack.decode_steps(ids, 6, choose, 1)
+    stack, source = Stack(model, 5, 1), np.arange(5)
     stack.set_state(state)
     for t in range(6):
         stack.forward(np.ascontiguousarray(x[t : t + 1, source]))
@@ -204,6 +196,21 @@ def test_rows_of_a_beam_and_single_steps_read_records_alike(cell):
         rows = np.random.default_rng(t).integers(0, 5, 5)
         stack.advance_state(1, rows)
         source = source[rows]
+
+
+@every_cell
+def test_log_probabilities_of_sampled_records_are_those_of_the_forward_pass(cell):
+    model, _, x, _, state = records_problem(cell, dtype=np.float32)
+    stack, drawn, log_p = Stack(model, 5, 1), np.empty((40, 5), np.int32), np.empty((40, 5))
+    stack.set_state(state)
+    u, recent = np.random.default_rng(1).random((5, 40)), np.empty((5, 0), np.int32)
+    draws = np.ones(7, bool), 1.0, 1.5, 0, 1.0, 0.0, recent, u
+    stack.sample_steps(x[:1].copy(), drawn, draws, log_p, 1)
+    assert 5 < np.count_nonzero(drawn == END) < 150
+    logits = forward(model, np.concatenate([x[:1], drawn[:-1]]), state)[0].astype(float)
+    logits -= np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    found = np.take_along_axis(logits, drawn[:, :, None], axis=2)[:, :, 0]
+    np.testing.assert_allclose(log_p, found, rtol=0, atol=1e-4)
 
 
 @every_cell

@@ -325,3 +325,16 @@ def test_copies_in_the_validation_text_are_told(tmp_path):
     assert "% of the lines of the validation text" in notes_of(
         paths[:1], tmp_path, val_file=paths[1]
     )
+
+
+def test_a_sample_of_a_run_has_whole_records(tmp_path):
+    (tmp_path / "text").write_text("ab||b||aab||" * 40)
+    run = started(tmp_path / "text", tmp_path / "m", separator="||", steps=40)
+    for _ in run:
+        pass
+    model = charrnn.load(tmp_path / "m")
+    lines = run.sample(60).split("\n")
+    assert len(lines) > 5 and set("".join(lines)) == {"a", "b"}
+    assert sum(map(len, lines)) + len(lines) <= 60
+    assert lines[0] == model.sample(seed=run.options.seed)
+    assert run.sample(1) in ("a", "b", "")

@@ -46,6 +46,7 @@ def _object(file: ModelFile) -> dict[str, object]:
         "config": file.config,
         "parameters": _num_parameters(file),
         "vocabulary": file.vocabulary.characters,
+        "separator": _separator(file),
         "training": file.training,
     }
 
@@ -67,11 +68,15 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
 
 def _records(file: ModelFile) -> list[tuple[str, str]]:
     """What ends a record, of a model of records."""
+    separator = _separator(file)
+    return [("records", f"each ended by '{escape_unprintable(separator)}'")] if separator else []
+
+
+def _separator(file: ModelFile) -> str | None:
     from ...text.records import separator_of
 
     end_id = file.config["record_end_id"]
-    separator = escape_unprintable(separator_of(file.vocabulary, end_id)) if end_id >= 0 else ""
-    return [("records", f"each ended by '{separator}'")] if separator else []
+    return separator_of(file.vocabulary, end_id) if end_id >= 0 else None
 
 
 def _of(file: ModelFile) -> str:

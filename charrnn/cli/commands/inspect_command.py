@@ -73,7 +73,8 @@ def command(
     Karpathy, Johnson & Fei-Fei 2015, "Visualizing and understanding recurrent networks".
 
     --unit shows the activation of one unit, in colors if the terminal has them, else as digits. The
-    first million characters are read. Several files are read as one text; `-` is stdin.
+    first million characters are read. Several files are read as one text; `-` is stdin. A model of
+    records reads each record on its own.
 
     \b
     Example:
@@ -170,8 +171,16 @@ def _read_text(
 
     from ...text.corpus import read_corpus
 
-    corpus = read_corpus(texts, encoding=encoding, vocabulary=model.vocabulary, unknown=unknown)
+    corpus = read_corpus(
+        texts,
+        encoding=encoding,
+        vocabulary=model.vocabulary,
+        unknown=unknown,
+        separator=model.separator,
+    )
     warn_unknown(corpus.skipped_characters)
+    if corpus.num_empty:
+        echo_err(f"note    {corpus.num_empty:,} empty records were left out")
     ids = corpus.ids[:MAX_CHARACTERS]
     if len(ids) < len(corpus.ids):
         echo_err(

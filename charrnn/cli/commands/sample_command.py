@@ -26,7 +26,7 @@ from ..options import (
     validator,
 )
 from ..output import echo_err
-from ..sample_request import LENGTH, SampleRequest, check_usage
+from ..sample_request import LENGTH, SampleRequest, check_end, check_usage
 from .novelty_command import read_known, say_novelty
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
         type=int,
         callback=validator(check_int, minimum=0),
         show_default=f"{LENGTH}, or no limit with --lines",
-        help="Maximum number of characters (bytes for a byte model); 0 means no limit.",
+        help="Maximum number of characters (bytes for a byte model); 0 means no limit. Longer "
+        "records are left out, not cut.",
     ),
     option(
         "--lines",
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
         type=FILE,
         help="Write no text that stands in this file in UTF-8; - is stdin. A text of one line is "
         "compared with the lines of the file, one of several lines is searched in it. The newline "
-        "at the end of a text does not count.",
+        "at the end of a text does not count. Records are compared with records.",
     ),
     option(
         "--match",
@@ -221,9 +222,9 @@ if TYPE_CHECKING:
     option(
         "--separator",
         type=TEXT,
-        default="\n",
-        show_default="newline",
-        help="Print this after each text if there are several, or --primes is given.",
+        show_default="newline, or the end of a record",
+        help="Print this after each text if there are several, or --primes is given; always after "
+        "a record.",
     ),
     option(
         "--jsonl",
@@ -265,6 +266,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     --unique, --not-in and --match look at the prime and the new text together. After 100,000 texts
     in a row that they or --min-length reject, an error ends the command.
 
+    A model of records (`charrnn train --records`) writes records: -n 20 is twenty lines if lines
+    are its records. The model ends each of them. A record that is longer than --length is not
+    written and does not count; a note on stderr tells their number. Its log-probability includes
+    its end. --lines, --stop and --mid-line are for running text.
+
     \b
     Example:
       charrnn sample --length 1000 --temperature 0.8 --prime "Once upon"
@@ -273,6 +279,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       charrnn sample -n 1000 --jsonl -o texts.jsonl
       charrnn sample -n 1000 --stop $'\\n' --unique --not-in names.txt --match '^A'
       charrnn sample --primes - --stop $'\\n' --jsonl < beginnings.txt
+      charrnn sample -m names.safetensors -n 20 --unique --not-in names.txt
     """
     request = SampleRequest(**options)
     check_usage(request, {name for name in options if is_explicit(ctx, name)})
@@ -281,15 +288,17 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from ..sample_output import TextTee
 
     model = load(request.model, request.threads)
+    check_end(request, model.config.has_records)
     r, lines = request, request.lines if request.max_length else None  # else, an error
     for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
         echo_err(f"note    {sentence}")
     known = None if request.novelty is None else _read_known(request, model.vocabulary)
     answers = (_sampled if request.beam is None else _searched)(request, model)
-    texts = TextTee(answers, known is not None, model.vocabulary.unit)
-    _write(request, texts)
+    end, unit = model.record_end, model.vocabulary.unit
+    texts = TextTee(answers, known is not None, unit, with_prime=bool(end))
+    _write(request, texts, end)
     if known is not None:
-        say_novelty(texts.texts(), known)
+        say_novelty(texts.texts(), known, end.decode("utf-8", "surrogateescape") or None)
 
 
 def _read_known(request: SampleRequest, vocabulary: Vocabulary) -> Corpus:
@@ -324,7 +333,8 @@ def _sampled(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
         "unique": r.unique, "not_in": r.not_in, "match": r.match, "min_length": r.min_length,
     }  # fmt: skip
     if r.primes is not None:
-        samples = model.answers(prime_batches(r, model.vocabulary), **how, **conditions)
+        batches = prime_batches(r, model.vocabulary, model.record_end)
+        samples = model.answers(batches, **how, **conditions)
     else:
         prime = read_prime(r, model.vocabulary)
         if not r.needs_whole_texts:
@@ -349,29 +359,35 @@ def _searched(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
     if r.primes is None:
         primes = iter([read_prime(r, model.vocabulary)])
     else:
-        primes = chain.from_iterable(prime_batches(r, model.vocabulary))
+        primes = chain.from_iterable(prime_batches(r, model.vocabulary, model.record_end))
     for prime in primes:
         for text, nats in model.beams(r.beam or 1, r.num_texts, prime=prime, **_common(r)):
             yield Answer(prime, [text], {"log_probability": nats})
             length = len(model.vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
-            echo_err(_log_probability(nats, length, model.vocabulary.unit, bool(r.stop)))
+            end = "the end" if model.separator else "the stop" if r.stop else ""
+            echo_err(_log_probability(nats, length, model.vocabulary.unit, end))
 
 
-def _log_probability(nats: float, length: int, unit: str, stopped: bool) -> str:
-    if stopped:
-        return f"log-probability {nats:.4f} nats, including the stop"
+def _log_probability(nats: float, length: int, unit: str, end: str) -> str:
+    if end:
+        return f"log-probability {nats:.4f} nats, including {end}"
     mean = f" ({nats / length:.4f} per {unit})" if length else ""
     return f"log-probability {nats:.4f} nats{mean}"
 
 
-def _write(request: SampleRequest, texts: TextTee) -> None:
+def _write(request: SampleRequest, texts: TextTee, record_end: bytes) -> None:
+    """Write the texts; those of a model of records each with its end."""
     from ..progress import text_bar
     from ..sample_output import write_objects, write_texts
 
     r = request
-    with text_bar(r.output, r.total_length, texts.unit) as texts.progressed:
+    total = None if record_end else r.total_length
+    with text_bar(r.output, total, texts.unit) as texts.progressed:
         if r.jsonl:
             write_objects(texts, r.output)
         else:
-            separator = None if r.is_single else r.separator
+            end = record_end or b"\n"
+            if r.separator is not None:
+                end = r.separator.encode("utf-8", "surrogateescape")
+            separator = None if r.is_single and not record_end else end
             write_texts(texts, r.output, separator, r.num_texts, r.omit_prime)

@@ -89,8 +89,10 @@ def command(
     A model of records (`charrnn train --records`) scores each line on its own, from its first
     character to its end: the surprisal of all of them is minus the log-probability of the line.
 
-    With several models, each has a column, and the last column names the model that assigns the
-    line the highest probability. --sort surprisal then uses the surprisal of that model.
+    With several models, each has a column, and the last columns name the model that assigns the
+    line the highest probability, and its posterior probability given the line if all models are
+    equally likely before: with models of records, this classifies the records. --sort surprisal
+    then uses the surprisal of that model.
 
     With --unknown skip, each model skips the characters that it does not know. Each of them adds 50
     nats, more than known characters have, to the surprisal of its line and of the text. A column

@@ -78,6 +78,9 @@ def command(
     quitting; `-` reads stdin first. If the session ends in another way, the text is saved as
     FILE.unsaved (charrnn-write.unsaved without FILE), and never replaces an existing file.
 
+    With a model of records, a suggestion is the rest of one record and the separator after it: End
+    accepts both, so that the next record begins.
+
     \b
     Keys:
       Tab, Right, End    accept a word, a character, the line of the suggestion

@@ -40,6 +40,7 @@ class TableRenderer:
     """Renders rows: the number of a line, its surprisal per character, its text.
 
     If a model does not know all characters, a column has the number of unknown ones in the line.
+    With several models, the last columns have the likeliest one and its posterior probability.
     """
 
     def __init__(self, scorer: LineScorer, out: TextIO, color: bool) -> None:
@@ -52,13 +53,14 @@ class TableRenderer:
         several = len(scorer.models) > 1
         self._best_width = max(map(len, [*scorer.names, "likeliest"])) if several else 0
         columns = shutil.get_terminal_size().columns if out.isatty() else None
-        width = 6 + sum(w + 2 for w in self._widths) + (self._best_width and self._best_width + 2)
+        width = 6 + sum(w + 2 for w in self._widths)
+        width += self._best_width + len("posterior") + 4 if several else 0
         self._max_text_width = max(columns - width - 2, 8) if columns else None
         self.needs_characters = color and use_color(out)
 
     def head(self) -> str:
         cells = [*self._headings, "unknown"][: len(self._widths)]
-        return self._cells("line", cells, "likeliest") + "text\n"
+        return self._cells("line", cells, "likeliest", "posterior") + "text\n"
 
     def line(self, line: ScoredLine) -> Iterator[str]:
         yield self._numbers(str(line.number), line)
@@ -84,12 +86,13 @@ class TableRenderer:
         if self._scorer.unknown:
             cells.append("/".join(map(str, line.unknown)))
         best = line.likeliest()
-        return self._cells(label, cells, "-" if best is None else self._headings[best])
+        name = "-" if best is None else self._headings[best]
+        return self._cells(label, cells, name, f"{line.posterior().max():.2%}")
 
-    def _cells(self, label: str, cells: list[str], best: str) -> str:
+    def _cells(self, label: str, cells: list[str], best: str, posterior: str) -> str:
         cells = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
         if self._best_width:
-            cells = [*cells, f"{best:<{self._best_width}}"]
+            cells = [*cells, f"{best:<{self._best_width}}", f"{posterior:>{len('posterior')}}"]
         return "  ".join([f"{label:>6}", *cells, ""])
 
     def _text(self, line: ScoredLine) -> Iterator[str]:
@@ -143,7 +146,10 @@ class JsonLinesRenderer:
         names, best = self._scorer.names, line.likeliest()
         return {
             "models": [
-                {"model": name, **m} for name, m in zip(names, _measures(line), strict=True)
+                {"model": name, **m, "posterior": p}
+                for name, m, p in zip(
+                    names, _measures(line), line.posterior().tolist(), strict=True
+                )
             ],
             "likeliest": None if best is None else names[best],
         }
