@@ -82,7 +82,7 @@ def prepare_run(
     requested = train_options(settings)
     if val_paths and settings.get("val_fraction") is not None:
         raise UsageError("give --val-file or --val-fraction, not both.")
-    _check_precision(requested)
+    _check_precision(requested.precision, resume)
     require_not_input(files, paths + val_paths, what="the run", kind="the text", option="-o")
     if overwrite:
         _require_no_earlier_batch(files)
@@ -174,7 +174,7 @@ class PreparedRun:
 
     def _start(self) -> TrainingRun:
         from ..network.cores import usable_cores
-        from ..network.precision import fastest_precision
+        from ..network.precision import fastest_precision, slower_bfloat16
         from .planner import Plan, with_defaults
         from .run import TrainingRun
 
@@ -191,7 +191,9 @@ class PreparedRun:
             streams, ngrams, plan = self._plan(requested, threads)
         unit = self.corpus.vocabulary.unit
         fitted = _notes(requested, plan, len(self.split.val_ids), unit)
-        notes = (*self.notes, *filter(None, [plan.summary]), *fitted)
+        is_resumed_bfloat16 = state is not None and plan.options.precision == "bfloat16"
+        slower = slower_bfloat16() if is_resumed_bfloat16 else ""
+        notes = (*self.notes, *filter(None, [plan.summary, slower]), *fitted)
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
@@ -259,12 +261,20 @@ class PreparedRun:
         return partial(RecordStreams, end_id=end_id, seed=seed, folder=self.files.model.parent)
 
 
-def _check_precision(options: TrainOptions) -> None:
-    """Raise UsageError for a precision that this processor lacks, before a long text is read."""
-    if options.precision is not None:
+def _check_precision(precision: str | None, resume: bool) -> None:
+    """Raise UsageError for a precision that this processor lacks, before a long text is read.
+
+    A new run is also refused one that is slower here than float32.
+    """
+    if precision is not None:
         from .trainer import require_precision
 
-        require_precision(options.precision)
+        require_precision(precision)
+    if precision == "bfloat16" and not resume:
+        from ..network.precision import slower_bfloat16
+
+        if slower := slower_bfloat16():
+            raise UsageError(f"{slower}: train in float32, the default.")
 
 
 def _identified(corpus: Corpus, num_val_files: int, state: State | None) -> Corpus:

@@ -1,33 +1,48 @@
 """Benchmark charrnn, with PyTorch for comparison if it is installed: `make bench`.
 
     python tests/bench/bench.py [--seconds 8] [PART ...]      for the names of parts see PARTS
+    python tests/bench/bench.py --profile PART                where the time of a training step goes
 
 Both sides are warmed up and then measured in turn; the ratio is the median of the pairwise ratios.
 Losses are compared with PyTorch's before anything is timed. A table is printed to stdout row by
 row; the last line is one JSON document.
+
+PyTorch's LSTM has neither n-gram rows nor recurrent dropout, and its Adam is not cautious: it runs
+the plain shape, which does less. An ensemble is compared with that many PyTorch models: trained one
+after another on all threads, or in parallel on one thread each, as fast as one alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import processes
+from step_profile import measure, print_profile
 
 from charrnn.api import LanguageModel
 from charrnn.config import ModelConfig, ResolvedOptions
 from charrnn.generation.sampler import generate
 from charrnn.network.arrays import zeros
+from charrnn.network.cells import CELLS
 from charrnn.network.cores import usable_cores
-from charrnn.network.jit import BFLOAT16
+from charrnn.network.jit import BFLOAT16, ThreadTeam
 from charrnn.network.kernels.matmul import pack, product
 from charrnn.network.model import Model
+from charrnn.network.precision import PANEL_DTYPES
+from charrnn.text.corpus import read_corpus
+from charrnn.text.ngrams import NgramTable, count_ngrams
+from charrnn.text.streams import BatchStreams, Chunk
 from charrnn.text.vocabulary import CharVocabulary
-from charrnn.training.trainer import Trainer
+from charrnn.training.ensemble import Ensemble
 
 try:
     import torch
@@ -36,9 +51,26 @@ except ImportError:
 
 THREADS = min(2, usable_cores())
 LEARNING_RATE, CLIP = 2e-3, 5.0
+TEXT = Path(__file__).parents[2] / "data" / "harbour.txt"
 
-# name: cell, layers, hidden size, batch, sequence, vocabulary
-SHAPES = {
+
+class Shape(NamedTuple):
+    """What a training step computes."""
+
+    cell: str
+    layers: int
+    hidden: int
+    batch: int
+    steps: int
+    vocabulary: int
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    ngrams: int = 1
+    members: int = 1  # of the ensemble
+    optimizer: str = "adam"
+
+
+SIZES = {  # in the order of Shape
     "lstm-2x128": ("lstm", 2, 128, 50, 50, 65),
     "lstm-1x256": ("lstm", 1, 256, 64, 64, 65),
     "lstm-2x256": ("lstm", 2, 256, 50, 50, 65),
@@ -51,62 +83,100 @@ SHAPES = {
     "lstm-1x100-b1": ("lstm", 1, 100, 1, 25, 65),
     "lstm-1x256-v4000": ("lstm", 1, 256, 32, 64, 4000),
 }
+# What --time 1m, 3m, 10m chooses for a megabyte, and for a short text: members, layers, hidden
+# size, n-grams, dropout, recurrent dropout. The planner's choices vary with the machine.
+RECIPES = {
+    "recipe-4x1x160": (4, 1, 160, 3, 0.1, 0.0),
+    "recipe-4x1x256": (4, 1, 256, 3, 0.1, 0.0),
+    "recipe-4x1x512": (4, 1, 512, 3, 0.1, 0.1),
+    "recipe-2x2x256": (2, 2, 256, 1, 0.2, 0.4),
+    **{f"b16-2x{hidden}": (1, 2, hidden, 1, 0.0, 0.0) for hidden in (128, 192, 256, 384)},
+    **{f"b16-2x{hidden}-dropout": (1, 2, hidden, 1, 0.1, 0.1) for hidden in (128, 192, 256, 384)},
+}
 
 
-def make_model(shape: tuple, threads: int = THREADS) -> Model:
-    cell, layers, hidden, _, _, vocabulary = shape
-    config = ModelConfig(vocabulary, cell, hidden, layers)
-    return Model(config, np.random.default_rng(0), threads=threads)
+def _recipe(members: int, layers: int, hidden: int, ngrams: int, *dropouts: float) -> Shape:
+    return Shape("lstm", layers, hidden, 16, 64, 65, *dropouts, ngrams, members, "cautious-adam")
 
 
-def make_batch(shape: tuple) -> tuple[np.ndarray, np.ndarray]:
-    _, _, _, batch, steps, vocabulary = shape
-    ids = np.random.default_rng(1).integers(0, vocabulary, (2, steps, batch))
-    return tuple(ids.astype(np.int32))
+SHAPES = {name: Shape(*sizes) for name, sizes in SIZES.items()}
+SHAPES |= {name: _recipe(*recipe) for name, recipe in RECIPES.items()}
+
+
+def make_config(shape: Shape, ngrams: NgramTable = ()) -> ModelConfig:
+    sizes = shape.vocabulary, shape.cell, shape.hidden, shape.layers
+    number = sum(map(len, ngrams))
+    return ModelConfig(*sizes, dropout=shape.dropout, ngrams=len(ngrams) + 1, num_ngrams=number)
+
+
+def make_model(shape: Shape, threads: int = THREADS) -> Model:
+    return Model(make_config(shape), np.random.default_rng(0), threads=threads)
+
+
+@cache
+def text_ids(vocabulary: int) -> np.ndarray:
+    """A text of `vocabulary` characters."""
+    return np.asarray(read_corpus(TEXT).ids[:]).astype(np.int32) % vocabulary
+
+
+def make_batches(shape: Shape) -> list[Chunk]:
+    """Random ids; with n-grams, of which they have too many, chunks of a text."""
+    if shape.ngrams > 1:
+        streams = BatchStreams(text_ids(shape.vocabulary), shape.batch, shape.steps)
+        return [streams.chunk(k) for k in range(streams.num_chunks - 1)]
+    ids = np.random.default_rng(1).integers(0, shape.vocabulary, (2, shape.steps, shape.batch))
+    return [tuple(ids.astype(np.int32))]
 
 
 def charrnn_step(
-    shape: tuple, threads: int = THREADS, precision: str = "float32"
+    shape: Shape, threads: int = THREADS, precision: str = "float32", rate: float = LEARNING_RATE
 ) -> Callable[[], float]:
     """A whole training step: forward, loss, backward, clipping, optimizer, packing, state."""
-    cell, layers, hidden, batch, steps, vocabulary = shape
-    config = ModelConfig(vocabulary, cell, hidden, layers)
     options = ResolvedOptions(
         steps=1,
         learning_rate=LEARNING_RATE,
-        batch_size=batch,
-        seq_length=steps,
-        optimizer="adam",
+        batch_size=shape.batch,
+        seq_length=shape.steps,
+        optimizer=shape.optimizer,
+        recurrent_dropout=shape.recurrent_dropout,
+        weight_decay=0.0 if shape.optimizer == "adam" else 0.03,
+        ensemble=shape.members,
         clip_norm=CLIP,
         precision=precision,
     )
-    trainer = Trainer(config, options, np.random.default_rng(0), threads)
-    x, y = make_batch(shape)
+    ngrams = ()
+    if shape.ngrams > 1:
+        ngrams = count_ngrams(text_ids(shape.vocabulary), shape.vocabulary, shape.ngrams)
+    rng = np.random.default_rng(0)
+    models = Ensemble(make_config(shape, ngrams), options, rng, threads, ngrams)
+    batches, seeds = itertools.cycle(make_batches(shape)), itertools.count()
 
     def step() -> float:
-        loss, gradient_norm = trainer.compute(x, y)
-        trainer.update(LEARNING_RATE, gradient_norm)
+        loss, _ = models.compute(*next(batches), next(seeds))
+        models.update(rate)
         return loss
 
     return step
 
 
-def torch_modules(shape: tuple, weights: dict[str, np.ndarray]):
+def torch_modules(shape: Shape, weights: dict[str, np.ndarray]):
     """Embedding, network and output layer; the embedding starts as the one-hot function."""
-    cell, layers, hidden, _, _, vocabulary = shape
-    kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell]
-    rnn, output = kind(vocabulary, hidden, layers), torch.nn.Linear(hidden, vocabulary)
+    kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[shape.cell]
+    rnn = kind(shape.vocabulary, shape.hidden, shape.layers)
+    output = torch.nn.Linear(shape.hidden, shape.vocabulary)
     tensors = {name: torch.tensor(array) for name, array in weights.items()}
     rnn.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("rnn.")})
     output.load_state_dict({n[7:]: t for n, t in tensors.items() if n.startswith("output.")})
-    embedding = torch.nn.Embedding.from_pretrained(torch.eye(vocabulary), freeze=False)
+    embedding = torch.nn.Embedding.from_pretrained(torch.eye(shape.vocabulary), freeze=False)
     return embedding, rnn, output
 
 
-def torch_step(shape: tuple, threads: int = THREADS, autocast: bool = False) -> Callable[[], float]:
-    torch.set_num_threads(threads)
+def torch_step(shape: Shape, threads: int = THREADS, autocast: bool = False) -> Callable[[], float]:
+    """The step of one member without n-grams and dropout."""
     torch.set_flush_denormal(True)
-    x, y = (torch.tensor(a.astype(np.int64)) for a in make_batch(shape))
+    batches = itertools.cycle(
+        [[torch.tensor(a.astype(np.int64)) for a in batch] for batch in make_batches(shape)]
+    )
     embedding, rnn, output = torch_modules(shape, make_model(shape).state_dict())
     parameters = [*rnn.parameters(), *output.parameters(), *embedding.parameters()]
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, (0.9, 0.99), fused=True)
@@ -114,6 +184,8 @@ def torch_step(shape: tuple, threads: int = THREADS, autocast: bool = False) -> 
 
     def step() -> float:
         nonlocal state
+        torch.set_num_threads(threads)
+        x, y = next(batches)
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             h, end = rnn(embedding(x), state)
             loss = torch.nn.functional.cross_entropy(output(h).flatten(0, 1), y.flatten())
@@ -163,17 +235,34 @@ def _block_median(run: Callable, seconds: float = 0.25) -> float:
 def training(name: str, seconds: float, precision: str = "float32") -> dict[str, float]:
     """A training step; bfloat16 is compared with PyTorch's faster one of float32 and autocast."""
     shape, is_bfloat16 = SHAPES[name], precision == "bfloat16"
-    ours, torch_steps = charrnn_step(shape, precision=precision), [None]
-    if torch:
-        autocasts = (False, True) if is_bfloat16 else (False,)
-        torch_steps = [torch_step(shape, autocast=autocast) for autocast in autocasts]
-        # PyTorch trains the embedding, too, so only the first losses are equal.
-        losses = [step() for step in (ours, *torch_steps)]
-        assert np.allclose(losses, losses[0], rtol=1e-3 if is_bfloat16 else 1e-4), losses
-    results = [in_turn(ours, theirs, seconds / len(torch_steps)) for theirs in torch_steps]
-    result = min(results, key=lambda r: r.get("other_ms", 0.0))
-    result["chars_per_second"] = shape[3] * shape[4] / result["ms"] * 1e3
+    ours, results = charrnn_step(shape, precision=precision), []
+    ways = _torch_ways(shape, is_bfloat16)
+    for threads, autocast in ways:
+        theirs = torch_step(shape, threads, autocast)
+        if not results and shape.members == 1 and not shape.dropout + shape.recurrent_dropout:
+            # PyTorch trains the embedding, too, so only the first losses are equal.
+            losses = ours(), theirs()
+            assert np.allclose(*losses, rtol=1e-3 if is_bfloat16 else 1e-4), losses
+        result = in_turn(ours, theirs, seconds / len(ways))
+        scale(result, shape.members * threads / THREADS)
+        results.append(result)
+    result = min(results, key=lambda r: r["other_ms"]) if results else in_turn(ours, None, seconds)
+    result["chars_per_second"] = shape.batch * shape.steps / result["ms"] * 1e3
     return result
+
+
+def _torch_ways(shape: Shape, is_bfloat16: bool) -> list[tuple[int, bool]]:
+    """(threads of a model, autocast) of the runs of PyTorch, of which the fastest counts."""
+    if not torch:
+        return []
+    threads = {THREADS, 1} if shape.members > 1 else {THREADS}
+    return list(itertools.product(threads, (False, True) if is_bfloat16 else (False,)))
+
+
+def scale(result: dict[str, float], factor: float) -> None:
+    """Multiply the time of the other side."""
+    for name in result.keys() & {"other_ms", "ratio_low", "ratio", "ratio_high"}:
+        result[name] *= factor
 
 
 def two_threads(seconds: float) -> dict[str, float]:
@@ -181,27 +270,39 @@ def two_threads(seconds: float) -> dict[str, float]:
     return in_turn(charrnn_step(shape, 2), charrnn_step(shape, 1), seconds)
 
 
-def flops_per_step(shape: tuple) -> float:
+def flops_per_step(shape: Shape) -> float:
     """Floating-point operations of the products in a step: forward, and twice that backward."""
-    _, layers, hidden, batch, steps, vocabulary = shape
-    gates = {"lstm": 4, "gru": 3, "rnn": 1}[shape[0]]
-    weights = gates * hidden * hidden * (2 * layers - 1) + hidden * vocabulary
-    return 6.0 * weights * batch * steps
+    gates, hidden = CELLS[shape.cell].GATES, shape.hidden
+    weights = gates * hidden * hidden * (2 * shape.layers - 1) + hidden * shape.vocabulary
+    return 6.0 * weights * shape.batch * shape.steps * shape.members
+
+
+MICROKERNEL_GFLOP = 2e-9 * 96 * 256 * 64 * 50  # of `microkernel` on each thread
+
+
+def microkernel(threads: int = 1, precision: str = "float32") -> Callable[[], None]:
+    """Products of the microkernel with data in the cache of each thread."""
+    dtype, team = PANEL_DTYPES[precision], ThreadTeam(threads)
+    depth = 256 if dtype == np.float32 else 128
+
+    def operands() -> tuple[np.ndarray, ...]:
+        shapes = ((96, 256), np.float32), ((4, depth, 16), dtype), ((96, 64), np.float32)
+        return tuple(zeros(*shape) for shape in shapes)
+
+    of_threads = [operands() for _ in range(threads)]
+
+    def task(i: int, size: int) -> None:
+        for _ in range(50):
+            product(*of_threads[i])
+
+    return lambda: team.run(task)
 
 
 def microkernel_speed(seconds: float) -> dict[str, float]:
     """GFLOP/s of the microkernel, data in cache, and of a step of LSTM 2x512; one thread."""
-    a, c = zeros((96, 256), np.float32), zeros((96, 64), np.float32)
-    b = zeros((4, 256, 16), np.float32)
-    calls = [(a, b, c)] * 50
-
-    def microkernel() -> None:
-        for arguments in calls:
-            product(*arguments)
-
     shape = SHAPES["lstm-2x512"]
-    result = in_turn(microkernel, charrnn_step(shape, 1), seconds)
-    gflops = 2e-9 * 96 * 256 * 64 * len(calls) / (result["ms"] * 1e-3)
+    result = in_turn(microkernel(), charrnn_step(shape, 1), seconds)
+    gflops = MICROKERNEL_GFLOP / (result["ms"] * 1e-3)
     step = flops_per_step(shape) * 1e-9 / (result["other_ms"] * 1e-3)
     return {
         "ms": result["ms"],
@@ -238,7 +339,7 @@ def sampling(name: str, seconds: float, length: int = 200) -> dict[str, float]:
     return result | {"chars_per_second": length / result["ms"] * 1e3}
 
 
-def _torch_sampler(shape: tuple, weights: dict, length: int) -> Callable[[], None]:
+def _torch_sampler(shape: Shape, weights: dict, length: int) -> Callable[[], None]:
     embedding, rnn, output = torch_modules(shape, weights)
     rng, state, x = np.random.default_rng(0), None, torch.zeros((1, 1), dtype=torch.long)
 
@@ -258,7 +359,7 @@ def _torch_sampler(shape: tuple, weights: dict, length: int) -> Callable[[], Non
 def batched_sampling(seconds: float, texts: int, length: int, alone: int) -> dict[str, float]:
     """`texts` generated in a batch and `alone` texts one after the other, per character."""
     shape = SHAPES["lstm-2x128"]
-    vocabulary = CharVocabulary("".join(map(chr, range(32, 32 + shape[5]))))
+    vocabulary = CharVocabulary("".join(map(chr, range(32, 32 + shape.vocabulary))))
     model = LanguageModel(make_model(shape), vocabulary, {})
 
     def write(count: int, seed: int) -> None:
@@ -268,17 +369,35 @@ def batched_sampling(seconds: float, texts: int, length: int, alone: int) -> dic
     result = in_turn(
         lambda: write(texts, 0), lambda: [write(1, seed) for seed in range(alone)], seconds
     )
-    for name in "other_ms", "ratio_low", "ratio", "ratio_high":
-        result[name] *= texts / alone
+    scale(result, texts / alone)
     return result | {"chars_per_second": texts * length / result["ms"] * 1e3}
 
 
+# Name: shape, precision.
+TRAINING = {name: (name, "float32") for name in SHAPES} | {
+    f"bf16-{name}": (name, "bfloat16")
+    for name in ("lstm-2x256", "lstm-2x512", *RECIPES)
+    if BFLOAT16
+}
+
+
+def profile(name: str, seconds: float) -> None:
+    """Print a table of where the time of a training step goes."""
+    shape, precision = SHAPES[TRAINING[name][0]], TRAINING[name][1]
+    measured = measure(
+        lambda: charrnn_step(shape, precision=precision, rate=0.0),
+        microkernel(THREADS, precision),
+        THREADS,
+        seconds,
+    )
+    gflop = 1e-9 * flops_per_step(shape), MICROKERNEL_GFLOP * THREADS
+    print_profile(measured, THREADS, *gflop)
+
+
 PARTS: dict[str, Callable[[float], dict[str, float]]] = {
-    **{name: lambda seconds, name=name: training(name, seconds) for name in SHAPES},
     **{
-        f"bf16-{name}": lambda seconds, name=name: training(name, seconds, "bfloat16")
-        for name in ("lstm-2x256", "lstm-2x512")
-        if BFLOAT16
+        part: lambda seconds, what=what: training(what[0], seconds, what[1])
+        for part, what in TRAINING.items()
     },
     "two-threads": two_threads,
     "peak-2x512": microkernel_speed,
@@ -295,13 +414,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART")
     parser.add_argument("--seconds", type=float, default=8.0, help="time per part")
+    parser.add_argument("--profile", choices=TRAINING, metavar="PART", help="of training")
     arguments = parser.parse_args()
+    if arguments.profile:
+        profile(arguments.profile, arguments.seconds)
+        return
     print(f"compared with: {'PyTorch ' + torch.__version__ if torch else 'nothing (no PyTorch)'}")
     results = {}
     for part in arguments.parts or PARTS:
         results[part] = {k: round(v, 3) for k, v in PARTS[part](arguments.seconds).items()}
         print(
-            f"{part:18}", "  ".join(f"{k} {v:,.6g}" for k, v in results[part].items()), flush=True
+            f"{part:24}", "  ".join(f"{k} {v:,.6g}" for k, v in results[part].items()), flush=True
         )
     print(json.dumps(results))
 

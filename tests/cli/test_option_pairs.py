@@ -10,7 +10,7 @@ from helpers.covering_array import covering_rows
 from charrnn.api import read_model
 from charrnn.config import CELL_NAMES, OPTIMIZER_NAMES, PRECISIONS, SCHEDULE_NAMES
 from charrnn.generation import filters
-from charrnn.network import jit
+from charrnn.network import jit, precision
 from charrnn.storage.run_files import run_files
 from charrnn.training import planner as plan
 from charrnn.training.run import TrainingRun
@@ -161,6 +161,7 @@ def brief(monkeypatch):
     monkeypatch.setattr(TrainingRun, "_step", advance_or_stop)
     monkeypatch.setattr(plan, "TRIAL_SECONDS", 0)
     monkeypatch.setattr(jit, "BFLOAT16", True)
+    monkeypatch.setattr(precision, "slower_bfloat16", str)
 
 
 def one_length(row):

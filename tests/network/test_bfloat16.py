@@ -16,9 +16,11 @@ from helpers.panels import packed, random
 from helpers.runs import result_of, started, stopped_after, trained
 from llvmlite import ir
 
+import charrnn
 from charrnn.api import read_model
 from charrnn.errors import UsageError
 from charrnn.network import jit
+from charrnn.network import precision as precisions
 from charrnn.network.arrays import zeros
 from charrnn.network.cells import CELLS
 from charrnn.network.jit import kernel
@@ -45,6 +47,13 @@ every_cell = pytest.mark.parametrize("cell", CELLS)
 def bfloat16_allowed(monkeypatch):
     """Training in bfloat16 is allowed on every processor."""
     monkeypatch.setattr(jit, "BFLOAT16", True)
+    set_gflops(monkeypatch, bfloat16=200.0)
+
+
+def set_gflops(monkeypatch, bfloat16):
+    """Let charrnn find these speeds of matrix products, and 100 GFLOP/s in float32."""
+    gflops = {"float32": 100.0, "bfloat16": bfloat16}
+    monkeypatch.setattr(precisions, "measure_gflops", lambda: gflops)
 
 
 def close(found, expected):
@@ -307,6 +316,37 @@ def test_training_is_refused_before_the_text_is_read(corpus_file, tmp_path, monk
             progress=lambda *_: read.append(1),
         )
     assert not read
+
+
+SLOWER = (
+    "bfloat16 is slower than float32 here, 51 against 100 GFLOP/s in matrix products on one core"
+)
+
+
+@pytest.mark.usefixtures("bfloat16_allowed")
+def test_training_is_refused_where_bfloat16_is_slower(invoke, corpus_file, tmp_path, monkeypatch):
+    set_gflops(monkeypatch, bfloat16=51.4)
+    arguments = "--precision=bfloat16", "-o", tmp_path / "m", "--hidden-size=8", "--quiet"
+    for limit in "--steps=2", "--time=1s":
+        result = invoke("train", corpus_file, *arguments, limit)
+        assert result.exit_code == 2
+        assert result.stderr == f"Error: {SLOWER}: train in float32, the default.\n"
+    with pytest.raises(UsageError, match="51 against 100 GFLOP/s"):
+        charrnn.train(corpus_file, tmp_path / "m", steps=2, precision="bfloat16")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("bfloat16_allowed")
+def test_run_in_bfloat16_is_resumed_with_a_note_where_it_is_slower(
+    corpus_file, tmp_path, monkeypatch
+):
+    settings = {"steps": 4, "hidden_size": 8, "precision": "bfloat16"}
+    trained(corpus_file, tmp_path / "whole", **settings)
+    stopped_after(started(corpus_file, tmp_path / "m", **settings), 2)
+    set_gflops(monkeypatch, bfloat16=51.4)
+    run = trained(corpus_file, tmp_path / "m", resume=True, precision="bfloat16")
+    assert SLOWER in run.summary.notes
+    assert result_of(tmp_path / "m") == result_of(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("bfloat16_allowed")

@@ -8,7 +8,7 @@ import pytest
 from helpers.runs import StepClock, started, stopped_after
 
 import charrnn
-from charrnn.config import ModelConfig, TrainOptions
+from charrnn.config import PRECISIONS, ModelConfig, TrainOptions
 from charrnn.evaluation.loss import mean_loss
 from charrnn.network import precision
 from charrnn.text.streams import split
@@ -199,12 +199,14 @@ def test_the_precision_is_chosen_for_a_run_with_a_time(corpus_file, tmp_path, mo
     cases = (
         (1.5, {"time": 60.0}, "bfloat16"),
         (1.1, {"time": 60.0}, "float32"),
+        (0.5, {"time": 60.0}, "float32"),
         (1.5, {"steps": 2}, "float32"),
         (1.5, {"time": 60.0, "precision": "float32"}, "float32"),
         (1.1, {"time": 60.0, "precision": "bfloat16"}, "bfloat16"),
     )
     for i, (speedup, how, expected) in enumerate(cases):
-        monkeypatch.setattr(precision, "bfloat16_speedup", lambda speedup=speedup: speedup)
+        gflops = {"float32": 100.0, "bfloat16": 100.0 * speedup}
+        monkeypatch.setattr(precision, "measure_gflops", lambda gflops=gflops: gflops)
         monkeypatch.setattr(planner, "measure_chars_per_second", lambda *_: 600.0)
         run = started(corpus_file, tmp_path / f"m{i}", hidden_size=8, **how)
         assert run.options.precision == expected
@@ -212,7 +214,9 @@ def test_the_precision_is_chosen_for_a_run_with_a_time(corpus_file, tmp_path, mo
 
 
 def test_both_precisions_are_timed():
-    assert 0.01 < precision.bfloat16_speedup() < 100
+    gflops = precision.measure_gflops()
+    assert gflops.keys() == set(PRECISIONS)
+    assert all(0.01 < speed < 10_000 for speed in gflops.values())
 
 
 def test_more_time_gives_more_or_larger_models():

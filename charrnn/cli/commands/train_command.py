@@ -225,7 +225,7 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     field_option(
         "precision",
         "Precision of matrix products; weights and sums stay float32. bfloat16 needs a processor "
-        "with AVX-512 BF16; auto takes it where it is faster.",
+        "with AVX-512 BF16 that is no slower in it; auto takes it where it is faster.",
         type=AutoChoice(PRECISIONS),
         show_default="auto with --time, otherwise float32",
     ),
