@@ -60,8 +60,12 @@ class ScoredLine:
         return has_unknown, -math.inf if math.isnan(mean) else mean
 
     def posterior(self) -> np.ndarray:
-        """The probability (models,) of each model given the line, under equal priors."""
-        likelihoods = np.exp(self.totals.min() - self.totals)
+        """The probability (models,) of each model given the line, under equal priors.
+
+        A total that is infinite or NaN, of extreme weights, counts as very large.
+        """
+        totals = np.nan_to_num(self.totals, nan=1e300, posinf=1e300)
+        likelihoods = np.exp(totals.min() - totals)
         found: np.ndarray = likelihoods / likelihoods.sum()
         return found
 

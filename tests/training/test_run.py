@@ -388,7 +388,8 @@ def test_a_text_of_one_repeated_character_is_refused_but_would_train(tmp_path, m
     ],
     ids=str,
 )
-def test_runs_with_extreme_options_train_and_resume(corpus_file, tmp_path, settings):
+def test_runs_with_extreme_options_train_and_resume(corpus_file, tmp_path, monkeypatch, settings):
+    monkeypatch.setattr("charrnn.training.planner.TRIAL_SECONDS", 0)
     stopped_after(started(corpus_file, tmp_path / "m", **settings), 3)
     run = started(corpus_file, tmp_path / "m", resume=True)
     stopped_after(run, 2)
