@@ -45,8 +45,10 @@ class Pacer:
     def start(self) -> None:
         """Start counting this process's time."""
         self._first_step = self._progress.step + 1
-        # (step, seconds) since which the speed is measured, for the plan and for the reports
-        self._replan_mark = self._rate_mark = (self._progress.step, self.seconds)
+        # (step, seconds) since which the speed is measured: for the plan, at each replanning, and
+        # for the reports
+        self._replan_marks = [(self._progress.step, self.seconds)]
+        self._rate_mark = self._replan_marks[0]
         steps = self._progress.total_steps - self._progress.step
         planned = (
             self._seconds_left / steps if steps and 0 < self._seconds_left < math.inf else None
@@ -132,6 +134,7 @@ class Pacer:
     def _replan_at(self, seconds_per_step: float) -> bool:
         """Fit the remaining steps to the remaining time; returns as `replan`."""
         progress, before = self._progress, self._progress.total_steps
+        self._replan_marks.clear()  # the speed was another one
         changed = self._set_steps_left(math.ceil(self._seconds_left / seconds_per_step))
         if progress.total_steps != before:
             faster = "faster" if progress.total_steps > before else "slower"
@@ -142,23 +145,25 @@ class Pacer:
         return changed
 
     def replan(self) -> bool:
-        """Fit the remaining steps to the speed since the last replanning.
+        """Fit the remaining steps to the speed in the last half of the time or more.
 
+        A shorter time would count too much, or too little, of saving: it is rare and takes seconds.
         Returns whether the position in the text has changed.
         """
         progress, seconds = self._progress, self.seconds
-        mark_step, mark_seconds = self._replan_mark
         if progress.deadline is None or progress.step == progress.total_steps:
             return False
-        if seconds - mark_seconds < REPLAN_INTERVAL * progress.deadline:
+        if seconds - self._replan_marks[-1][1] < REPLAN_INTERVAL * progress.deadline:
             return False
+        early = [mark for mark in self._replan_marks if mark[1] <= seconds / 2]
+        mark_step, mark_seconds = early[-1] if early else self._replan_marks[0]
         steps, elapsed = progress.step - mark_step, seconds - mark_seconds
         return self._set_steps_left(max(0, round(self._seconds_left * steps / elapsed)))
 
     def _set_steps_left(self, steps: int) -> bool:
         """Plan `steps` more steps; returns whether the position in the text has changed."""
         progress = self._progress
-        self._replan_mark = progress.step, self.seconds
+        self._replan_marks.append((progress.step, self.seconds))
         total = min(progress.step + steps, MAX_EPOCHS * self._streams.num_chunks)
         total = max(progress.step, total)
         if abs(total - progress.total_steps) > REPLAN_TOLERANCE * progress.total_steps:
