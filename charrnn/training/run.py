@@ -108,7 +108,8 @@ class TrainingRun:
             raise CharRNNError("the run has ended: start it again with resume to continue it.")
         try:
             self.pacer.start()
-            self.writer.begin(self._state())
+            with self.pacer.saving():
+                self.writer.begin(self._state())
             while self.progress.step < self.progress.total_steps and not self._stopping:
                 try:
                     report = self._step()
