@@ -19,6 +19,9 @@ MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
 MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 # What a character costs beside the products, in multiplied weights.
 WEIGHTS_PER_STEP = 40_000
+SAVE_EVERY = 30.0  # seconds, as of training.start
+SAVED_BYTES = 12  # per parameter: weights in two files, what the optimizer keeps of them
+SAVED_BYTES_PER_SECOND = 1e8  # with copies, checksums and flushing to a disk of usual speed
 TRIAL_SIZE = 192  # units of the models whose speed is measured first ...
 TRIAL_MEMBERS = 2  # ... and how many
 
@@ -60,7 +63,8 @@ def choose_model(
     weights_per_second = rate * members * cost_of(trial)
 
     def choice(config: ModelConfig, members: int) -> Choice:
-        epochs = seconds * weights_per_second / (members * cost_of(config) * text.num_train)
+        training = seconds - save_seconds(config, members) * num_saves(seconds)
+        epochs = training * weights_per_second / (members * cost_of(config) * text.num_train)
         epochs = max(min(epochs, max_epochs(text.num_train, config)), 1e-9)
         loss = curve_of(config).loss(text.num_train, config.hidden_size, epochs, members)
         return Choice(config, members, epochs, loss)
@@ -90,6 +94,16 @@ def _configs(text: TextSizes, options: TrainOptions, sizes: Iterable[int]) -> It
 def cost_of(config: ModelConfig) -> int:
     """The time of a character in one model, in that of a multiplied weight."""
     return num_multiplied_weights(config) + WEIGHTS_PER_STEP
+
+
+def save_seconds(config: ModelConfig, members: int) -> float:
+    """About how long it takes to save a run once."""
+    return members * config.num_parameters() * SAVED_BYTES / SAVED_BYTES_PER_SECOND
+
+
+def num_saves(seconds: float) -> float:
+    """How often a run is saved: when it starts and ends, and in between."""
+    return 2 + seconds / SAVE_EVERY
 
 
 def _is_fitting(config: ModelConfig, members: int, num_chars: int) -> bool:

