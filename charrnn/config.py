@@ -47,6 +47,7 @@ SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
 DECODING_ERRORS = ("strict", "replace")
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
+SAVE_EVERY = 30.0  # seconds between two saves of a run
 DEFAULT_BATCH_SIZE = 16
 MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.ngrams.MAX_ORDER
 DEFAULT_NGRAMS = 3

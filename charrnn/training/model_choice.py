@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
-from ..config import DEFAULT_NGRAMS, ModelConfig, ResolvedOptions, TrainOptions, field_names
+from ..config import (
+    DEFAULT_NGRAMS,
+    SAVE_EVERY,
+    ModelConfig,
+    ResolvedOptions,
+    TrainOptions,
+    field_names,
+)
 from .loss_model import WITH_NGRAMS, WITHOUT_NGRAMS, Curve
 
 SIZES = (64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024)  # hidden units
@@ -19,7 +26,6 @@ MAX_WEIGHTS_PER_CHAR = 8.0  # more weights only overfit
 MAX_EPOCHS = 200  # more epochs only overfit, however long the time is
 # What a character costs beside the products, in multiplied weights.
 WEIGHTS_PER_STEP = 40_000
-SAVE_EVERY = 30.0  # seconds, as of training.start
 SAVED_BYTES = 12  # per parameter: weights in two files, what the optimizer keeps of them
 SAVED_BYTES_PER_SECOND = 1e8  # with copies, checksums and flushing to a disk of usual speed
 TRIAL_SIZE = 192  # units of the models whose speed is measured first ...
@@ -77,17 +83,18 @@ def choose_model(
 
 
 def _configs(text: TextSizes, options: TrainOptions, sizes: Iterable[int]) -> Iterator[ModelConfig]:
-    """The models of `sizes` units: one wide layer with n-grams, whose weights do the work of a
-    second one, and two layers without, as far as `options` leave the choice."""
+    """The models of `sizes` units, with n-grams and without, as far as `options` leave the choice.
+
+    Those with n-grams have one wide layer: the n-grams do the work of a second one.
+    """
     given = config_of(text, options)
-    without = replace(given, ngrams=1, num_ngrams=0)
-    kinds = [without] if options.ngrams is None or not given.num_ngrams else []
-    if given.num_ngrams:
-        kinds.insert(0, given)
+    kinds = [given] if given.num_ngrams else []
+    if options.ngrams is None or not kinds:
+        kinds.append(replace(given, ngrams=1, num_ngrams=0))
     for kind in kinds:
         layers = 1 if kind.num_ngrams else ModelConfig.num_layers
+        num_layers = given_or(options.num_layers, layers)
         for size in sizes:
-            num_layers = given_or(options.num_layers, layers)
             yield replace(kind, num_layers=num_layers, hidden_size=size)
 
 
@@ -131,7 +138,7 @@ def given_or(given: Value | None, chosen: Value) -> Value:
 def config_of(text: TextSizes, options: TrainOptions) -> ModelConfig:
     """The model as far as it is given; the rest has its default."""
     given = {name: getattr(options, name, None) for name in field_names(ModelConfig)}
-    defaults = {"num_layers": 1, "ngrams": DEFAULT_NGRAMS}  # of a run with a time, to begin with
+    defaults = {"ngrams": DEFAULT_NGRAMS}
     of_text = {name: getattr(text, name) for name in ("vocab_size", "num_ngrams", "record_end_id")}
     return ModelConfig(**defaults | {k: v for k, v in given.items() if v is not None} | of_text)
 

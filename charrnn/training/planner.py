@@ -150,7 +150,7 @@ def fit_to_time(
         recurrent_dropout=recurrent_dropout,
         weight_decay=given_or(options.weight_decay, weight_decay),
     )
-    deadline = budget.deadline * min(1.0, epochs / budget.epochs if budget.epochs else 1.0)
+    deadline = budget.deadline * (epochs / budget.epochs if budget.epochs else 1)
     summary = _describe(config, resolved, seconds, rate, epochs < budget.epochs, text.unit)
     return Plan(config, resolved, deadline, summary)
 

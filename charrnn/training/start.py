@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..config import DEFAULT_NGRAMS, TrainOptions, train_options
+from ..config import DEFAULT_NGRAMS, SAVE_EVERY, TrainOptions, train_options
 from ..errors import (
     FilePath,
     UsageError,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .planner import Plan
     from .run import TrainingRun
 
-SAVE_EVERY = 30.0  # seconds
 LIMITS = ("time", "epochs", "steps")
 LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
 

@@ -15,15 +15,6 @@ from charrnn.storage.checkpoint import save_model
 from charrnn.text.vocabulary import CharVocabulary
 
 
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path, monkeypatch):
-    """Run every test in an empty folder."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 def saved(path, characters, **config):
     """Write the file of an untrained model."""
     model = Model(ModelConfig(len(characters), **config), np.random.default_rng(0))

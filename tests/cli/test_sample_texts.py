@@ -12,15 +12,6 @@ import charrnn
 from charrnn.generation import filters
 
 
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path, monkeypatch):
-    """Run every test in an empty folder."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    return folder
-
-
 @pytest.fixture
 def model(model_file):
     return charrnn.load(model_file)

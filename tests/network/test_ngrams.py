@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import naive
+from helpers.logits import require_same_in_chunks
 from helpers.random_models import ngram_tuples, problem, random_ngrams, with_ngrams
 
 from charrnn.config import MAX_NGRAMS, ModelConfig
@@ -247,14 +248,7 @@ def test_the_gradient_of_a_row_is_the_sum_over_its_places(parts, dtype):
 def test_a_text_in_chunks_gives_the_bits_of_the_whole(cell, embedding_size, order):
     size = 12, 5, 4, 17, embedding_size, 2
     model, _, x, _, state = problem(cell, size, np.float32, threads=2, ngrams=order)
-    whole, end = forward(model, x, state)
-    for lengths in [1] * 12, [5, 1, 6], [11, 1]:
-        carried, parts = state, []
-        for start, length in zip(np.cumsum([0, *lengths]), lengths, strict=False):
-            logits, carried = forward(model, x[start : start + length], carried)
-            parts.append(logits)
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-        assert carried.equals(end)
+    require_same_in_chunks(model, x, state, [[1] * 12, [5, 1, 6], [11, 1]])
 
 
 @every_order

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from helpers import gradcheck, naive
+from helpers.logits import require_same_in_chunks
 from helpers.random_models import model_of, naive_start, problem
 
 from charrnn.config import ModelConfig
@@ -130,14 +131,7 @@ def test_chunks_carry_records_as_long_as_they_are(cell, embedding_size, ngrams):
         cell, size, np.float32, threads=2, ngrams=ngrams, record_end_id=END
     )
     x = ended(x, [[4, 5], [0, 11], [6], [], range(12)])
-    whole, end = forward(model, x, state)
-    for lengths in [1] * 12, [5, 1, 6], [6, 6]:
-        carried, parts = state, []
-        for start, length in zip(np.cumsum([0, *lengths]), lengths, strict=False):
-            logits, carried = forward(model, x[start : start + length], carried)
-            parts.append(logits)
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
-        assert carried.equals(end)
+    require_same_in_chunks(model, x, state, [[1] * 12, [5, 1, 6], [6, 6]])
 
 
 @every_cell

@@ -87,7 +87,8 @@ class TableRenderer:
             cells.append("/".join(map(str, line.unknown)))
         best = line.likeliest()
         name = "-" if best is None else self._headings[best]
-        return self._cells(label, cells, name, f"{line.posterior().max():.2%}")
+        posterior = f"{line.posterior().max():.2%}" if self._best_width else ""
+        return self._cells(label, cells, name, posterior)
 
     def _cells(self, label: str, cells: list[str], best: str, posterior: str) -> str:
         cells = [f"{cell:>{width}}" for cell, width in zip(cells, self._widths, strict=True)]
