@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import math
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -205,11 +204,12 @@ class LanguageModel:
         check_int("seed", 0 if seed is None else seed, minimum=0)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
-        seed = secrets.randbits(48) if seed is None else seed
         start = self._start(mid_line)
         from .generation.sampler import SamplingOptions
         from .generation.samples import TextSource
+        from .generation.seeds import fresh_seed
 
+        seed = fresh_seed() if seed is None else seed
         options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, allowed)
         if options.is_greedy:  # the text must not depend on the seed
             start = start.first

@@ -1,5 +1,6 @@
 """Shared fixtures: a small text, models trained on it, ways to run the command."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 import charrnn
 from charrnn.cli import main
+from charrnn.generation import seeds
 
 # Processes that the tests start inherit ignored signals, and must receive them: a shell ignores
 # SIGINT in background jobs, nohup ignores SIGHUP.
@@ -28,6 +30,13 @@ def pytest_report_header():
     from importlib.metadata import version
 
     return ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "click"))
+
+
+@pytest.fixture(autouse=True)
+def fresh_seeds_that_repeat(monkeypatch):
+    """Texts sampled without a seed are the same in each run of the tests."""
+    numbers = itertools.count()
+    monkeypatch.setattr(seeds.secrets, "randbits", lambda bits: next(numbers))
 
 
 @pytest.fixture(scope="session")

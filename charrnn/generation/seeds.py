@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+
 import numpy as np
+
+
+def fresh_seed() -> int:
+    """A seed for a text whose user gave none, of 48 random bits: JSON keeps it exactly."""
+    return secrets.randbits(48)
 
 
 def rng_of_text(seed: int, *key: int) -> np.random.Generator:

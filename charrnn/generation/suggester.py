@@ -14,7 +14,7 @@ import numpy as np
 from ..network.model import Model
 from ..network.stack import Stack
 from ..text.vocabulary import Vocabulary
-from .seeds import rng_of_text
+from .seeds import fresh_seed, rng_of_text
 
 STEPS = 64  # characters per forward pass; the state after each pass is saved
 _WORD = re.compile(r"\s*\S*")
@@ -50,7 +50,7 @@ class Suggester:
         within_record = self._writable & (np.arange(self._vocab_size) != self._end_id)
         self._first = within_record if within_record.any() else self._writable  # ids of a record
         self._length, self._temperature = length, temperature
-        self._seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
+        self._seed = fresh_seed() if seed is None else seed
         self._number = 0
         self._stack = Stack(model, 1, STEPS)
         self._text_start = model.start.first if temperature == 0 else model.start

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import chain
 from math import inf
@@ -320,6 +319,7 @@ def _common(request: SampleRequest) -> dict[str, Any]:
 
 def _sampled(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
     """Sample texts. Those that may be written before they are complete come in pieces."""
+    from ...generation.seeds import fresh_seed
     from ..sample_output import Answer
     from ..sample_primes import prime_batches, read_prime
 
@@ -327,7 +327,7 @@ def _sampled(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
     how = _common(r) | {
         "temperature": r.temperature, "repetition_penalty": r.repetition_penalty,
         "top_k": r.top_k, "top_p": r.top_p, "min_p": r.min_p, "first": r.first,
-        "seed": int.from_bytes(os.urandom(4), "little") if r.seed is None else r.seed,
+        "seed": fresh_seed() if r.seed is None else r.seed,
     }  # fmt: skip
     conditions: dict[str, Any] = {
         "unique": r.unique, "not_in": r.not_in, "match": r.match, "min_length": r.min_length,
