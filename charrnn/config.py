@@ -101,6 +101,12 @@ def check_float(
     raise UsageError(f"{_words(name)} must be a number {limits}, not {value!r}.")
 
 
+def check_bool(name: str, value: object) -> None:
+    """Raise UsageError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{_words(name)} must be True or False, not {value!r}.")
+
+
 def check_text(name: str, value: object) -> None:
     """Raise UsageError unless `value` is a string with at least one character."""
     if not isinstance(value, str) or not value:
@@ -132,6 +138,8 @@ _CHECKS: dict[str, _Check] = {
     "ngrams": partial(check_int, minimum=1, maximum=MAX_NGRAMS),
     "num_ngrams": partial(check_int, minimum=0, maximum=2**20),
     "separator": check_text,
+    "init_from": check_text,
+    "prune_vocabulary": check_bool,
     "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
@@ -328,11 +336,15 @@ class TrainOptions(_FixedOptions):
     min_count: int = 1  # one symbol stands for all characters that occur fewer times
     errors: str = "strict"  # at bytes that cannot be decoded; "replace": U+FFFD stands for them
     separator: str | None = None  # the string that ends each record; None: the text has none
+    init_from: str | None = None  # the file of a model whose weights are the initial ones ...
+    prune_vocabulary: bool = False  # ... without its characters that the text lacks
 
     def __post_init__(self) -> None:
         _check_fields(self)
         if len(self.limit) > 1:
             raise UsageError("give one of --time, --epochs and --steps.")
+        if self.prune_vocabulary and self.init_from is None:
+            raise UsageError("there is no vocabulary to prune: give --init-from.")
 
     @property
     def limit(self) -> dict[str, float]:

@@ -59,6 +59,15 @@ def show_baselines(b: Baselines | None, unit: str) -> None:
         echo_err(f"note    both are measured on the first {b.eval_chars:,} {unit}s of it")
 
 
+def show_initial_loss(summary: Summary) -> None:
+    """Print what the model of --init-from reaches, if there is one."""
+    initial = summary.initial
+    if initial is None or initial.loss is None:
+        return
+    lacks = f", which lacks {initial.num_new:,} of its characters" if initial.num_new else ""
+    echo_err(f"start   {loss_in_words(initial.loss, summary.unit)}, with {initial.name}{lacks}")
+
+
 def show_baseline_losses(b: Baselines, unit: str) -> None:
     """Print a line for each baseline."""
     units = unit if b.order == 1 else f"{unit}s"

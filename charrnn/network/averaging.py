@@ -72,19 +72,30 @@ def count_blocks(parameters: Parameters) -> int:
     Those of the output layer and of a one-hot input do not count: they are never block-diagonal.
     1 for a model that is no average.
     """
-    names = [n for n, spec in parameters.specs.items() if spec.role in BLOCK_DIAGONAL]
-    matrices = [parameters.view(name) for name in names]
-    units = matrices[0].shape[1]
+    units = _block_diagonal(parameters)[0].shape[1]
     for count in range(min(MAX_ENSEMBLE, units), 1, -1):
         height, rest = divmod(units, count)
-        if not rest and padded(height) == height and all(_has_blocks(m, count) for m in matrices):
+        if not rest and padded(height) == height and is_average(parameters, count):
             return count
     return 1
+
+
+def is_average(parameters: Parameters, count: int) -> bool:
+    """Whether all matrices have `count` equal blocks on the diagonal and are zero elsewhere."""
+    return all(_has_blocks(matrix, count) for matrix in _block_diagonal(parameters))
+
+
+def _block_diagonal(parameters: Parameters) -> list[Array]:
+    """The matrices (G, H, D) that are block-diagonal in an average."""
+    names = [n for n, spec in parameters.specs.items() if spec.role in BLOCK_DIAGONAL]
+    return [parameters.view(name) for name in names]
 
 
 def _has_blocks(matrix: Array, count: int) -> bool:
     """Whether matrix (G, H, D) is zero outside `count` equal blocks on its diagonal."""
     _, units, inputs = matrix.shape
+    if count == 1:
+        return True
     if inputs % count or matrix[0, 0, -1]:  # nearly all others end here
         return False
     height, width = units // count, inputs // count

@@ -37,9 +37,9 @@ from .atomic import write_atomically
 # is written as version 3.
 MODEL_FORMAT_VERSION = 4
 # State files of these versions can be read. Version 3 added the n-grams, version 4 records and the
-# members of ensembles.
+# members of ensembles, version 5 the vocabulary of a run that starts from another model.
 OLDEST_STATE_VERSION = 3
-STATE_FORMAT_VERSION = 4
+STATE_FORMAT_VERSION = 5
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}

@@ -85,6 +85,7 @@ def read_corpus(
     as_bytes: bool = False,
     folder: FilePath | None = None,
     vocabulary: Vocabulary | None = None,
+    extend: Callable[[CharVocabulary], CharVocabulary] | None = None,
     min_count: int = 1,
     errors: OnUndecodable = "strict",
     unknown: OnUnknown = "error",
@@ -102,12 +103,12 @@ def read_corpus(
     line end is put between two files where the first has none, see LineJoiner, but not before file
     number `apart_from`. A byte-order mark at the start of a file is dropped. A given `vocabulary`
     decides whether the text is read as bytes, instead of `as_bytes`. With `prefer_utf8`, files that
-    are UTF-8 and not plain ASCII are not read with `encoding`. Without a `vocabulary`, one symbol
-    stands for all characters that occur fewer than `min_count` times. With `errors="replace"`,
-    U+FFFD replaces bytes that cannot be decoded, which a warning counts. A `separator` ends each
-    record of a text of records, see RecordFilter; `keep_empty` keeps the empty ones. Temporary
-    files go to `folder`. `progress(done, total)` counts bytes, in both passes. Messages name the
-    `options`.
+    are UTF-8 and not plain ASCII are not read with `encoding`. Without a `vocabulary`, `extend`
+    makes it of that of the text's characters, and one symbol stands for all characters that occur
+    fewer than `min_count` times. With `errors="replace"`, U+FFFD replaces bytes that cannot be
+    decoded, which a warning counts. A `separator` ends each record of a text of records, see
+    RecordFilter; `keep_empty` keeps the empty ones. Temporary files go to `folder`. `progress(done,
+    total)` counts bytes, in both passes. Messages name the `options`.
 
     Raises CharRNNError for a file that cannot be read or decoded or that changes while it is read,
     for an empty text, and for one whose characters are all rare; UsageError for an unknown
@@ -144,6 +145,7 @@ def read_corpus(
             vocabulary = _build_vocabulary(chunks, min_count, separator or "")
             if vocabulary is None:
                 raise _no_text(inputs)
+            vocabulary = extend(vocabulary) if extend else vocabulary
             # A character missing from the text's own vocabulary means that the text has changed,
             # which the reader reports at the end of the pass.
             unknown = "skip"

@@ -17,6 +17,7 @@ from ..network.model import Model
 from ..network.parameters import Parameters
 from ..network.stack import Stack
 from ..text.ngrams import NgramTable
+from .initial_model import make_learnable
 from .memory import require_memory
 from .trainer import Trainer, Weights
 
@@ -32,7 +33,8 @@ class Ensemble:
 
     They differ in their initial weights and dropout masks, and share nothing while they train, so
     each takes its part of the threads. `model` predicts the geometric mean of their predictions
-    (see network.averaging), as of the last `average`; with one member it is that member's model.
+    (see network.averaging), as of the last `average`: of none, its weights are zero. With one
+    member it is that member's model.
 
     Arguments and errors as of Trainer. Raises CharRNNError when memory is too small.
     """
@@ -57,7 +59,6 @@ class Ensemble:
             self.model = Model(shape, threads=threads, precision=precision, ngrams=ngrams)
             if padded(config.hidden_size) == config.hidden_size:
                 self.model.set_blocks(count)
-            self.average()
 
     @property
     def needs_dropout_seed(self) -> bool:
@@ -121,6 +122,12 @@ class Ensemble:
             separate(weights, self._parameters())
             for member in self.members:
                 member.reset(member.model.parameters.flat)
+
+    def learn_new_characters(self) -> None:
+        """Let all members learn characters that no earlier model knew, see `make_learnable`."""
+        for member in self.members:
+            make_learnable(member.model.parameters)
+            member.model.pack()
 
     def reset_state(self) -> None:
         """Set the hidden states to zero, as at the start of a text."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from ..arithmetic import ceil_div
 from ..text.streams import BatchStreams
@@ -19,6 +19,7 @@ REPLANNED_SLOWER = (
     0.1  # of the deadline: with less time left, a slow run ends by the deadline alone
 )
 STALL_REPORTED = 0.01  # of the deadline: a longer stall is reported
+MOST_VALIDATION = 0.1  # of the time so far; a validation that would follow more is left out
 DEADLINE_SLACK = 1.02  # times the deadline, after which the run ends at once
 
 
@@ -41,6 +42,7 @@ class Pacer:
         self._stopwatch = Stopwatch(clock, seconds_before)
         self._val_steps = val_chars * streams.num_chunks / streams.chars_per_epoch
         self._notices: list[str] = []
+        self._validation_seconds = 0.0
 
     def start(self) -> None:
         """Start counting this process's time."""
@@ -69,11 +71,20 @@ class Pacer:
         """Return the context in which to save: however slow the disk is, all of its time counts."""
         return self._stopwatch.apart(math.inf)
 
-    def validating(self) -> AbstractContextManager[None]:
-        """Return the context in which to validate."""
-        return self._stopwatch.apart(
-            STALL_FACTOR * self._val_steps * self._stopwatch.seconds_per_step
-        )
+    @contextmanager
+    def validating(self) -> Iterator[None]:
+        """The context in which to validate."""
+        started_at = self.seconds
+        limit = STALL_FACTOR * self._val_steps * self._stopwatch.seconds_per_step
+        with self._stopwatch.apart(limit):
+            yield
+        self._validation_seconds += self.seconds - started_at
+
+    @property
+    def may_validate(self) -> bool:
+        """Whether validations leave enough of the time: those of a large model take seconds."""
+        is_timed = self._progress.deadline is not None
+        return not is_timed or self._validation_seconds <= MOST_VALIDATION * self.seconds
 
     def pop_notices(self) -> list[str]:
         """Return the sentences on stalls and new plans since the last call."""

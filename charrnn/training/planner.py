@@ -49,6 +49,7 @@ VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read 
 VALIDATION_SPEEDUP = 2.3  # speed of validation relative to training
 MIN_VAL_CHARS = 10_000  # of such a part
 MIN_UPDATES_PER_EPOCH = 16  # a short text gets fewer streams to have these
+FULL_RATE_STEPS = 100  # of a run that starts from a model, with the usual learning rate
 MAX_STEPS = 2**53  # of an endless run; `epochs` may ask for infinitely many
 
 
@@ -66,7 +67,9 @@ def with_defaults(options: TrainOptions) -> TrainOptions:
 
     What is None afterwards is chosen by `fit_to_time`; the precision, by the processor.
     """
-    defaults: dict[str, Any] = {"learning_rate": LEARNING_RATES[options.optimizer]}
+    defaults: dict[str, Any] = {}
+    if options.init_from is None:
+        defaults["learning_rate"] = LEARNING_RATES[options.optimizer]
     if not options.limit:
         defaults["time"] = DEFAULT_TIME
     elif options.time is None:
@@ -142,6 +145,7 @@ def fit_to_time(
     budget = choose_budget(left, rate, num_val, streams.chars_per_epoch, saving)
     epochs = min(budget.epochs, max_epochs(text.num_train, config))
     steps = max(1, int(epochs * streams.num_chunks))
+    draft = replace(draft, learning_rate=_learning_rate(options, streams, steps))
     weight_decay = choose_weight_decay(kept.total_decay, steps, draft)
     resolved = replace(
         draft,
@@ -162,8 +166,22 @@ def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> Resol
         "batch_size": streams.batch_size,
         "seq_length": streams.seq_length,
         "steps": steps,
+        "learning_rate": _learning_rate(options, streams, steps),
     }
     return ResolvedOptions(**{k: v for k, v in given.items() if v is not None} | chosen)
+
+
+def _learning_rate(options: TrainOptions, streams: BatchStreams, steps: int) -> float:
+    """The initial learning rate, if it is not given: a model that knows much gets a smaller one.
+
+    It falls with the root of the number of steps, and of streams below the usual number
+    (tests/bench/LOG.md).
+    """
+    if options.learning_rate is not None:
+        return options.learning_rate
+    fewer_streams = min(1.0, streams.batch_size / DEFAULT_BATCH_SIZE)
+    factor = math.sqrt(fewer_streams * min(1.0, FULL_RATE_STEPS / steps))
+    return float(f"{factor * LEARNING_RATES[options.optimizer]:.2g}")
 
 
 def choose_batch_size(num_chars: int, seq_length: int) -> int:

@@ -13,6 +13,14 @@ from ..text.streams import BatchStreams
 from .progress import Progress
 
 
+class Initial(NamedTuple):
+    """The model that a run starts from."""
+
+    name: str  # of its file
+    num_new: int  # characters of the text that it lacks
+    loss: float | None  # on the validation text, in nats per character
+
+
 @dataclass(frozen=True)
 class Summary:
     """Description of a run before it starts."""
@@ -33,6 +41,7 @@ class Summary:
     resumed_step: int  # 0: a new run
     config: ModelConfig
     options: ResolvedOptions
+    initial: Initial | None
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ def summarize(
     progress: Progress,
     files: RunFiles,
     notes: tuple[str, ...],
+    initial: Initial | None,
 ) -> Summary:
     """Describe a run; `num_val` is the length of the validation text."""
     return Summary(
@@ -90,6 +100,7 @@ def summarize(
         resumed_step=progress.step,
         config=config,
         options=options,
+        initial=initial,
     )
 
 

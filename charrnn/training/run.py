@@ -6,6 +6,7 @@ crash: a run that was interrupted and resumed equals, bit for bit, one that neve
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
@@ -15,6 +16,7 @@ from ..config import TrainOptions
 from ..errors import CharRNNError
 from ..generation.sampler import SamplingOptions, generate
 from ..generation.seeds import rng_of_text
+from ..network.averaging import is_average
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.optimizers import SCHEDULES
@@ -25,12 +27,13 @@ from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
 from .ensemble import Ensemble
+from .initial_model import InitialWeights
 from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
 from .recovery import Diverged, Recovery
-from .report import Notices, Report, log_record, make_report, summarize
+from .report import Initial, Notices, Report, log_record, make_report, summarize
 from .run_writer import BestWeights, RunWriter
 from .state import State, corrupt_if_invalid
 from .validation import Validation
@@ -48,8 +51,8 @@ class TrainingRun:
     saved: at once when it starts, later only if the last attempt fails, too. The run lock is
     released at the end, also after an error.
 
-    `requested` are the options that the user asked for, `state` is the saved state of a run that
-    is resumed, `clock` returns seconds.
+    `requested` are the options that the user asked for, `initial` the weights that a new run starts
+    from, `state` is the saved state of a run that is resumed, `clock` returns seconds.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class TrainingRun:
         threads: int,
         save_every: float,
         clock: Callable[[], float],
+        initial: InitialWeights | None = None,
         state: State | None = None,
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
@@ -90,9 +94,33 @@ class TrainingRun:
         self.validation = Validation(
             self.model, val_ids, self.options.val_chars, self.ensemble.workspace
         )
-        self.summary = summarize(
-            corpus, streams, len(val_ids), plan.config, plan.options, self.progress, files, notes
-        )
+        begun = None if initial is None else self._begin_with(initial)
+        texts = corpus, streams, len(val_ids)
+        plans = plan.config, plan.options, self.progress
+        self.summary = summarize(*texts, *plans, files, notes, begun)
+
+    def _begin_with(self, initial: InitialWeights) -> Initial:
+        """Start from the weights of an earlier model, which is the best one so far.
+
+        Raises CharRNNError when it is not the average of as many models as this run trains.
+        """
+        parameters = self.model.parameters
+        parameters.load_state_dict(initial.tensors)
+        if not is_average(parameters, self.options.ensemble):
+            raise corrupt_file("it is not the average of as many models as it says")
+        self.model.pack()
+        self.ensemble.restart(parameters, self.options.seed)
+        loss = self.validation.loss()
+        if loss is not None:
+            self.progress.val_loss = self.progress.best_val_loss = loss
+            self._record_best(initial.start)
+        return Initial(initial.name, initial.num_new, loss)
+
+    @property
+    def has_initial_best(self) -> bool:
+        """Whether the best weights are those of the earlier model that the run started from."""
+        best, losses = self.progress.best_val_loss, [loss for _, _, loss in self.progress.history]
+        return best is not None and best not in losses
 
     @property
     def model(self) -> Model:
@@ -156,7 +184,8 @@ class TrainingRun:
         progress = self.progress
         moved = self.pacer.count_step()
         interval = validation_interval(progress.total_steps, self.streams.num_chunks)
-        validate = progress.step % interval == 0 or progress.step == progress.total_steps
+        is_last = progress.step == progress.total_steps
+        validate = is_last or (progress.step % interval == 0 and self.pacer.may_validate)
         if validate:
             self._validate()
             moved = self.pacer.replan() or moved
@@ -181,6 +210,8 @@ class TrainingRun:
         epoch, k = divmod(progress.step + progress.chunk_offset, num_chunks)
         if k == 0:
             self.ensemble.reset_state()
+        if progress.step == 0 and self.requested.init_from:
+            self.ensemble.learn_new_characters()
         x, y = self.streams.chunk(k, epoch)
         dropout_seed = int(self.rng.integers(2**32)) if self.ensemble.needs_dropout_seed else 0
         loss, gradient_norm = self.ensemble.compute(x, y, dropout_seed)
@@ -227,8 +258,11 @@ class TrainingRun:
         best = self.progress.best_val_loss
         return loss is None or best is None or not self.writer.has_best or loss < best
 
-    def _record_best(self) -> None:
-        """Record the current weights, which are finite, as the best."""
+    def _record_best(self, stored: StoredStart | None = None) -> None:
+        """Record the current weights, which are finite, as the best.
+
+        stored: where texts start; by default, at line ends of the training text.
+        """
         progress = self.progress
         training = {
             "steps": progress.step,
@@ -242,8 +276,9 @@ class TrainingRun:
         }
         parameters = self.writer.best_buffer()
         parameters.flat[:] = self.model.parameters.flat
-        start = self._starts.start(self.model, self.ensemble.workspace)
-        stored = StoredStart(int(start.ids[0]), *start.states)
+        if stored is None:
+            start = self._starts.start(self.model, self.ensemble.workspace)
+            stored = StoredStart(int(start.ids[0]), *start.states)
         self.writer.set_best(BestWeights(parameters, training, stored))
 
     # --- end, state
@@ -273,6 +308,7 @@ class TrainingRun:
             requested=self.requested,
             fingerprint=self.corpus.fingerprint,
             encoding=self.corpus.encoding,
+            characters=self.corpus.vocabulary.characters if self.requested.init_from else None,
             progress=self.progress,
             rng=self.rng,
             hidden=carried.hidden,
@@ -295,8 +331,22 @@ class TrainingRun:
                 trainer.set_state(member, updates)
         self.ensemble.set_state(CarriedState(state.hidden, state.recent))
         self.rng, self.progress = state.rng, progress
-        self.writer.has_best = bool(progress.history) and self.files.model.exists()
+        self.writer.has_best = progress.best_val_loss is not None and self.files.model.exists()
+        if progress.best_val_loss is not None and progress.step == 0:
+            self._restore_initial_best(progress.best_val_loss)
         return self.writer.resume_log(progress.step)
+
+    def _restore_initial_best(self, loss: float) -> None:
+        """Record the weights that the run started from as the best, unless the model file has them.
+
+        A run that was killed when it began may have saved its state only. Texts then start at line
+        ends of the new text.
+        """
+        with contextlib.suppress(CharRNNError):
+            if self.writer.has_best and self.writer.load_best().training.get("val_loss") == loss:
+                return
+        self.ensemble.average()
+        self._record_best()
 
 
 def _sentences(notices: list[str]) -> str | None:

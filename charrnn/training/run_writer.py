@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import ModelConfig, tensor_shapes
+from ..config import SAVE_EVERY, ModelConfig, tensor_shapes
 from ..errors import CharRNNError, display_path, os_errors_as
 from ..network.parameters import Parameters
 from ..storage.checkpoint import StoredStart, load_model, save_model
@@ -63,8 +63,12 @@ class RunWriter:
         """Write the first files. Raises CharRNNError when they cannot be written.
 
         The state goes first: the model and the log of a run that is replaced become invalid by it.
+        The model follows if there is one before the first step.
         """
         _with_retries(lambda: self._write_state(state))
+        if self._best:
+            _with_retries(self._write_model)
+            self._model_due_at = self._clock() + SAVE_EVERY
         _with_retries(self._log.flush)
 
     def resume_log(self, step: int) -> float:

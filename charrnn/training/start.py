@@ -33,6 +33,8 @@ from ..text.ngrams import NgramTable, count_ngrams
 from ..text.reader import EncodingOptions, OnUndecodable, codec_name
 from ..text.splitting import TextSplit, split_corpus
 from ..text.streams import BatchStreams, RecordStreams, clamp_batch_shape
+from ..text.vocabulary import CharVocabulary
+from .initial_model import InitialModel, InitialWeights
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
 from .text_notes import text_notes
@@ -97,8 +99,16 @@ def prepare_run(
             raise UsageError(
                 "a model of bytes has no unknown bytes: give --bytes or --min-count, not both."
             )
+        initial: InitialModel | None = None
+        extend: Callable[[CharVocabulary], CharVocabulary] | None = None
+        if state is not None and state.characters is not None:
+            extend = partial(_saved_vocabulary, state.characters, files)
+        elif state is None and requested.init_from is not None:
+            initial = InitialModel(requested, settings, bool(as_bytes))
+            extend = initial.vocabulary
         corpus = read_corpus(
             paths + val_paths,
+            extend=extend,
             encoding=encoding or "utf-8",
             as_bytes=bool(as_bytes),
             folder=files.model.parent,
@@ -125,7 +135,8 @@ def prepare_run(
         corpus=corpus,
         split=parts,
         notes=notes,
-        requested=requested,
+        requested=replace(requested, **initial.settings) if initial else requested,
+        initial=initial,
         state=state,
         files=files,
         lock=lock,
@@ -149,6 +160,7 @@ class PreparedRun:
     split: TextSplit
     notes: tuple[str, ...]  # on the text
     requested: TrainOptions
+    initial: InitialModel | None  # that a new run starts from
     state: State | None  # of a run that is resumed
     files: RunFiles
     lock: RunLock
@@ -179,6 +191,8 @@ class PreparedRun:
 
         threads = self.threads or usable_cores()
         state, self.state = self.state, None  # three times as large as the model
+        initial, self.initial = self.initial, None
+        weights = initial.weights(self.corpus.vocabulary) if initial else None
         if state is not None:
             requested, streams = state.requested, self._saved_streams(state)
             ngrams = state.ngrams
@@ -187,7 +201,7 @@ class PreparedRun:
             requested = with_defaults(self.requested)
             if requested.precision is None:
                 requested = replace(requested, precision=fastest_precision())
-            streams, ngrams, plan = self._plan(requested, threads)
+            streams, ngrams, plan = self._plan(requested, threads, weights)
         unit = self.corpus.vocabulary.unit
         fitted = _notes(requested, plan, len(self.split.val_ids), unit)
         is_resumed_bfloat16 = state is not None and plan.options.precision == "bfloat16"
@@ -207,17 +221,23 @@ class PreparedRun:
             threads=threads,
             save_every=self.save_every,
             clock=self.clock,
+            initial=weights,
             state=state,
         )
 
-    def _plan(self, requested: TrainOptions, threads: int) -> tuple[BatchStreams, NgramTable, Plan]:
+    def _plan(
+        self, requested: TrainOptions, threads: int, initial: InitialWeights | None
+    ) -> tuple[BatchStreams, NgramTable, Plan]:
         from .model_choice import TextSizes
         from .planner import make_plan, make_streams, measure_chars_per_second
 
         train_ids, vocabulary = self.split.train_ids, self.corpus.vocabulary
         streams = make_streams(train_ids, requested, self._streams(requested.seed))
         order, end_id = requested.ngrams or DEFAULT_NGRAMS, self.corpus.record_end_id
-        ngrams = count_ngrams(train_ids, len(vocabulary), order, end_id)
+        if initial:
+            ngrams = initial.ngrams
+        else:
+            ngrams = count_ngrams(train_ids, len(vocabulary), order, end_id)
         sizes = TextSizes(
             vocab_size=len(vocabulary),
             num_train=len(train_ids),
@@ -274,6 +294,14 @@ def _check_precision(precision: str | None, resume: bool) -> None:
 
         if slower := slower_bfloat16():
             raise UsageError(f"{slower}: train in float32, the default.")
+
+
+def _saved_vocabulary(characters: str, files: RunFiles, own: CharVocabulary) -> CharVocabulary:
+    """The saved vocabulary of a run whose text has the vocabulary `own`."""
+    with corrupt_if_invalid(files.state):
+        if not set(own.characters) <= set(characters):
+            raise corrupt_file("it does not know the characters of its text")
+        return CharVocabulary(characters, own.separator)
 
 
 def _identified(corpus: Corpus, num_val_files: int, state: State | None) -> Corpus:

@@ -28,13 +28,25 @@ from ..storage.checkpoint import Arrays, checked_ngrams, corrupt_file, load_stat
 from ..text.ngrams import NgramTable
 from .progress import Progress
 
-# Fields that version 3 of state files lacks, with the values of its runs.
-ADDED_FIELDS: dict[str, dict[str, Any]] = {
+# Fields that earlier versions of state files lack, with the values of their runs.
+ADDED_IN_4: dict[str, dict[str, Any]] = {
     "config": {"record_end_id": -1},
     "options": {"ensemble": 1},
     "requested": {"separator": None, "min_count": 1, "errors": "strict", "ensemble": None},
 }
-KEYS = {"config", "options", "requested", "fingerprint", "encoding", "progress", "rng"}
+ADDED_IN_5: dict[str, dict[str, Any]] = {
+    "requested": {"init_from": None, "prune_vocabulary": False},
+}
+KEYS = {
+    "config",
+    "options",
+    "requested",
+    "fingerprint",
+    "encoding",
+    "characters",
+    "progress",
+    "rng",
+}
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
 
@@ -70,6 +82,7 @@ class State:
     requested: TrainOptions  # the options that the user asked for
     fingerprint: str  # of the text
     encoding: str  # of the text, or "bytes"
+    characters: str | None  # of the vocabulary, if those of the text are not all
     progress: Progress
     rng: np.random.Generator
     hidden: npt.NDArray[np.float32]  # (L, S, B, M H) of M members
@@ -85,6 +98,7 @@ class State:
             "requested": asdict(self.requested),
             "fingerprint": self.fingerprint,
             "encoding": self.encoding,
+            "characters": self.characters,
             "progress": asdict(self.progress),
             "rng": self.rng.bit_generator.state,
         }
@@ -99,12 +113,13 @@ def read_state(path: Path) -> State:
     """Read a state file. Raises CharRNNError for anything but a complete and valid one."""
     arrays, info = load_state(path)
     with corrupt_if_invalid(path):
-        if not any(name.startswith("0.") for name in arrays):
-            arrays, info = _from_version_3(arrays, info)
+        arrays, info = _upgraded(arrays, info)
         if info.keys() != KEYS:
             raise corrupt_file("its description of the run has entries missing or too many")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
+        if not isinstance(info["characters"], str | None):
+            raise corrupt_file("its characters are not a string")
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
         options = _part(info, "options", ResolvedOptions)
         ngrams = _ngrams(arrays, config)
@@ -125,6 +140,7 @@ def read_state(path: Path) -> State:
             requested=_part(info, "requested", TrainOptions),
             fingerprint=info["fingerprint"],
             encoding=info["encoding"],
+            characters=info["characters"],
             progress=progress,
             rng=_generator(info["rng"]),
             hidden=hidden,
@@ -146,14 +162,22 @@ def corrupt_if_invalid(path: Path) -> Iterator[None]:
         raise CharRNNError(f"{display_path(path)}: {error}") from None
 
 
-def _from_version_3(arrays: Arrays, info: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the description that version 4 would have, which numbers the trainers."""
-    shared = {"hidden", "recent", *(f"{n}-grams" for n in range(2, MAX_NGRAMS + 1))}
-    arrays = {k if k in shared else f"0.{k}": array for k, array in arrays.items()}
-    for name, added in ADDED_FIELDS.items():
-        if isinstance(info.get(name), dict):
-            info[name] = added | info[name]
+def _upgraded(arrays: Arrays, info: dict[str, Any]) -> tuple[Arrays, dict[str, Any]]:
+    """The arrays and the description of a run as this version would have written them."""
+    if not any(name.startswith("0.") for name in arrays):  # version 4 numbers the trainers
+        shared = {"hidden", "recent", *(f"{n}-grams" for n in range(2, MAX_NGRAMS + 1))}
+        arrays = {k if k in shared else f"0.{k}": array for k, array in arrays.items()}
+        _add_fields(info, ADDED_IN_4)
+    if "characters" not in info:
+        info["characters"] = None
+        _add_fields(info, ADDED_IN_5)
     return arrays, info
+
+
+def _add_fields(info: dict[str, Any], added: dict[str, dict[str, Any]]) -> None:
+    for name, fields in added.items():
+        if isinstance(info.get(name), dict):
+            info[name] = fields | info[name]
 
 
 def _part(info: dict[str, Any], name: str, cls: type[Part]) -> Part:

@@ -49,6 +49,8 @@ TRAIN = {
     "--encoding": [None, None, None, "latin-1", "utf-16-le"],
     "--errors": [None, None, "strict", "replace"],
     "--min-count": [None, 1, 2, MOST],
+    "--init-from": [None, None, None, "missing"],
+    "--prune-vocabulary": [None, None, True],
     "--precision": PRECISIONS,
     "--seed": [None, MOST],
     "--threads": [None, 1, 3, MOST],

@@ -130,6 +130,7 @@ def states(rng):
             requested=TrainOptions(steps=10, ensemble=MEMBERS, **records),
             fingerprint="0" * 64,
             encoding="utf-8",
+            characters=None if records else "ab",
             progress=Progress(
                 total_steps=10,
                 step=4,

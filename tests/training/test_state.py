@@ -10,7 +10,7 @@ from helpers.runs import result_of, started, stopped_after, trained
 from charrnn.errors import CharRNNError
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import STATE_KEY, load_state, save_state, serialize
-from charrnn.training.state import ADDED_FIELDS, read_state
+from charrnn.training.state import ADDED_IN_4, ADDED_IN_5, read_state
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -367,9 +367,11 @@ def test_a_state_of_an_earlier_format_version_is_refused(invoke, tmp_path, corpu
 def as_version_3(path):
     """Write a state of one model as version 3 did: without members and later options."""
     arrays, info = load_state(path)
-    for part, added in ADDED_FIELDS.items():
-        for name in added:
-            del info[part][name]
+    del info["characters"]
+    for added in ADDED_IN_4, ADDED_IN_5:
+        for part, names in added.items():
+            for name in names:
+                del info[part][name]
     arrays = {name.removeprefix("0."): array for name, array in arrays.items()}
     write_atomically(path, serialize(STATE_KEY, 3, {"info": info}, arrays))
 

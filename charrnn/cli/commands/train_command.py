@@ -139,6 +139,18 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         "one model of this many times the units.",
         show_default="1, or chosen to fit --time",
     ),
+    field_option(
+        "init_from",
+        "Start from the weights of this model file, whose cell, sizes and n-grams the new model "
+        "has. Its characters stay; those that are new are added.",
+        type=FILE,
+    ),
+    field_option(
+        "prune_vocabulary",
+        "With --init-from, drop the characters that CORPUS lacks.",
+        is_flag=True,
+        type=bool,
+    ),
 )
 @option_group(
     "Text",
@@ -320,6 +332,7 @@ def command(
       find -name '*.py' -print0 | charrnn train --files-from -
       charrnn train corpus.txt --resume
       charrnn train --records names.txt
+      charrnn train letters.txt --init-from novels.safetensors -o letters.safetensors
     """
     if resume and overwrite:
         raise UsageError("give --resume or --overwrite, not both.")
@@ -344,7 +357,7 @@ def command(
     if quiet:
         logging.getLogger("charrnn").setLevel(logging.WARNING)
     from ...training.start import prepare_run
-    from ..progress import byte_bar, describe, show_baselines
+    from ..progress import byte_bar, describe, show_baselines, show_initial_loss
 
     with byte_bar(quiet) as progress:
         prepared = prepare_run(
@@ -365,6 +378,7 @@ def command(
     if not quiet:
         describe(run.summary)
         show_baselines(baselines, run.summary.unit)
+        show_initial_loss(run.summary)
     report, received = _train(run, quiet, sample_every)
     if not run.finished:
         step = report.step if report else run.summary.resumed_step
@@ -425,6 +439,8 @@ def _conclude(
         echo_err(f"best    {loss_in_words(loss, run.summary.unit)} on the validation text")
         if baselines:
             show_baseline_losses(baselines, run.summary.unit)
+        if run.has_initial_best:
+            echo_err("note    training did not lower the loss of --init-from, whose weights stay")
     echo_err(f"done    charrnn sample -m {_quoted(output)}")
 
 
