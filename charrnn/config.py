@@ -46,6 +46,7 @@ MAX_TIME = 1e9  # seconds; the number of updates made in this time still fits an
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
 DECODING_ERRORS = ("strict", "replace")
+LIMITS = ("time", "epochs", "steps")  # options of which one ends a run
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given
 SAVE_EVERY = 30.0  # seconds between two saves of a run
 DEFAULT_BATCH_SIZE = 16
@@ -349,7 +350,7 @@ class TrainOptions(_FixedOptions):
     @property
     def limit(self) -> dict[str, float]:
         """The limit that was given, by name: `time`, `epochs` or `steps`; empty without one."""
-        limits = {"time": self.time, "epochs": self.epochs, "steps": self.steps}
+        limits = {name: getattr(self, name) for name in LIMITS}
         return {name: value for name, value in limits.items() if value is not None}
 
 

@@ -26,6 +26,8 @@ class Progress:
     step: int = 0  # updates made
     replanned_step: int = 0  # step at which total_steps was last changed ...
     replanned_fraction: float = 0.0  # ... and the fraction of the schedule completed then
+    extended_step: int = 0  # step at which the run was given another length; 0: never
+    warm_up_steps: int = 0  # from then on, steps in which the learning rate rises
     chunk_offset: int = 0  # chunks by which the position in the text is ahead of the steps
     recoveries: int = 0  # from divergence
     last_recovery_step: int = 0  # step from which the last recovery restarted
@@ -39,9 +41,10 @@ class Progress:
     def __post_init__(self) -> None:
         check_int("total_steps", self.total_steps, minimum=1)
         check_int("step", self.step, minimum=0, maximum=self.total_steps)
-        for name in "replanned_step", "last_recovery_step":
+        for name in "replanned_step", "last_recovery_step", "extended_step":
             check_int(name, getattr(self, name), minimum=0, maximum=self.step)
         check_float("replanned_fraction", self.replanned_fraction, 0, 1)
+        check_int("warm_up_steps", self.warm_up_steps, minimum=0)
         check_int("chunk_offset", self.chunk_offset, minimum=0)
         check_int("recoveries", self.recoveries, minimum=0, maximum=1000)
         check_int("loss_count", self.loss_count, minimum=0)
@@ -70,6 +73,26 @@ class Progress:
         self.replanned_fraction, self.replanned_step = self.schedule_fraction, self.step
         self.total_steps = total_steps
 
+    @property
+    def warm_up(self) -> float:
+        """The factor on the learning rate of the next step, below 1 soon after an extension."""
+        since = self.step - self.extended_step
+        return min(1.0, (since + 1) / (self.warm_up_steps + 1)) if self.extended_step else 1.0
+
+    def extend(self, total_steps: int, peak: float, warm_up: float) -> bool:
+        """Change the length of the run; returns whether its schedule goes back to `peak`.
+
+        It does if less than that fraction of it remains. The learning rate then rises in the
+        fraction `warm_up` of the new steps.
+        """
+        restarts = 1 - self.schedule_fraction < peak
+        self.set_total_steps(total_steps)
+        self.extended_step, self.warm_up_steps = self.step, 0
+        if restarts:
+            self.replanned_fraction = 1 - peak
+            self.warm_up_steps = round(warm_up * (total_steps - self.step))
+        return restarts
+
     def record_step(self, loss: float, characters: int) -> None:
         """Count one update whose mean loss over `characters` was `loss`."""
         if self.step == 0:
@@ -92,11 +115,13 @@ class Progress:
         """Whether the model overfits.
 
         It does when the last `patience` validations were all worse than the best by MIN_DELTA
-        while the training loss has fallen below that of the best. `patience` 0: never.
+        while the training loss has fallen below that of the best. `patience` 0: never. Those before
+        an extension do not count.
         """
-        recent = self.history[-patience:] if patience else []
+        since = [record for record in self.history if record[0] > self.extended_step]
+        recent = since[-patience:] if patience else []
         unknown = any(loss is None for _, _, loss in self.history)
-        if not recent or len(self.history) <= patience or unknown:
+        if not recent or len(since) <= patience or unknown:
             return False
         _, train_loss_at_best, best = min(self.history, key=lambda record: float(record[2]))
         threshold = best + MIN_DELTA * max(best, 1)

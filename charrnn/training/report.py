@@ -129,8 +129,11 @@ def make_report(
     )
 
 
-def log_record(report: Report, validated: bool) -> dict[str, Any]:
-    """The log's line for a report; its validation loss is null unless this step `validated`."""
+def log_record(report: Report, validated: bool, extended_step: int) -> dict[str, Any]:
+    """The log's line for a report; its validation loss is null unless this step `validated`.
+
+    extended_step: the step at which the run was extended, 0 if it was not.
+    """
     return {
         "step": report.step,
         "epoch": report.epoch,
@@ -140,4 +143,4 @@ def log_record(report: Report, validated: bool) -> dict[str, Any]:
         "learning_rate": report.learning_rate,
         "chars_per_second": round(report.chars_per_second, 1),
         "seconds": round(report.seconds, 3),
-    }
+    } | ({"extended_step": extended_step} if extended_step else {})

@@ -7,7 +7,7 @@ crash: a run that was interrupted and resumed equals, bit for bit, one that neve
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
 from .ensemble import Ensemble
+from .extension import extend
 from .initial_model import InitialWeights
 from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
@@ -52,7 +53,8 @@ class TrainingRun:
     released at the end, also after an error.
 
     `requested` are the options that the user asked for, `initial` the weights that a new run starts
-    from, `state` is the saved state of a run that is resumed, `clock` returns seconds.
+    from, `state` is the saved state of a run that is resumed, `limit` its new length, if any, as of
+    `extend`, `clock` returns seconds.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class TrainingRun:
         clock: Callable[[], float],
         initial: InitialWeights | None = None,
         state: State | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
         self.config, self.options = plan.config, plan.options
@@ -86,6 +89,13 @@ class TrainingRun:
         self.writer = RunWriter(files, self.model.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
+        if limit:
+            extension = extend(
+                *(self.progress, requested, self.options, limit),
+                *(streams.num_chunks, seconds_before),
+            )
+            self.requested, self.options, note = extension
+            notes = (*notes, note)
         val_chars = min(self.options.val_chars, len(val_ids))
         self.pacer = Pacer(self.progress, streams, clock, seconds_before, val_chars)
         if state is None and plan.deadline is not None:
@@ -96,7 +106,7 @@ class TrainingRun:
         )
         begun = None if initial is None else self._begin_with(initial)
         texts = corpus, streams, len(val_ids)
-        plans = plan.config, plan.options, self.progress
+        plans = plan.config, self.options, self.progress
         self.summary = summarize(*texts, *plans, files, notes, begun)
 
     def _begin_with(self, initial: InitialWeights) -> Initial:
@@ -196,7 +206,7 @@ class TrainingRun:
             progress, self.streams, learning_rate, *self.pacer.measure_rate(), logged
         )
         if logged:
-            self.writer.log(log_record(report, validate))
+            self.writer.log(log_record(report, validate, progress.extended_step))
             progress.loss_sum, progress.loss_count = 0.0, 0
         if self.writer.is_due(self._save_every):
             self.recovery.check_weights()
@@ -229,7 +239,7 @@ class TrainingRun:
             decay=o.lr_decay,
             decay_after=o.lr_decay_after,
         )
-        return self.recovery.base_learning_rate * factor
+        return self.recovery.base_learning_rate * factor * progress.warm_up
 
     # --- validation and the best weights
 
@@ -308,6 +318,7 @@ class TrainingRun:
             requested=self.requested,
             fingerprint=self.corpus.fingerprint,
             encoding=self.corpus.encoding,
+            num_bytes=self.corpus.num_bytes,
             characters=self.corpus.vocabulary.characters if self.requested.init_from else None,
             progress=self.progress,
             rng=self.rng,

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..config import DEFAULT_NGRAMS, SAVE_EVERY, TrainOptions, train_options
+from ..config import DEFAULT_NGRAMS, LIMITS, SAVE_EVERY, TrainOptions, train_options
 from ..errors import (
     FilePath,
     UsageError,
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # these import Numba, which loads slowly
     from .planner import Plan
     from .run import TrainingRun
 
-LIMITS = ("time", "epochs", "steps")
 LEAVE_OUT = "leave the option out to resume it, or start another run with -o."
 
 
@@ -80,7 +79,7 @@ def prepare_run(
     files = run_files(output)
     paths = expand_folders(list_of_paths(paths), excluded=files)
     val_paths = [] if val_file is None else expand_folders([val_file], excluded=files)
-    requested = train_options(settings)
+    requested, limit = train_options(settings), None
     if val_paths and settings.get("val_fraction") is not None:
         raise UsageError("give --val-file or --val-fraction, not both.")
     _check_precision(requested.precision, resume)
@@ -92,6 +91,7 @@ def prepare_run(
         state = read_state(files.state) if resume else None
         if state is not None:
             _check_settings(settings, state)
+            limit = _other_limit(settings, state)
             _check_encoding(encoding, as_bytes, state)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
         reading = requested if state is None else state.requested
@@ -138,6 +138,7 @@ def prepare_run(
         requested=replace(requested, **initial.settings) if initial else requested,
         initial=initial,
         state=state,
+        limit=limit,
         files=files,
         lock=lock,
         threads=threads,
@@ -162,6 +163,7 @@ class PreparedRun:
     requested: TrainOptions
     initial: InitialModel | None  # that a new run starts from
     state: State | None  # of a run that is resumed
+    limit: dict[str, float] | None  # another length for it
     files: RunFiles
     lock: RunLock
     threads: int | None
@@ -223,6 +225,7 @@ class PreparedRun:
             clock=self.clock,
             initial=weights,
             state=state,
+            limit=self.limit,
         )
 
     def _plan(
@@ -325,11 +328,31 @@ def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
             f"the run of {display_path(files.state)} joined these files without line ends between "
             "them: resume it with `cat FILES | charrnn train - --resume`, or start another with -o."
         )
+    if state is not None and _has_grown(corpus, state):
+        raise UsageError(
+            f"the text has grown since the run of {display_path(files.state)}: start a new run "
+            f"from its model, with --init-from {display_path(files.model)} -o NEW."
+        )
     if state is not None and state.fingerprint != corpus.fingerprint:
         raise UsageError(
             f"the text is not the one that {display_path(files.state)} was trained on: "
             "give the same files in the same order, and the same --val-file."
         )
+
+
+def _has_grown(corpus: Corpus, state: State) -> bool:
+    """Whether the text is one file that begins with the text of the saved run and goes on."""
+    [name, *others] = corpus.names
+    if others or name == "-" or not 0 < state.num_bytes < corpus.num_bytes:
+        return False
+    sha256 = hashlib.sha256()
+    with contextlib.suppress(OSError), open(name, "rb") as file:
+        left = state.num_bytes
+        while left and (data := file.read(min(left, 1 << 20))):
+            sha256.update(data)
+            left -= len(data)
+    sha256.update(state.encoding.encode())
+    return sha256.hexdigest() == state.fingerprint
 
 
 def _require_no_earlier_batch(files: RunFiles) -> None:
@@ -378,11 +401,17 @@ def _check_settings(settings: Mapping[str, Any], state: State) -> None:
     requested = asdict(state.requested)
     chosen = requested | asdict(state.config) | asdict(state.options)
     for name, value in settings.items():
-        if value is not None and value not in (requested[name], chosen[name]):
-            if name in LIMITS and requested[name] is None:  # the run has another limit
-                started = f"with {_in_words(state.requested.limit)}"
-                raise _other_setting(started, _in_words({name: value}))
+        if name in LIMITS or value is None:
+            continue
+        if value not in (requested[name], chosen[name]):
             raise _other_setting(f"with {_in_words({name: chosen[name]})}", value)
+
+
+def _other_limit(settings: Mapping[str, Any], state: State) -> dict[str, float] | None:
+    """The limit in `settings` if the saved run has another one."""
+    limit = {name: settings[name] for name in LIMITS if settings.get(name) is not None}
+    own = asdict(state.requested) | {"steps": state.options.steps}
+    return None if all(own[name] == value for name, value in limit.items()) else limit
 
 
 def _in_words(settings: Mapping[str, Any]) -> str:

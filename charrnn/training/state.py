@@ -21,6 +21,7 @@ from ..config import (
     ModelConfig,
     ResolvedOptions,
     TrainOptions,
+    check_int,
     field_names,
 )
 from ..errors import CharRNNError, UsageError, display_path, escape_unprintable
@@ -35,6 +36,7 @@ ADDED_IN_4: dict[str, dict[str, Any]] = {
     "requested": {"separator": None, "min_count": 1, "errors": "strict", "ensemble": None},
 }
 ADDED_IN_5: dict[str, dict[str, Any]] = {
+    "progress": {"extended_step": 0, "warm_up_steps": 0},
     "requested": {"init_from": None, "prune_vocabulary": False},
 }
 KEYS = {
@@ -43,6 +45,7 @@ KEYS = {
     "requested",
     "fingerprint",
     "encoding",
+    "num_bytes",
     "characters",
     "progress",
     "rng",
@@ -82,6 +85,7 @@ class State:
     requested: TrainOptions  # the options that the user asked for
     fingerprint: str  # of the text
     encoding: str  # of the text, or "bytes"
+    num_bytes: int  # of the text; 0: unknown
     characters: str | None  # of the vocabulary, if those of the text are not all
     progress: Progress
     rng: np.random.Generator
@@ -98,6 +102,7 @@ class State:
             "requested": asdict(self.requested),
             "fingerprint": self.fingerprint,
             "encoding": self.encoding,
+            "num_bytes": self.num_bytes,
             "characters": self.characters,
             "progress": asdict(self.progress),
             "rng": self.rng.bit_generator.state,
@@ -118,6 +123,7 @@ def read_state(path: Path) -> State:
             raise corrupt_file("its description of the run has entries missing or too many")
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
+        check_int("num_bytes", info["num_bytes"], minimum=0)
         if not isinstance(info["characters"], str | None):
             raise corrupt_file("its characters are not a string")
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
@@ -140,6 +146,7 @@ def read_state(path: Path) -> State:
             requested=_part(info, "requested", TrainOptions),
             fingerprint=info["fingerprint"],
             encoding=info["encoding"],
+            num_bytes=info["num_bytes"],
             characters=info["characters"],
             progress=progress,
             rng=_generator(info["rng"]),
@@ -169,7 +176,7 @@ def _upgraded(arrays: Arrays, info: dict[str, Any]) -> tuple[Arrays, dict[str, A
         arrays = {k if k in shared else f"0.{k}": array for k, array in arrays.items()}
         _add_fields(info, ADDED_IN_4)
     if "characters" not in info:
-        info["characters"] = None
+        info |= {"characters": None, "num_bytes": 0}
         _add_fields(info, ADDED_IN_5)
     return arrays, info
 

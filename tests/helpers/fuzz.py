@@ -130,6 +130,7 @@ def states(rng):
             requested=TrainOptions(steps=10, ensemble=MEMBERS, **records),
             fingerprint="0" * 64,
             encoding="utf-8",
+            num_bytes=0 if records else 100,
             characters=None if records else "ab",
             progress=Progress(
                 total_steps=10,

@@ -291,7 +291,12 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         help="Model file to write. The log (.log.jsonl) and the state for --resume are written "
         "next to it.",
     ),
-    option("--resume", is_flag=True, help="Continue the run of --output."),
+    option(
+        "--resume",
+        is_flag=True,
+        help="Continue the run of --output; with another --epochs, --steps or --time than it had, "
+        "up to that.",
+    ),
     option("--overwrite", is_flag=True, help="Replace the run of --output."),
     option(
         "--sample-every",
@@ -322,8 +327,8 @@ def command(
 
     Several files are joined in the order given, with a line end after a last line that has none.
     A folder stands for its files, sorted by name, without hidden ones; `-` is stdin. Ctrl-C saves
-    the run, and --resume continues it exactly, with the options it was started with. An existing
-    run is replaced only with --overwrite.
+    the run, and --resume continues it exactly, with the options it was started with, or beyond its
+    end with more --epochs, --steps or --time. An existing run is replaced only with --overwrite.
 
     \b
     Example:
@@ -331,6 +336,7 @@ def command(
       charrnn train *.txt -o novels.safetensors --hidden-size 256 --dropout 0.2
       find -name '*.py' -print0 | charrnn train --files-from -
       charrnn train corpus.txt --resume
+      charrnn train corpus.txt --resume --time 20m
       charrnn train --records names.txt
       charrnn train letters.txt --init-from novels.safetensors -o letters.safetensors
     """
