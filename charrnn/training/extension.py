@@ -12,10 +12,7 @@ from ..errors import UsageError
 from .planner import CHECKPOINT_TIME_SHARE, MAX_STEPS
 from .progress import Progress
 
-# A run whose learning rate has fallen goes on from this share of the initial one, reached in as
-# many steps as a twentieth of the new ones, and lets it fall to zero again (tests/bench/LOG.md).
-PEAK = 0.5
-WARM_UP = 0.05
+WARM_UP = 0.05  # of the new steps, in which the learning rate rises (tests/bench/LOG.md)
 RESTARTED = "linear", "cosine"  # the schedules that fall to zero
 
 
@@ -52,13 +49,23 @@ def extend(
         raise UsageError(
             f"the run has already made {done[name]}: give more, or leave --{name} out to resume it."
         )
-    restarted = progress.extend(total, PEAK, WARM_UP)
+    peak = _peak(progress.total_steps, total)
+    restarted = progress.extend(total, peak, WARM_UP)
     note = f"the run goes on after step {progress.step:,}, to step {total:,}"
     if restarted and options.schedule in RESTARTED:
-        note += f", from {PEAK:g} times its initial learning rate down to zero"
+        note += f", from {peak:.2g} times its initial learning rate down to zero"
     limits: dict[str, Any] = dict.fromkeys(LIMITS) | dict(limit)
     requested = replace(requested, **limits)
     return Extension(requested, replace(options, steps=total), note)
+
+
+def _peak(planned: int, total: int) -> float:
+    """The share of the initial learning rate from which it falls again: that of the added steps.
+
+    It is 1 if they are as many as were planned: after one epoch, a second one from all of the rate
+    gives 1.441 nats, from half of it 1.445; a quarter of an epoch gains nothing from all of it.
+    """
+    return min(1.0, (total - planned) / planned)
 
 
 def _deadline(progress: Progress, requested: TrainOptions, time: float) -> float:
