@@ -14,10 +14,18 @@ from typing import TYPE_CHECKING
 from .errors import CharRNNError, UsageError
 
 if TYPE_CHECKING:
-    from .api import LanguageModel, load, train
+    from .api import LanguageModel, from_torch, load, train
 
 __version__ = "0.1.0"
-__all__ = ["CharRNNError", "LanguageModel", "UsageError", "__version__", "load", "train"]
+__all__ = [
+    "CharRNNError",
+    "LanguageModel",
+    "UsageError",
+    "__version__",
+    "from_torch",
+    "load",
+    "train",
+]
 
 
 def __dir__() -> list[str]:
@@ -26,6 +34,6 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> object:
     """Import api.py when one of its names is first used: its imports are slow."""
-    if name in ("LanguageModel", "load", "train"):
+    if name in ("LanguageModel", "from_torch", "load", "train"):
         return getattr(import_module("charrnn.api"), name)
     raise AttributeError(f"module 'charrnn' has no attribute {name!r}")

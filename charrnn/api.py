@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import codecs
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .config import ModelConfig, check_float, check_int, tensor_shapes
-from .errors import FilePath, UsageError
+from .errors import FilePath, UsageError, display_path
 from .generation.filters import TextFilter, read_known_texts
 from .generation.stopping import StoppingCriteria
-from .storage.checkpoint import ModelFile, load_model
+from .storage.checkpoint import ModelFile, StoredStart, load_model, save_model
 from .text.records import separator_of, whole_records
-from .text.vocabulary import Vocabulary, describe_characters
+from .text.vocabulary import Vocabulary, describe_characters, vocabulary_of
 
 # Numba is slow to import, so the modules that need it are imported where they are used: errors such
 # as a missing file or a wrong option are reported at once.
@@ -372,6 +375,51 @@ class LanguageModel:
         record_end = self.vocabulary.symbols([end_id]) if end_id >= 0 else ""
         return StoppingCriteria(length, lines, tuple(stops), record_end)
 
+    def save(self, path: FilePath, overwrite: bool = False) -> None:
+        """Write a model file. Raises UsageError if it exists and `overwrite` is not given.
+
+        Raises CharRNNError if it cannot be written; an existing file then stays as it was.
+        """
+        if not overwrite and os.path.lexists(path):
+            raise UsageError(f"{display_path(path)} exists: give overwrite=True, or another name.")
+        start = self.model.start
+        stored = StoredStart(int(start.ids[0]), *start.states) if len(start.ids) else None
+        tensors, config = self.model.parameters.tensors(), asdict(self.config)
+        texts = self.vocabulary, self.training, stored, self.model.ngrams.table
+        save_model(path, tensors, config, *texts)
+
+    def losses(self, text: str | bytes) -> npt.NDArray[np.float64]:
+        """Return the loss of each character of `text` (n,) in nats, -log of its probability.
+
+        Their mean is `loss`. Of a model of records, the end of each record is among them. A model
+        that does not know how texts start does not predict the first character: it has NaN.
+        Raises UnknownCharacters for characters that the model does not know.
+        """
+        from .evaluation.loss import num_predicted, surprisals
+
+        if self.separator:
+            text = whole_records(text, self.separator)
+        ids = self.vocabulary.encode(text)
+        unpredicted = np.full(len(ids) - num_predicted(self.model, ids), np.nan)
+        return np.concatenate([unpredicted, *surprisals(self.model, ids)])
+
+    def probabilities(self, text: str = "") -> dict[str | int | None, float]:
+        """Return the probability of each character to come next after `text`, by character.
+
+        `text` begins a line, or a record; the keys of a model of bytes are their numbers, that of
+        the symbol for unknown characters is None. Raises UnknownCharacters as `losses` does.
+        """
+        from .generation.primes import read_primes
+        from .network.stack import forward
+
+        start = self.model.start.first
+        ids = start.prepend(self._prime_ids(text, start, mid_line=False))
+        [read] = read_primes(self.model, [ids], start.states)
+        logits, _ = forward(self.model, read.ids[-1:].reshape(1, 1), read.state)
+        scores = logits[0, 0].astype(np.float64)
+        p = np.exp(scores - scores.max())
+        return dict(zip(self.vocabulary.json_names(), (p / p.sum()).tolist(), strict=True))
+
     def loss(self, text: str | bytes) -> float:
         """Return the cross-entropy of `text` in nats per character.
 
@@ -390,6 +438,31 @@ class LanguageModel:
 def _check_numbers(count: int, first: int) -> None:
     check_int("count", count, minimum=1)
     check_int("first", first, minimum=0)
+
+
+def from_torch(
+    state_dict: Mapping[str, Any],
+    vocabulary: str | None,
+    cell: str = "lstm",
+    threads: int | None = None,
+) -> LanguageModel:
+    """Make a model of the weights of a PyTorch network, or of arrays of the same names and shapes.
+
+    `state_dict`: of a module with an nn.LSTM, nn.GRU or nn.RNN (tanh), whose input is one-hot or an
+    nn.Embedding, and an nn.Linear that gives the logits; whatever these are called.
+    `vocabulary`: the characters in the order of their ids; None: the 256 bytes.
+
+    Raises UsageError for weights that do not fit, CharRNNError for an impossible vocabulary.
+    """
+    known = vocabulary_of(vocabulary)
+    from .network.conversion import from_state_dict
+    from .network.cores import usable_cores
+    from .network.model import Model
+
+    config, tensors = from_state_dict(state_dict, len(known), cell)
+    model = Model(config, threads=threads or usable_cores())
+    model.load_state_dict(tensors)
+    return LanguageModel(model, known, {})
 
 
 def load(path: FilePath = "model.safetensors", threads: int | None = None) -> LanguageModel:

@@ -135,7 +135,7 @@ def fit_to_time(
     draft = _resolved(options, streams, steps=1)
     chosen = choose_model(seconds, text, options, draft, measure_rate)
     config, draft = chosen.config, replace(draft, ensemble=chosen.members)
-    kept = choose_regularisation(text.num_train, chosen)
+    kept = choose_regularisation(text.num_train, chosen, bool(options.init_from))
     config = replace(config, dropout=given_or(options.dropout, kept.dropout))
     recurrent_dropout = given_or(options.recurrent_dropout, kept.recurrent_dropout)
     rate = measure_rate(config, replace(draft, recurrent_dropout=recurrent_dropout))

@@ -46,10 +46,17 @@ NGRAM_REGULARISATIONS = (
 )
 
 
-def choose_regularisation(num_chars: int, chosen: Choice) -> Regularisation:
+# Of a run that starts from a model: with more it forgets what it knows (tests/bench/LOG.md).
+MOST_WITH_INITIAL = Regularisation(0.2, 0.2, 0.0)
+
+
+def choose_regularisation(
+    num_chars: int, chosen: Choice, has_initial: bool = False
+) -> Regularisation:
     """Choose rates from the overfitting ratio: epochs x weights / characters / members.
 
     What one member learns by heart, the others do not, so that each may overfit more.
+    has_initial: whether the run starts from a model.
     """
     weights = num_multiplied_weights(chosen.config)
     ratio = max(chosen.epochs * weights / num_chars / chosen.members, 1e-9)
@@ -57,7 +64,8 @@ def choose_regularisation(num_chars: int, chosen: Choice) -> Regularisation:
     ratios, rates = zip(*table, strict=True)
     columns = zip(*rates, strict=True)
     at = np.log(ratio), np.log(ratios)
-    return Regularisation(*(round(float(np.interp(*at, column)), 2) for column in columns))
+    found = Regularisation(*(round(float(np.interp(*at, column)), 2) for column in columns))
+    return Regularisation(*map(min, found, MOST_WITH_INITIAL)) if has_initial else found
 
 
 def choose_weight_decay(total_decay: float, steps: int, options: ResolvedOptions) -> float:

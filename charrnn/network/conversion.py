@@ -1,0 +1,83 @@
+"""Weights of PyTorch modules, or other arrays of their names and shapes, as those of a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..config import CELL_SHAPES, ModelConfig, check_choice
+from ..errors import UsageError, escape_unprintable
+from .arrays import Array
+
+RECURRENT = re.compile(r"(?:.*\.)?((?:weight|bias)_(?:ih|hh|c[ifo])_l?\d*)")
+
+
+def from_state_dict(
+    tensors: Mapping[str, Any], vocab_size: int, cell: str, **more: Any
+) -> tuple[ModelConfig, dict[str, Array]]:
+    """The shape of a model and its weights, float32, named as in a model file.
+
+    tensors: by name, of PyTorch or whatever NumPy takes. Those of the recurrent layers are known by
+        their names' ends, such as `weight_ih_l0`; of the rest, those with a bias are the output
+        layer's, an `nn.Linear`, and those without one an embedding's.
+    more: fields of ModelConfig.
+
+    Raises UsageError for names missing or too many, wrong shapes, and values that are not finite.
+    """
+    check_choice("cell", cell, tuple(CELL_SHAPES))
+    arrays = {_own_name(name, tensors): _array(name, t) for name, t in tensors.items()}
+    if len(arrays) < len(tensors):
+        raise UsageError("the weights are of more than one network: give those of one.")
+    config = ModelConfig(
+        vocab_size,
+        cell,
+        hidden_size=_width(arrays, "rnn.weight_hh_l0"),
+        num_layers=sum(name.startswith("rnn.weight_hh_l") for name in arrays),
+        embedding_size=_width(arrays, "embedding.weight") if "embedding.weight" in arrays else 0,
+        **more,
+    )
+    _check(arrays, config)
+    return config, arrays
+
+
+def _own_name(name: str, tensors: Mapping[str, Any]) -> str:
+    """The name that a model file has for the tensor `name`."""
+    if match := RECURRENT.fullmatch(name):
+        return f"rnn.{match[1]}"
+    part, _, kind = name.rpartition(".")
+    has_bias = f"{part}.bias" in tensors if part else "bias" in tensors
+    return f"{'output' if has_bias else 'embedding'}.{kind}"
+
+
+def _array(name: str, tensor: Any) -> Array:
+    """A tensor as float32."""
+    for method in "detach", "cpu":  # of PyTorch's tensors
+        tensor = getattr(tensor, method, lambda tensor=tensor: tensor)()
+    try:
+        return np.array(tensor, np.float32)
+    except (TypeError, ValueError):
+        raise UsageError(f"'{escape_unprintable(name)}' is not an array of numbers.") from None
+
+
+def _width(arrays: dict[str, Array], name: str) -> int:
+    array = arrays.get(name, np.zeros(0))
+    if array.ndim != 2 or not array.size:
+        raise UsageError(f"there is no matrix {name}: give the state_dict of the network.")
+    return int(array.shape[1])
+
+
+def _check(arrays: dict[str, Array], config: ModelConfig) -> None:
+    expected = config.tensor_shapes()
+    for name in sorted(arrays.keys() | expected.keys()):
+        found = arrays[name].shape if name in arrays else "missing"
+        wanted = expected.get(name, "none")
+        if found != wanted:
+            raise UsageError(
+                f"the weights do not fit: {escape_unprintable(name)} is {found} "
+                f"instead of {wanted}."
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise UsageError(f"{escape_unprintable(name)} holds values that are not finite.")
