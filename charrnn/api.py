@@ -410,6 +410,7 @@ class LanguageModel:
         the symbol for unknown characters is None. Raises UnknownCharacters as `losses` does.
         """
         from .generation.primes import read_primes
+        from .network.kernels.sampling import LARGEST_LOGIT
         from .network.stack import forward
 
         start = self.model.start.first
@@ -417,6 +418,7 @@ class LanguageModel:
         [read] = read_primes(self.model, [ids], start.states)
         logits, _ = forward(self.model, read.ids[-1:].reshape(1, 1), read.state)
         scores = logits[0, 0].astype(np.float64)
+        scores = np.nan_to_num(scores, True, -LARGEST_LOGIT, LARGEST_LOGIT, -LARGEST_LOGIT)
         p = np.exp(scores - scores.max())
         return dict(zip(self.vocabulary.json_names(), (p / p.sum()).tolist(), strict=True))
 

@@ -65,13 +65,23 @@ def test_a_model_of_bytes_is_made_without_a_vocabulary():
         (lambda w: w.update({"output.weight": w["output.weight"].T}), "output.weight is (5, 11)"),
         (
             lambda w: w.update({"rnn.weight_hh_l0": w["rnn.weight_hh_l0"].T}),
-            "the weights do not fit: output.weight is (11, 5)",
+            "rnn.weight_hh_l0 of a network of lstm cells has 4 times",
         ),
         (lambda w: w.update({"output.bias": np.zeros(3)}), "output.bias is (3,) instead of (11,)"),
-        (lambda w: w.update({"rnn.weight_ih_l0_reverse": np.zeros((2, 2))}), "embedding"),
-        (lambda w: w.update({"x.rnn.weight_ih_l0": np.zeros((2, 2))}), "more than one network"),
+        (
+            lambda w: w.update({"rnn.weight_ih_l0_reverse": np.zeros((2, 2))}),
+            "l0_reverse is (2, 2)",
+        ),
+        (lambda w: w.update({"rnn.weight_hr_l0": np.zeros((2, 2))}), "weight_hr_l0 is (2, 2)"),
+        (lambda w: w.update({"output.bias": np.ones(11, complex)}), "of real numbers"),
+        (lambda w: w.update({"output.bias": np.full(11, 1e300)}), "values that are not finite"),
+        (lambda w: w.update({3: np.zeros(3)}), "not a state_dict"),
+        (
+            lambda w: w.update({"x.rnn.weight_ih_l0": np.zeros((2, 2))}),
+            "not of one recurrent",
+        ),
         (lambda w: w["output.bias"].fill(np.nan), "output.bias holds values that are not finite"),
-        (lambda w: w.update({"output.bias": "x"}), "'output.bias' is not an array of numbers"),
+        (lambda w: w.update({"output.bias": "x"}), "'output.bias' is not an array of real numbers"),
         (lambda w: w.clear(), "there is no matrix rnn.weight_hh_l0"),
     ],
 )

@@ -28,13 +28,17 @@ def from_state_dict(
     Raises UsageError for names missing or too many, wrong shapes, and values that are not finite.
     """
     check_choice("cell", cell, tuple(CELL_SHAPES))
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        raise UsageError("the weights are not a state_dict: give arrays by their names.")
     arrays = {_own_name(name, tensors): _array(name, t) for name, t in tensors.items()}
     if len(arrays) < len(tensors):
-        raise UsageError("the weights are of more than one network: give those of one.")
+        raise UsageError(
+            "the weights are not of one recurrent network and one output layer: leave out the rest."
+        )
     config = ModelConfig(
         vocab_size,
         cell,
-        hidden_size=_width(arrays, "rnn.weight_hh_l0"),
+        hidden_size=_hidden_size(arrays, cell),
         num_layers=sum(name.startswith("rnn.weight_hh_l") for name in arrays),
         embedding_size=_width(arrays, "embedding.weight") if "embedding.weight" in arrays else 0,
         **more,
@@ -48,6 +52,8 @@ def _own_name(name: str, tensors: Mapping[str, Any]) -> str:
     if match := RECURRENT.fullmatch(name):
         return f"rnn.{match[1]}"
     part, _, kind = name.rpartition(".")
+    if kind not in ("weight", "bias"):
+        return name
     has_bias = f"{part}.bias" in tensors if part else "bias" in tensors
     return f"{'output' if has_bias else 'embedding'}.{kind}"
 
@@ -57,9 +63,28 @@ def _array(name: str, tensor: Any) -> Array:
     for method in "detach", "cpu":  # of PyTorch's tensors
         tensor = getattr(tensor, method, lambda tensor=tensor: tensor)()
     try:
-        return np.array(tensor, np.float32)
+        with np.errstate(over="ignore"):  # an infinity is refused later
+            array = np.asarray(tensor)
+            if array.dtype.kind not in "fiu":
+                raise TypeError
+            return array.astype(np.float32)
     except (TypeError, ValueError):
-        raise UsageError(f"'{escape_unprintable(name)}' is not an array of numbers.") from None
+        raise UsageError(
+            f"'{escape_unprintable(name)}' is not an array of real numbers that NumPy knows: give "
+            "float32."
+        ) from None
+
+
+def _hidden_size(arrays: dict[str, Array], cell: str) -> int:
+    """H, if W_hh of the first layer is (G H, H)."""
+    name, gates = "rnn.weight_hh_l0", CELL_SHAPES[cell].gates
+    size = _width(arrays, name)
+    if len(arrays[name]) != gates * size:
+        raise UsageError(
+            f"the weights do not fit: {name} of a network of {cell} cells has {gates} times as "
+            f"many rows as columns, not the shape {arrays[name].shape}."
+        )
+    return size
 
 
 def _width(arrays: dict[str, Array], name: str) -> int:

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 import charrnn
 from charrnn.config import ModelConfig
+from charrnn.network.carried_state import CarriedState
 from charrnn.network.model import Model
 from charrnn.network.optimizers import OPTIMIZERS
 from charrnn.network.stack import forward, loss_and_gradients
@@ -225,3 +226,16 @@ def test_the_example_of_the_readme_predicts_as_charrnn_does(tmp_path, monkeypatc
     ids = CharVocabulary("".join(sorted(set(text)))).encode("Once upon a time")
     logits, _ = forward(model, ids[:, None], model.zero_state(1))
     assert gradcheck.scaled_error(found["logits"].numpy(), logits[:, 0]) < 3e-6
+
+
+@every_cell
+@every_depth
+@every_case
+def test_from_torch_gives_the_logits_of_pytorch(cell, num_layers, kind):
+    case = subset(f"{cell}-{num_layers}-{kind}", PYTORCH)
+    weights = subset("weight", case)
+    characters = "".join(map(chr, range(97, 97 + len(weights["output.bias"]))))
+    model = charrnn.from_torch(weights, characters, cell).model
+    recent = np.zeros((0, case["x"].shape[1]), np.int32)
+    logits, _ = forward(model, case["x"], CarriedState(case["state"], recent))
+    np.testing.assert_allclose(logits, case["float64/logits"], rtol=1e-4, atol=1e-5)
