@@ -31,6 +31,7 @@ from .text.vocabulary import Vocabulary, describe_characters, vocabulary_of
 # Numba is slow to import, so the modules that need it are imported where they are used: errors such
 # as a missing file or a wrong option are reported at once.
 if TYPE_CHECKING:
+    from .generation.prime_state import PrimeState
     from .generation.samples import Sample, TextSource
     from .network.model import Model
     from .network.start import TextStart
@@ -80,6 +81,7 @@ class LanguageModel:
 
         `prime`: text to continue, which begins a line; empty: the text begins a line.
         `mid_line`: the prime continues a line instead of beginning one.
+        `state`: of a text that is read already, see `state`; instead of a prime.
         `temperature`: below 1 makes the text safer, above 1 bolder; 0 takes the most likely
         character each time.
         `repetition_penalty`: factor on the log-probability of each of the last 32 characters,
@@ -123,6 +125,7 @@ class LanguageModel:
         passed through.
         """
         _check_numbers(count, first)
+        prime = self._prime(prime, how)
         source = self._source(length, **how)
         if wanted := self._filter(source):
             return (iter([s.data]) for s in source.samples(prime, count, first, wanted))
@@ -155,6 +158,7 @@ class LanguageModel:
         MAX_REJECTED texts in a row (generation/filters.py) are rejected.
         """
         _check_numbers(count, first)
+        prime = self._prime(prime, how)
         source = self._whole(length, **how)
         wanted = self._filter(source, unique, not_in, match, min_length)
         return source.samples(prime, count, first, wanted)
@@ -178,6 +182,8 @@ class LanguageModel:
         Options and errors are those of `samples`; a text that is rejected is generated anew.
         """
         _check_numbers(1, first)
+        if how.get("state") is not None:
+            raise UsageError("a state has its own prime: give primes or a state, not both.")
         source = self._whole(length, **how)
         wanted = self._filter(source, unique, not_in, match, min_length)
         return source.answers(batches, first, wanted)
@@ -197,6 +203,7 @@ class LanguageModel:
         seed: int | None = None,
         stop: str | Iterable[str] | None = None,
         lines: int | None = None,
+        state: PrimeState | None = None,
     ) -> TextSource:
         check_int("top_k", top_k, minimum=0)
         check_float("top_p", top_p, 0, 1, exclusive_min=True)
@@ -207,7 +214,7 @@ class LanguageModel:
         check_int("seed", 0 if seed is None else seed, minimum=0)
         allowed = self._allowed(allow, forbid)
         ending = self._ending(length, stop, lines, allowed)
-        start = self._start(mid_line)
+        start = self._start(mid_line) if state is None else state.start
         from .generation.sampler import SamplingOptions
         from .generation.samples import TextSource
         from .generation.seeds import fresh_seed
@@ -217,7 +224,46 @@ class LanguageModel:
         if options.is_greedy:  # the text must not depend on the seed
             start = start.first
         encode = partial(self._prime_ids, start=start, mid_line=mid_line)
-        return TextSource(self.model, self.vocabulary, start, ending, options, seed, encode)
+        read = state.read if state else ()
+        return TextSource(self.model, self.vocabulary, start, ending, options, seed, encode, read)
+
+    def state(
+        self, text: str, *, mid_line: bool = False, after: PrimeState | None = None
+    ) -> PrimeState:
+        """Read `text` and return the state after it, to be continued without reading it again.
+
+        `sample(state=state)` gives the same as `sample(prime=text)`, also in `stream`, `texts` and
+        `samples`. `mid_line`: the text continues a line instead of beginning one. `after`: read on
+        from this state, whose text comes before.
+
+        Raises UnknownCharacters for characters that the model does not know, UsageError for a state
+        of another model and for the end of a record.
+        """
+        from .generation.prime_state import read_on, read_prime
+
+        if after is None:
+            start = self._start(mid_line)
+            ids = self._prime_ids(text, start, mid_line)
+            return read_prime(self.model, text, ids, start, mid_line)
+        self._check_state(after, mid_line=mid_line)
+        ids = self.vocabulary.encode(text)
+        if self.config.record_end_id in ids:
+            raise UsageError("the text ends the record: leave the separator out of it.")
+        return read_on(after, text, ids)
+
+    def _check_state(self, state: PrimeState, prime: str = "", mid_line: bool = False) -> None:
+        if state.model is not self.model:
+            raise UsageError("the state is of another model: read the text with this one.")
+        if prime or mid_line:
+            raise UsageError("the state has read its prime already: omit prime and mid_line.")
+
+    def _prime(self, prime: str, how: dict[str, Any]) -> str:
+        """The text to continue: that of the state, if one is given."""
+        if (state := how.get("state")) is None:
+            return prime
+        self._check_state(state, prime, how.get("mid_line", False))
+        how["mid_line"] = state.mid_line
+        return str(state.text)
 
     def _whole(self, length: int | None, **how: Any) -> TextSource:
         """The source of texts that are read to their end."""

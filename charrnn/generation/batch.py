@@ -51,6 +51,7 @@ class BatchGenerator:
     rng_of: gives the generator of random numbers of text i, which also draws its start.
     symbols: turns ids into a str of one character per id.
     log_probabilities: whether to compute those of the texts.
+    read: the one prime, if it is read already, from each state of `start` that it may start from.
     """
 
     def __init__(
@@ -64,10 +65,11 @@ class BatchGenerator:
         options: SamplingOptions = DEFAULT_SAMPLING,
         start: TextStart | None = None,
         log_probabilities: bool = False,
+        read: Sequence[ReadPrime] = (),
     ) -> None:
         self.count = count
         self._sampler = BatchSampler(model, 1, options)
-        self._primes = _Primes(model, primes, start or model.start)
+        self._primes = _Primes(model, primes, start or model.start, read)
         self._rows: list[int | None] = [None]  # the index of the text that each row generates
         self._rng_of, self._criteria, self._symbols = rng_of, criteria, symbols
         self._log_probabilities = log_probabilities
@@ -191,9 +193,16 @@ class BatchGenerator:
 class _Primes:
     """Reads the primes of texts from the states that the texts start from."""
 
-    def __init__(self, model: Model, primes: Sequence[np.ndarray], start: TextStart) -> None:
+    def __init__(
+        self,
+        model: Model,
+        primes: Sequence[np.ndarray],
+        start: TextStart,
+        read: Sequence[ReadPrime],
+    ) -> None:
         self._model, self._primes, self._start = model, primes, start
-        self._read: dict[tuple[int, int], ReadPrime] = {}  # by the numbers of prime and state
+        # By the numbers of prime and state.
+        self._read: dict[tuple[int, int], ReadPrime] = {(0, k): r for k, r in enumerate(read)}
 
     def read(
         self, numbers: Sequence[int], rngs: Sequence[np.random.Generator]

@@ -13,6 +13,7 @@ from ..network.start import TextStart
 from ..text.vocabulary import Vocabulary
 from .batch import BatchGenerator, GeneratedText
 from .filters import TextFilter
+from .primes import ReadPrime
 from .sampler import SamplingOptions
 from .seeds import rng_of_text
 from .stopping import StoppingCriteria
@@ -54,6 +55,7 @@ class TextSource:
     options: SamplingOptions
     seed: int
     encode: Callable[[str], np.ndarray]  # the ids of a prime
+    read: tuple[ReadPrime, ...] = ()  # the prime, if it is read already, see BatchGenerator
 
     def stream(self, prime: str, count: int, first: int) -> Iterator[Iterator[bytes]]:
         """Yield the texts from number `first` on, each in pieces, while they are generated."""
@@ -142,6 +144,7 @@ class TextSource:
             self.options,
             self.start,
             log_probabilities,
+            self.read,
         )
 
     def _sample(self, text: GeneratedText, prime: str, index: int) -> Sample:
