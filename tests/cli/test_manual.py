@@ -269,7 +269,7 @@ def test_a_typing_error_gets_a_suggestion(invoke, arguments, hint):
 @pytest.mark.parametrize(
     "arguments",
     [
-        *("train x --cell transformer", "--quite x", "frobnicate", "train x --init"),
+        *("train x --cell transformer", "--quite x", "frobnicate", "train x --attention"),
         *("train x --temp 1", "sample --dropot 1", "train x -Z"),
     ],
 )

@@ -587,10 +587,10 @@ def test_a_failed_run_releases_its_lock(corpus_file, tmp_path):
     with pytest.raises(TypeError):
         list(run)
     with pytest.raises(CharRNNError) as caught:
-        started(corpus_file, tmp_path / "m", resume=True, steps=8)
+        started(corpus_file, tmp_path / "m", resume=True, seed=8)
     assert files_in(tmp_path) == ["m.log.jsonl", "m.state.safetensors"]
     trained(corpus_file, tmp_path / "m", resume=True)
-    assert "steps 7, not 8" in str(caught.value)
+    assert "seed 5, not 8" in str(caught.value)
 
 
 @pytest.mark.parametrize("settings", [{"hidden_size": 9}, {"val_fraction": 0.9999}], ids=str)
