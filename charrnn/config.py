@@ -344,8 +344,6 @@ class TrainOptions(_FixedOptions):
         _check_fields(self)
         if len(self.limit) > 1:
             raise UsageError("give one of --time, --epochs and --steps.")
-        if self.prune_vocabulary and self.init_from is None:
-            raise UsageError("there is no vocabulary to prune: give --init-from.")
 
     @property
     def limit(self) -> dict[str, float]:
@@ -377,7 +375,10 @@ def train_options(settings: Mapping[str, Any]) -> TrainOptions:
     unknown = settings.keys() - set(field_names(TrainOptions))
     if unknown:
         raise UsageError(f"there is no such setting: {', '.join(sorted(unknown))}.")
-    return TrainOptions(**settings)
+    options = TrainOptions(**settings)
+    if options.prune_vocabulary and options.init_from is None:
+        raise UsageError("there is no vocabulary to prune: give --init-from.")
+    return options
 
 
 def field_names(cls: type[DataclassInstance]) -> tuple[str, ...]:

@@ -277,3 +277,12 @@ def test_a_false_number_of_members_is_refused(old_file, corpus_file, tmp_path):
 def test_pruning_needs_a_model(corpus_file, tmp_path):
     with pytest.raises(UsageError, match="give --init-from"):
         charrnn.train(corpus_file, tmp_path / "m", prune_vocabulary=True, steps=1)
+
+
+def test_the_command_prunes(old_file, other_text, tmp_path, invoke):
+    command = ["train", other_text, "--init-from", old_file, "-o", tmp_path / "m", "--steps", "2"]
+    result = invoke(*command, "--prune-vocabulary")
+    assert result.exit_code == 0, result.stderr
+    assert set(charrnn.load(tmp_path / "m").vocabulary.characters) == set(other_text.read_text())
+    resumed = invoke("train", other_text, "-o", tmp_path / "m", "--resume", "--prune-vocabulary")
+    assert "there is no vocabulary to prune" in resumed.stderr
