@@ -246,10 +246,7 @@ class LanguageModel:
             ids = self._prime_ids(text, start, mid_line)
             return read_prime(self.model, text, ids, start, mid_line)
         self._check_state(after, mid_line=mid_line)
-        ids = self.vocabulary.encode(text)
-        if self.config.record_end_id in ids:
-            raise UsageError("the text ends the record: leave the separator out of it.")
-        return read_on(after, text, ids)
+        return read_on(after, text, self._encode_prime(text))
 
     def _check_state(self, state: PrimeState, prime: str = "", mid_line: bool = False) -> None:
         if state.model is not self.model:
@@ -357,13 +354,17 @@ class LanguageModel:
 
         A model that knows no line starts reads the id after which a line starts.
         """
-        ids = self.vocabulary.encode(prime)
+        ids = self._encode_prime(prime)
         if mid_line and not len(ids):
             raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
-        if self.config.record_end_id in ids:
-            raise UsageError("the prime already ends the record: leave the separator out of it.")
         if len(start.ids) + len(ids) == 0:
             ids = np.array([self.vocabulary.line_start])
+        return ids
+
+    def _encode_prime(self, prime: str) -> np.ndarray:
+        ids = self.vocabulary.encode(prime)
+        if self.config.record_end_id in ids:
+            raise UsageError("the prime already ends the record: leave the separator out of it.")
         return ids
 
     def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
@@ -443,9 +444,7 @@ class LanguageModel:
         """
         from .evaluation.loss import num_predicted, surprisals
 
-        if self.separator:
-            text = whole_records(text, self.separator)
-        ids = self.vocabulary.encode(text)
+        ids = self._encode_whole(text)
         unpredicted = np.full(len(ids) - num_predicted(self.model, ids), np.nan)
         return np.concatenate([unpredicted, *surprisals(self.model, ids)])
 
@@ -478,9 +477,13 @@ class LanguageModel:
         """
         from .evaluation.loss import mean_loss
 
+        return mean_loss(self.model, self._encode_whole(text))
+
+    def _encode_whole(self, text: str | bytes) -> np.ndarray:
+        """The ids of a text to measure; each record has its end."""
         if self.separator:
             text = whole_records(text, self.separator)
-        return mean_loss(self.model, self.vocabulary.encode(text))
+        return self.vocabulary.encode(text)
 
 
 def _check_numbers(count: int, first: int) -> None:

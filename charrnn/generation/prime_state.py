@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,15 +39,10 @@ def read_prime(
 
 def read_on(state: PrimeState, text: str, ids: np.ndarray) -> PrimeState:
     """Read `text`, whose ids (n,) are `ids`, after the text of `state`."""
-    texts = [np.concatenate([read.ids[-1:], ids]).astype(np.int32) for read in state.read]
-    after = read_primes(state.model, texts, _joined([read.state for read in state.read]))
+    states = CarriedState.joined([old.state for old in state.read])
+    texts = [np.concatenate([old.ids[-1:], ids]).astype(np.int32) for old in state.read]
     read = (
         new._replace(ids=np.concatenate([old.ids[-PENALTY_WINDOW:], ids]).astype(np.int32))
-        for old, new in zip(state.read, after, strict=True)
+        for old, new in zip(state.read, read_primes(state.model, texts, states), strict=True)
     )
     return PrimeState(state.model, state.text + text, state.mid_line, state.start, tuple(read))
-
-
-def _joined(states: Sequence[CarriedState]) -> CarriedState:
-    hidden = np.concatenate([state.hidden for state in states], axis=2)
-    return CarriedState(hidden, np.concatenate([state.recent for state in states], axis=1))

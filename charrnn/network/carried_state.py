@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,12 @@ class CarriedState(NamedTuple):
     def repeat(self, count: int) -> CarriedState:
         """Every row `count` times."""
         return CarriedState(self.hidden.repeat(count, axis=2), self.recent.repeat(count, axis=1))
+
+    @staticmethod
+    def joined(states: Sequence[CarriedState]) -> CarriedState:
+        """The rows of all states, one state after another."""
+        hidden = np.concatenate([state.hidden for state in states], axis=2)
+        return CarriedState(hidden, np.concatenate([state.recent for state in states], axis=1))
 
     def equals(self, other: CarriedState) -> bool:
         """Whether all rows are the same."""

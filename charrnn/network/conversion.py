@@ -16,14 +16,13 @@ RECURRENT = re.compile(r"(?:.*\.)?((?:weight|bias)_(?:ih|hh|c[ifo])_l?\d*)")
 
 
 def from_state_dict(
-    tensors: Mapping[str, Any], vocab_size: int, cell: str, **more: Any
+    tensors: Mapping[str, Any], vocab_size: int, cell: str
 ) -> tuple[ModelConfig, dict[str, Array]]:
     """The shape of a model and its weights, float32, named as in a model file.
 
     tensors: by name, of PyTorch or whatever NumPy takes. Those of the recurrent layers are known by
         their names' ends, such as `weight_ih_l0`; of the rest, those with a bias are the output
         layer's, an `nn.Linear`, and those without one an embedding's.
-    more: fields of ModelConfig.
 
     Raises UsageError for names missing or too many, wrong shapes, and values that are not finite.
     """
@@ -41,7 +40,6 @@ def from_state_dict(
         hidden_size=_hidden_size(arrays, cell),
         num_layers=sum(name.startswith("rnn.weight_hh_l") for name in arrays),
         embedding_size=_width(arrays, "embedding.weight") if "embedding.weight" in arrays else 0,
-        **more,
     )
     _check(arrays, config)
     return config, arrays
@@ -51,17 +49,17 @@ def _own_name(name: str, tensors: Mapping[str, Any]) -> str:
     """The name that a model file has for the tensor `name`."""
     if match := RECURRENT.fullmatch(name):
         return f"rnn.{match[1]}"
-    part, _, kind = name.rpartition(".")
+    kind = name.rpartition(".")[2]
     if kind not in ("weight", "bias"):
         return name
-    has_bias = f"{part}.bias" in tensors if part else "bias" in tensors
+    has_bias = name.removesuffix(kind) + "bias" in tensors
     return f"{'output' if has_bias else 'embedding'}.{kind}"
 
 
 def _array(name: str, tensor: Any) -> Array:
     """A tensor as float32."""
-    for method in "detach", "cpu":  # of PyTorch's tensors
-        tensor = getattr(tensor, method, lambda tensor=tensor: tensor)()
+    if hasattr(tensor, "detach"):  # it is PyTorch's
+        tensor = tensor.detach().cpu()
     try:
         with np.errstate(over="ignore"):  # an infinity is refused later
             array = np.asarray(tensor)

@@ -72,6 +72,17 @@ _HANDLERS = {"strict": "strict", "replace": "charrnn.replace"}
 codecs.register_error(_HANDLERS["replace"], _replacer)
 
 
+def fingerprint_of_start(path: FilePath, num_bytes: int, encoding: str) -> str:
+    """Return TextReader.fingerprint of a text of the first `num_bytes` of the file `path`."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while num_bytes and (data := file.read(min(num_bytes, CHUNK_BYTES))):
+            sha256.update(data)
+            num_bytes -= len(data)
+    sha256.update(encoding.encode())
+    return sha256.hexdigest()
+
+
 class TextReader:
     """Several inputs read as one text. Every pass over them must read the same bytes.
 

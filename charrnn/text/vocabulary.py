@@ -153,8 +153,12 @@ class Vocabulary(ABC):
 
     def ids_of(self, other: Vocabulary) -> npt.NDArray[np.int64]:
         """Return the id (len(other),) of each symbol of `other`, `unknown_id` if missing here."""
-        ids = self.look_up(other.symbols(np.arange(len(other)))).astype(np.int64)
+        ids = self.exact_ids_of(other).astype(np.int64)
         return np.where(ids < 0, self.unknown_id, ids)
+
+    def exact_ids_of(self, other: Vocabulary) -> IdArray:
+        """Return the id (len(other),) of each symbol of `other`, -1 if missing here."""
+        return self.look_up(other.symbols(np.arange(len(other))))
 
     # Ids to text
 

@@ -109,9 +109,10 @@ class InitialModel:
 
     def weights(self, vocabulary: Vocabulary) -> InitialWeights:
         """The weights for a model of `vocabulary`."""
-        new_ids = vocabulary.look_up(self._symbols()).astype(np.int32)  # by old id; -1: dropped
+        own = self._file.vocabulary
+        new_ids = vocabulary.exact_ids_of(own).astype(np.int32)  # by old id; -1: dropped
         table, kept = _renumbered(self._file.ngrams, new_ids)
-        old_ids = self._file.vocabulary.look_up(vocabulary.symbols(np.arange(len(vocabulary))))
+        old_ids = own.exact_ids_of(vocabulary)  # by new id; -1: new
         columns = np.concatenate([old_ids, len(new_ids) + kept])
         tensors = {
             spec.name: _adapted(self._file.tensors[spec.name], spec, old_ids, columns)
@@ -120,10 +121,6 @@ class InitialModel:
         num_new = int(np.count_nonzero(old_ids < 0))
         start = _renumbered_start(self._file.start, new_ids)
         return InitialWeights(self.name, num_new, tensors, table, start)
-
-    def _symbols(self) -> str:
-        vocabulary = self._file.vocabulary
-        return vocabulary.symbols(np.arange(len(vocabulary)))
 
 
 def _num_members(file: ModelFile) -> int:

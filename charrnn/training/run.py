@@ -90,12 +90,10 @@ class TrainingRun:
         self.progress = Progress(self.options.steps, plan.deadline)
         seconds_before = self._restore(state) if state is not None else 0.0
         if limit:
-            extension = extend(
-                *(self.progress, requested, self.options, limit),
-                *(streams.num_chunks, seconds_before),
-            )
-            self.requested, self.options, note = extension
-            notes = (*notes, note)
+            length = limit, streams.num_chunks, seconds_before
+            extension = extend(self.progress, requested, self.options, *length)
+            self.requested, self.options = extension.requested, extension.options
+            notes = (*notes, extension.note)
         val_chars = min(self.options.val_chars, len(val_ids))
         self.pacer = Pacer(self.progress, streams, clock, seconds_before, val_chars)
         if state is None and plan.deadline is not None:
@@ -105,9 +103,8 @@ class TrainingRun:
             self.model, val_ids, self.options.val_chars, self.ensemble.workspace
         )
         begun = None if initial is None else self._begin_with(initial)
-        texts = corpus, streams, len(val_ids)
-        plans = plan.config, self.options, self.progress
-        self.summary = summarize(*texts, *plans, files, notes, begun)
+        sizes = len(val_ids), plan.config, self.options, self.progress
+        self.summary = summarize(corpus, streams, *sizes, files, notes, begun)
 
     def _begin_with(self, initial: InitialWeights) -> Initial:
         """Start from the weights of an earlier model, which is the best one so far.

@@ -30,7 +30,7 @@ from ..storage.run_files import RunFiles, RunLock, acquire_run, run_files
 from ..text.corpus import Corpus, read_corpus, require_varied
 from ..text.files import expand_folders
 from ..text.ngrams import NgramTable, count_ngrams
-from ..text.reader import EncodingOptions, OnUndecodable, codec_name
+from ..text.reader import EncodingOptions, OnUndecodable, codec_name, fingerprint_of_start
 from ..text.splitting import TextSplit, split_corpus
 from ..text.streams import BatchStreams, RecordStreams, clamp_batch_shape
 from ..text.vocabulary import CharVocabulary
@@ -79,7 +79,8 @@ def prepare_run(
     files = run_files(output)
     paths = expand_folders(list_of_paths(paths), excluded=files)
     val_paths = [] if val_file is None else expand_folders([val_file], excluded=files)
-    requested, limit = train_options(settings), None
+    requested = train_options(settings)
+    limit: dict[str, float] | None = None
     if val_paths and settings.get("val_fraction") is not None:
         raise UsageError("give --val-file or --val-fraction, not both.")
     _check_precision(requested.precision, resume)
@@ -91,7 +92,7 @@ def prepare_run(
         state = read_state(files.state) if resume else None
         if state is not None:
             _check_settings(settings, state)
-            limit = _other_limit(settings, state)
+            limit = _other_limit(requested.limit, state)
             _check_encoding(encoding, as_bytes, state)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
         reading = requested if state is None else state.requested
@@ -323,21 +324,22 @@ def _identified(corpus: Corpus, num_val_files: int, state: State | None) -> Corp
 def _check_text(corpus: Corpus, state: State | None, files: RunFiles) -> None:
     """Raise CharRNNError for a text that holds nothing to learn, or is not the saved run's."""
     require_varied(corpus)
-    if state is not None and state.fingerprint == corpus.glued_fingerprint != corpus.fingerprint:
+    if state is None or state.fingerprint == corpus.fingerprint:
+        return
+    if state.fingerprint == corpus.glued_fingerprint:
         raise UsageError(
             f"the run of {display_path(files.state)} joined these files without line ends between "
             "them: resume it with `cat FILES | charrnn train - --resume`, or start another with -o."
         )
-    if state is not None and _has_grown(corpus, state):
+    if _has_grown(corpus, state):
         raise UsageError(
             f"the text has grown since the run of {display_path(files.state)}: start a new run "
             f"from its model, with --init-from {display_path(files.model)} -o NEW."
         )
-    if state is not None and state.fingerprint != corpus.fingerprint:
-        raise UsageError(
-            f"the text is not the one that {display_path(files.state)} was trained on: "
-            "give the same files in the same order, and the same --val-file."
-        )
+    raise UsageError(
+        f"the text is not the one that {display_path(files.state)} was trained on: "
+        "give the same files in the same order, and the same --val-file."
+    )
 
 
 def _has_grown(corpus: Corpus, state: State) -> bool:
@@ -345,14 +347,9 @@ def _has_grown(corpus: Corpus, state: State) -> bool:
     [name, *others] = corpus.names
     if others or name == "-" or not 0 < state.num_bytes < corpus.num_bytes:
         return False
-    sha256 = hashlib.sha256()
-    with contextlib.suppress(OSError), open(name, "rb") as file:
-        left = state.num_bytes
-        while left and (data := file.read(min(left, 1 << 20))):
-            sha256.update(data)
-            left -= len(data)
-    sha256.update(state.encoding.encode())
-    return sha256.hexdigest() == state.fingerprint
+    with contextlib.suppress(OSError):
+        return fingerprint_of_start(name, state.num_bytes, state.encoding) == state.fingerprint
+    return False
 
 
 def _require_no_earlier_batch(files: RunFiles) -> None:
@@ -401,21 +398,14 @@ def _check_settings(settings: Mapping[str, Any], state: State) -> None:
     requested = asdict(state.requested)
     chosen = requested | asdict(state.config) | asdict(state.options)
     for name, value in settings.items():
-        if name in LIMITS or value is None:
-            continue
-        if value not in (requested[name], chosen[name]):
-            raise _other_setting(f"with {_in_words({name: chosen[name]})}", value)
+        if name not in LIMITS and value not in (None, requested[name], chosen[name]):
+            raise _other_setting(f"with {name.replace('_', ' ')} {chosen[name]}", value)
 
 
-def _other_limit(settings: Mapping[str, Any], state: State) -> dict[str, float] | None:
-    """The limit in `settings` if the saved run has another one."""
-    limit = {name: settings[name] for name in LIMITS if settings.get(name) is not None}
-    own = asdict(state.requested) | {"steps": state.options.steps}
-    return None if all(own[name] == value for name, value in limit.items()) else limit
-
-
-def _in_words(settings: Mapping[str, Any]) -> str:
-    return " and ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items())
+def _other_limit(limit: dict[str, float], state: State) -> dict[str, float] | None:
+    """`limit` if the saved run has another one; None if it is the same, or empty."""
+    own = state.requested.limit | {"steps": state.options.steps}
+    return limit if limit.items() - own.items() else None
 
 
 def _other_setting(started: str, asked: object) -> UsageError:
