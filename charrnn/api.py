@@ -81,7 +81,7 @@ class LanguageModel:
 
         `prime`: text to continue, which begins a line; empty: the text begins a line.
         `mid_line`: the prime continues a line instead of beginning one.
-        `state`: of a text that is read already, see `state`; instead of a prime.
+        `state`: what the method `state` returned for a prime; it replaces `prime` and `mid_line`.
         `temperature`: below 1 makes the text safer, above 1 bolder; 0 takes the most likely
         character each time.
         `repetition_penalty`: factor on the log-probability of each of the last 32 characters,
@@ -230,11 +230,11 @@ class LanguageModel:
     def state(
         self, text: str, *, mid_line: bool = False, after: PrimeState | None = None
     ) -> PrimeState:
-        """Read `text` and return the state after it, to be continued without reading it again.
+        """Read `text` and return the state after it, so that texts can continue it many times.
 
-        `sample(state=state)` gives the same as `sample(prime=text)`, also in `stream`, `texts` and
-        `samples`. `mid_line`: the text continues a line instead of beginning one. `after`: read on
-        from this state, whose text comes before.
+        `sample(state=state)` returns the same text as `sample(prime=text)`. `stream`, `texts` and
+        `samples` take a state, too. `mid_line`: the text continues a line instead of beginning one.
+        `after`: `text` continues the text of this state.
 
         Raises UnknownCharacters for characters that the model does not know, UsageError for a state
         of another model and for the end of a record.
@@ -255,7 +255,7 @@ class LanguageModel:
             raise UsageError("the state has read its prime already: omit prime and mid_line.")
 
     def _prime(self, prime: str, how: dict[str, Any]) -> str:
-        """The text to continue: that of the state, if one is given."""
+        """Return the prime of the state in `how` if there is one, else `prime`."""
         if (state := how.get("state")) is None:
             return prime
         self._check_state(state, prime, how.get("mid_line", False))
@@ -451,8 +451,8 @@ class LanguageModel:
     def probabilities(self, text: str = "") -> dict[str | int | None, float]:
         """Return the probability of each character to come next after `text`, by character.
 
-        `text` begins a line, or a record; the keys of a model of bytes are their numbers, that of
-        the symbol for unknown characters is None. Raises UnknownCharacters as `losses` does.
+        `text` begins a line or a record. The key of a byte is its number, and the key of the symbol
+        for unknown characters is None. Raises UnknownCharacters as `losses` does.
         """
         from .generation.primes import read_primes
         from .network.kernels.sampling import LARGEST_LOGIT
@@ -497,10 +497,10 @@ def from_torch(
     cell: str = "lstm",
     threads: int | None = None,
 ) -> LanguageModel:
-    """Make a model of the weights of a PyTorch network, or of arrays of the same names and shapes.
+    """Convert the weights of a PyTorch network, or arrays of the same names and shapes, to a model.
 
-    `state_dict`: of a module with an nn.LSTM, nn.GRU or nn.RNN (tanh), whose input is one-hot or an
-    nn.Embedding, and an nn.Linear that gives the logits; whatever these are called.
+    `state_dict`: that of a module with an nn.LSTM, nn.GRU or nn.RNN (tanh), whose input is one-hot
+    or an nn.Embedding, and an nn.Linear that computes the logits. Their names do not matter.
     `vocabulary`: the characters in the order of their ids; None: the 256 bytes.
 
     Raises UsageError for weights that do not fit, CharRNNError for an impossible vocabulary.

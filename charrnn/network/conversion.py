@@ -1,4 +1,4 @@
-"""Weights of PyTorch modules, or other arrays of their names and shapes, as those of a model."""
+"""Converts the weights of a PyTorch module, or arrays of the same names, to those of a model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RECURRENT = re.compile(r"(?:.*\.)?((?:weight|bias)_(?:ih|hh|c[ifo])_l?\d*)")
 def from_state_dict(
     tensors: Mapping[str, Any], vocab_size: int, cell: str
 ) -> tuple[ModelConfig, dict[str, Array]]:
-    """The shape of a model and its weights, float32, named as in a model file.
+    """Return the configuration of the model and its float32 weights, named as in a model file.
 
-    tensors: by name, of PyTorch or whatever NumPy takes. Those of the recurrent layers are known by
-        their names' ends, such as `weight_ih_l0`; of the rest, those with a bias are the output
-        layer's, an `nn.Linear`, and those without one an embedding's.
+    tensors: PyTorch tensors, or arrays that NumPy converts, by name. The ends of the names, such as
+        `weight_ih_l0`, identify the recurrent layers. Of the other weights, one with a bias is that
+        of the output layer, an `nn.Linear`, and one without a bias is that of an embedding.
 
     Raises UsageError for names missing or too many, wrong shapes, and values that are not finite.
     """
@@ -46,7 +46,7 @@ def from_state_dict(
 
 
 def _own_name(name: str, tensors: Mapping[str, Any]) -> str:
-    """The name that a model file has for the tensor `name`."""
+    """Return the name of the tensor `name` in a model file."""
     if match := RECURRENT.fullmatch(name):
         return f"rnn.{match[1]}"
     kind = name.rpartition(".")[2]
@@ -57,7 +57,7 @@ def _own_name(name: str, tensors: Mapping[str, Any]) -> str:
 
 
 def _array(name: str, tensor: Any) -> Array:
-    """A tensor as float32."""
+    """Convert a tensor to a float32 array."""
     if hasattr(tensor, "detach"):  # it is PyTorch's
         tensor = tensor.detach().cpu()
     try:
@@ -74,7 +74,7 @@ def _array(name: str, tensor: Any) -> Array:
 
 
 def _hidden_size(arrays: dict[str, Array], cell: str) -> int:
-    """H, if W_hh of the first layer is (G H, H)."""
+    """Return H after checking that W_hh of the first layer has the shape (G H, H)."""
     name, gates = "rnn.weight_hh_l0", CELL_SHAPES[cell].gates
     size = _width(arrays, name)
     if len(arrays[name]) != gates * size:

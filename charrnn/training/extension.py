@@ -1,4 +1,4 @@
-"""Going on with a run beyond its end: `--resume` with more epochs, steps or time than it had."""
+"""Extends a run: `--resume` with another number of epochs, steps or seconds than before."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import UsageError
 from .planner import CHECKPOINT_TIME_SHARE, MAX_STEPS
 from .progress import Progress
 
-WARM_UP = 0.05  # of the new steps, in which the learning rate rises (tests/bench/LOG.md)
+WARM_UP = 0.05  # fraction of the new steps in which the learning rate rises (tests/bench/LOG.md)
 RESTARTED = "linear", "cosine"  # the schedules that fall to zero
 
 
 class Extension(NamedTuple):
-    """What a run becomes by another limit."""
+    """The options of an extended run, and a sentence that describes the extension."""
 
     requested: TrainOptions
     options: ResolvedOptions
@@ -32,10 +32,10 @@ def extend(
     num_chunks: int,
     seconds: float,
 ) -> Extension:
-    """Give a run another length, by `limit`, one of LIMITS with its value; changes `progress`.
+    """Change the length of a run, and `progress`, to `limit`: one of LIMITS with its value.
 
-    num_chunks: updates of an epoch. seconds: of training so far.
-    Raises UsageError unless that is more than what the run has done already.
+    num_chunks: the number of updates per epoch. seconds: the training time so far.
+    Raises UsageError if the run has already reached `limit`.
     """
     [(name, value)] = limit.items()
     progress.deadline = _deadline(progress, requested, value) if name == "time" else None
@@ -60,10 +60,11 @@ def extend(
 
 
 def _peak(planned: int, total: int) -> float:
-    """The share of the initial learning rate from which it falls again: that of the added steps.
+    """Return the peak of the learning rate after an extension, as a factor of the initial one.
 
-    It is 1 if they are as many as were planned: after one epoch, a second one from all of the rate
-    gives 1.441 nats, from half of it 1.445; a quarter of an epoch gains nothing from all of it.
+    It is the ratio of added to planned steps, at most 1. A second epoch after one lowers the loss
+    to 1.441 nats with peak 1, to 1.445 with peak 0.5. A quarter of an epoch with peak 1 does not
+    lower it.
     """
     return min(1.0, (total - planned) / planned)
 

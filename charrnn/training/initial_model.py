@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class InitialWeights(NamedTuple):
     """Weights for a model of the new vocabulary, in PyTorch's names and shapes.
 
-    They predict what the earlier model does, to the last bit: the logit of a new character is
-    -UNKNOWN_NATS, so that it has no share in the predictions. As an input it has the mean weights
-    of the known ones.
+    The model predicts what the earlier one does. The logit of a new character is -UNKNOWN_NATS, so
+    that its probability rounds to zero. As an input, a new character has the mean weights of the
+    known characters.
     """
 
     name: str  # of the earlier model's file
@@ -150,10 +150,10 @@ def _adapted(tensor: Array, spec: TensorSpec, old_ids: Array, columns: Array) ->
 
 
 def make_learnable(parameters: Parameters) -> None:
-    """Give new characters the mean weights and bias of the output layer's other characters.
+    """Set the output weights and biases of new characters to the means of the known characters.
 
-    From a logit of -UNKNOWN_NATS they would be learned late: after twelve epochs over 500 names
-    with five new characters the loss would be 2.97, not 2.29 (tests/bench/LOG.md).
+    From a logit of -UNKNOWN_NATS, new characters would be learned late: after twelve epochs over
+    500 names with five new characters the loss would be 2.97, not 2.29 (tests/bench/LOG.md).
     """
     weight, bias = parameters.view("output.weight")[0], parameters.view("output.bias")[0]
     new = (bias <= -UNKNOWN_NATS) & ~weight.any(1)

@@ -19,7 +19,7 @@ REPLANNED_SLOWER = (
     0.1  # of the deadline: with less time left, a slow run ends by the deadline alone
 )
 STALL_REPORTED = 0.01  # of the deadline: a longer stall is reported
-MOST_VALIDATION = 0.1  # of the time so far; a validation that would follow more is left out
+MOST_VALIDATION = 0.1  # of the time so far: if validations have taken more, the next is skipped
 DEADLINE_SLACK = 1.02  # times the deadline, after which the run ends at once
 
 
@@ -73,7 +73,7 @@ class Pacer:
 
     @contextmanager
     def validating(self) -> Iterator[None]:
-        """The context in which to validate."""
+        """Return the context in which to validate."""
         started_at = self.seconds
         limit = STALL_FACTOR * self._val_steps * self._stopwatch.seconds_per_step
         with self._stopwatch.apart(limit):
@@ -82,7 +82,7 @@ class Pacer:
 
     @property
     def may_validate(self) -> bool:
-        """Whether validations leave enough of the time: those of a large model take seconds."""
+        """Whether there is time for another validation; one of a large model takes seconds."""
         is_timed = self._progress.deadline is not None
         return not is_timed or self._validation_seconds <= MOST_VALIDATION * self.seconds
 

@@ -49,7 +49,7 @@ VALIDATION_TIME_SHARE = 0.06  # of the time, for ten validations; they may read 
 VALIDATION_SPEEDUP = 2.3  # speed of validation relative to training
 MIN_VAL_CHARS = 10_000  # of such a part
 MIN_UPDATES_PER_EPOCH = 16  # a short text gets fewer streams to have these
-FULL_RATE_STEPS = 100  # of a run that starts from a model, with the usual learning rate
+FULL_RATE_STEPS = 100  # up to which a run that starts from a model has the usual learning rate
 MAX_STEPS = 2**53  # of an endless run; `epochs` may ask for infinitely many
 
 
@@ -172,10 +172,10 @@ def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> Resol
 
 
 def _learning_rate(options: TrainOptions, streams: BatchStreams, steps: int) -> float:
-    """The initial learning rate, if it is not given: a model that knows much gets a smaller one.
+    """Return the initial learning rate: the given one, or that of a run that starts from a model.
 
-    It falls with the root of the number of steps, and of streams below the usual number
-    (tests/bench/LOG.md).
+    The latter is proportional to the square root of the number of streams, up to the usual number,
+    and inversely proportional to that of the number of steps (tests/bench/LOG.md).
     """
     if options.learning_rate is not None:
         return options.learning_rate

@@ -46,7 +46,8 @@ NGRAM_REGULARISATIONS = (
 )
 
 
-# Of a run that starts from a model: with more it forgets what it knows (tests/bench/LOG.md).
+# The highest rates of a run that starts from a model. With higher rates it forgets what the model
+# has learned (tests/bench/LOG.md).
 MOST_WITH_INITIAL = Regularisation(0.2, 0.2, 0.0)
 
 

@@ -52,9 +52,9 @@ class TrainingRun:
     saved: at once when it starts, later only if the last attempt fails, too. The run lock is
     released at the end, also after an error.
 
-    `requested` are the options that the user asked for, `initial` the weights that a new run starts
-    from, `state` is the saved state of a run that is resumed, `limit` its new length, if any, as of
-    `extend`, `clock` returns seconds.
+    `requested` are the options that the user asked for. `initial` are the weights that a new run
+    starts from. `state` is the saved state of a resumed run, and `limit` its new length, see
+    `extend`. `clock` returns seconds.
     """
 
     def __init__(

@@ -141,8 +141,8 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     ),
     field_option(
         "init_from",
-        "Start from the weights of this model file, whose cell, sizes and n-grams the new model "
-        "has. Its characters stay; those that are new are added.",
+        "Initialise the weights from this model file. The new model has its cell, sizes and "
+        "n-grams, and its characters besides those of CORPUS.",
         type=FILE,
     ),
     field_option(
@@ -294,8 +294,8 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     option(
         "--resume",
         is_flag=True,
-        help="Continue the run of --output; with another --epochs, --steps or --time than it had, "
-        "up to that.",
+        help="Continue the run of --output. With a larger --epochs, --steps or --time than before, "
+        "train it further.",
     ),
     option("--overwrite", is_flag=True, help="Replace the run of --output."),
     option(
@@ -327,8 +327,9 @@ def command(
 
     Several files are joined in the order given, with a line end after a last line that has none.
     A folder stands for its files, sorted by name, without hidden ones; `-` is stdin. Ctrl-C saves
-    the run, and --resume continues it exactly, with the options it was started with, or beyond its
-    end with more --epochs, --steps or --time. An existing run is replaced only with --overwrite.
+    the run, and --resume continues it exactly, with the options it was started with. With a larger
+    --epochs, --steps or --time, it trains the run further. An existing run is replaced only with
+    --overwrite.
 
     \b
     Example:
