@@ -4,7 +4,6 @@ import json
 import os
 import random
 import struct
-import time
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,6 @@ def model(tmp_path):
 
 def refused(path, match=None):
     """Return the message that refuses the model `path`: one short line that names it."""
-    start = time.perf_counter()
     with pytest.raises(CharRNNError, match=match) as caught:
         load_model(path, tensor_shapes)
     message = str(caught.value)
@@ -63,7 +61,6 @@ def refused(path, match=None):
     assert display_path(path) in message
     assert message.isprintable()
     assert len(message) < 600
-    assert time.perf_counter() - start < 5
     return message
 
 
