@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class InitialWeights(NamedTuple):
     """Weights for a model of the new vocabulary, in PyTorch's names and shapes.
 
-    The model predicts what the earlier one does. The logit of a new character is -UNKNOWN_NATS, so
-    that its probability rounds to zero. As an input, a new character has the mean weights of the
-    known characters.
+    The model predicts what the earlier one does. The logit of a new character is UNKNOWN_NATS below
+    the largest logit in any state, so that it does not change the sum of a softmax. As an input, a
+    new character has the mean weights of the known characters.
     """
 
     name: str  # of the earlier model's file
@@ -114,9 +114,12 @@ class InitialModel:
         table, kept = _renumbered(self._file.ngrams, new_ids)
         old_ids = own.exact_ids_of(vocabulary)  # by new id; -1: new
         columns = np.concatenate([old_ids, len(new_ids) + kept])
+        tensors, specs = self._file.tensors, ModelConfig(**self._file.config).tensor_specs()
+        lowest = _lowest_maximum(tensors["output.weight"], tensors["output.bias"])
+        new_bias = max(lowest - UNKNOWN_NATS, float(np.finfo(np.float32).min))
         tensors = {
-            spec.name: _adapted(self._file.tensors[spec.name], spec, old_ids, columns)
-            for spec in ModelConfig(**self._file.config).tensor_specs()
+            spec.name: _adapted(tensors[spec.name], spec, old_ids, columns, new_bias)
+            for spec in specs
         }
         num_new = int(np.count_nonzero(old_ids < 0))
         start = _renumbered_start(self._file.start, new_ids)
@@ -133,10 +136,13 @@ def _num_members(file: ModelFile) -> int:
     return members
 
 
-def _adapted(tensor: Array, spec: TensorSpec, old_ids: Array, columns: Array) -> Array:
+def _adapted(
+    tensor: Array, spec: TensorSpec, old_ids: Array, columns: Array, new_bias: float
+) -> Array:
     """The tensor for the characters with these old ids, -1 for new ones.
 
-    `columns` are the places of the same characters, and of n-grams, in the lookup table.
+    `columns` are the places of the same characters, and of n-grams, in the lookup table; `new_bias`
+    is the output bias of new characters.
     """
     if spec.is_lookup_table:
         axis = 0 if spec.role is TensorRole.EMBEDDING else 1
@@ -144,7 +150,7 @@ def _adapted(tensor: Array, spec: TensorSpec, old_ids: Array, columns: Array) ->
         new = np.expand_dims(_mean(np.moveaxis(known, axis, 0)), axis)
         return np.concatenate([tensor, new], axis).take(columns, axis)
     if spec.role in (TensorRole.OUTPUT_WEIGHT, TensorRole.OUTPUT_BIAS):
-        new = np.full_like(tensor[:1], 0 if tensor.ndim > 1 else -UNKNOWN_NATS)
+        new = np.full_like(tensor[:1], 0 if tensor.ndim > 1 else new_bias)
         return np.concatenate([tensor, new]).take(old_ids, 0)
     return tensor
 
@@ -152,13 +158,24 @@ def _adapted(tensor: Array, spec: TensorSpec, old_ids: Array, columns: Array) ->
 def make_learnable(parameters: Parameters) -> None:
     """Set the output weights and biases of new characters to the means of the known characters.
 
-    From a logit of -UNKNOWN_NATS, new characters would be learned late: after twelve epochs over
-    500 names with five new characters the loss would be 2.97, not 2.29 (tests/bench/LOG.md).
+    From their logit of InitialWeights they would be learned late: after twelve epochs over 500
+    names with five new characters the loss would be 2.97, not 2.29 (tests/bench/LOG.md).
     """
     weight, bias = parameters.view("output.weight")[0], parameters.view("output.bias")[0]
-    new = (bias <= -UNKNOWN_NATS) & ~weight.any(1)
-    if new.any() and not new.all():
+    constant = ~weight.any(1)
+    if constant.any() and not constant.all():
+        lowest = _lowest_maximum(weight[~constant], bias[~constant])
+        new = constant & (bias < lowest - UNKNOWN_NATS / 2)  # half: rounding may have raised them
         weight[new], bias[new] = _mean(weight[~new]), _mean(bias[~new, None])
+
+
+def _lowest_maximum(weight: Array, bias: Array) -> float:
+    """A number that the largest logit exceeds in every state, since the units are within -1 to 1.
+
+    weight (V, H), bias (V,): those of the output layer.
+    """
+    norms = np.abs(weight).sum(1, dtype=np.float64)
+    return float((bias - norms).max())
 
 
 def _mean(rows: Array) -> Array:

@@ -77,5 +77,6 @@ class Recovery:
         has_best = self._writer.has_best
         weights = self._writer.load_best().parameters if has_best else None
         self._ensemble.restart(weights, self._options.seed)
+        self._ensemble.learn_new_characters()  # the best weights may be an earlier model's
         name = "the best weights so far" if has_best else "the initial weights"
         return f"{error.how}: it continues from {name} with half the learning rate."

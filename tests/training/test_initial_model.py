@@ -75,6 +75,24 @@ def test_new_characters_do_not_change_the_loss_of_old_texts(tmp_path, cell, embe
     assert weights.num_new == len(set(new) - set(OLD))
 
 
+@pytest.mark.parametrize("shift", [-1000, -60, 60, 1000])
+def test_a_shift_of_all_logits_changes_nothing(tmp_path, shift):
+    """The softmax does not depend on it; the logits of new characters must follow."""
+    old = saved(tmp_path / "old", OLD, cell="gru")
+    old.model.load_state_dict(shifted(old.model.state_dict(), shift))
+    old.save(tmp_path / "old", overwrite=True)
+    model, _ = weights_for(tmp_path / "old", OLD + "xyz")
+    text = "".join(np.random.default_rng(0).choice(list(OLD), 300))
+    assert model.loss(text) == old.loss(text)
+    make_learnable(model.model.parameters)
+    bias = model.model.state_dict()["output.bias"]
+    np.testing.assert_allclose(bias[-3:], bias[:-3].mean(), rtol=1e-4)
+
+
+def shifted(tensors, shift):
+    return tensors | {"output.bias": (tensors["output.bias"] + shift).astype(np.float32)}
+
+
 @pytest.mark.parametrize("embedding", [0, 6])
 def test_pruning_keeps_the_weights_of_what_remains(tmp_path, embedding):
     old = saved(tmp_path / "old", OLD, cell="gru", ngrams=4, embedding_size=embedding)
@@ -115,6 +133,25 @@ def test_new_characters_become_learnable(tmp_path):
         np.testing.assert_allclose(after[name][len(OLD) :], [mean, mean], rtol=1e-4, atol=1e-6)
     make_learnable(parameters)
     assert np.array_equal(parameters.state_dict()["output.weight"], after["output.weight"])
+
+
+def test_new_characters_stay_learnable_after_a_divergence(old_file, other_text, tmp_path):
+    """The best weights, from which it recovers, are the old model's."""
+    run = started(other_text, tmp_path / "m", init_from=str(old_file), steps=40)
+    member = run.ensemble.members[0]
+    compute = member.compute
+
+    def poisoned(x, y, seed):
+        loss, norm = compute(x, y, seed)
+        diverges = run.progress.step == 2 and not run.progress.recoveries
+        return float("nan") if diverges else loss, norm
+
+    member.compute = poisoned
+    for _ in run:
+        if run.progress.step == 3:
+            assert run.has_initial_best
+            assert member.model.state_dict()["output.bias"].min() > -20
+    assert run.finished and run.progress.recoveries == 1
 
 
 def test_a_run_starts_from_the_old_loss_and_learns(old_file, corpus_file, other_text, tmp_path):
