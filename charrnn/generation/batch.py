@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arithmetic import ceil_div
-from ..network.model import Model
-from ..network.start import TextStart
-from .primes import ReadPrime, read_primes
-from .sampler import DEFAULT_SAMPLING, BatchSampler, SamplingOptions
 from .stopping import StopMatcher, StoppingCriteria
 
 ROWS = 256  # maximum number of texts generated in parallel; their state about fills the cache
@@ -21,6 +19,33 @@ STEPS_FIXED_LENGTH = 64  # the same if all texts have one known length, so that 
 MAX_BUFFERED = 2**22  # maximum number of buffered characters
 MAX_BUFFERED_UNBOUNDED = 2**18  # the same for unbounded texts: small pieces, most are discarded
 MAX_OPS_PER_ROUND = 2**27  # multiply-adds per row between two pieces of a text: some milliseconds
+
+Read = TypeVar("Read")  # a prime that is read
+ReadIn = TypeVar("ReadIn", contravariant=True)
+ReadOut = TypeVar("ReadOut", covariant=True)
+
+
+class Sampler(Protocol[ReadIn]):
+    """Samples texts in parallel rows: BatchSampler, whose methods say how, MixtureSampler."""
+
+    @property
+    def work(self) -> int: ...
+
+    def begin(self, row: int, rng: np.random.Generator, read: ReadIn) -> None: ...
+
+    def sample(
+        self, steps: int, log_p: npt.NDArray[np.float64] | None = None
+    ) -> npt.NDArray[np.int32]: ...
+
+    def reassign_rows(self, rows: list[int | None]) -> None: ...
+
+
+class Primes(Protocol[ReadOut]):
+    """Reads the primes of texts: PrimeReader, whose methods say how, MixturePrimes."""
+
+    def draw(self, number: int, rng: np.random.Generator) -> int: ...
+
+    def read(self, numbers: Sequence[int], states: Sequence[int]) -> Iterable[ReadOut]: ...
 
 
 class GeneratedText:
@@ -40,45 +65,41 @@ class GeneratedText:
         return self._source
 
 
-class BatchGenerator:
+class BatchGenerator(Generic[Read]):
     """Generates texts and iterates over them.
 
     The texts must be read in order, each to its end. They are generated in parallel, ahead of the
     reader until the buffer is full. A text does not depend on the others.
 
-    primes: ids (n,) that each text continues; or one for all texts.
+    sampler: has one row and no text.
+    primes: the prime that each text continues; or one for all texts.
     count: the number of texts; it may be raised while they are read.
     rng_of: gives the generator of random numbers of text i, which also draws its start.
     symbols: turns ids into a str of one character per id.
     log_probabilities: whether to compute those of the texts.
-    read: the one prime, if it is read already, from each state of `start` that it may start from.
     """
 
     def __init__(
         self,
-        model: Model,
-        primes: Sequence[np.ndarray],
+        sampler: Sampler[Read],
+        primes: Primes[Read],
         count: int,
         rng_of: Callable[[int], np.random.Generator],
         criteria: StoppingCriteria,
         symbols: Callable[[np.ndarray], str],
-        options: SamplingOptions = DEFAULT_SAMPLING,
-        start: TextStart | None = None,
         log_probabilities: bool = False,
-        read: Sequence[ReadPrime] = (),
     ) -> None:
         self.count = count
-        self._sampler = BatchSampler(model, 1, options)
-        self._primes = _Primes(model, primes, start or model.start, read)
+        self._sampler, self._primes = sampler, primes
         self._rows: list[int | None] = [None]  # the index of the text that each row generates
         self._rng_of, self._criteria, self._symbols = rng_of, criteria, symbols
         self._log_probabilities = log_probabilities
         steps = STEPS if criteria.all_stops or criteria.lines else STEPS_FIXED_LENGTH
-        self._steps = max(1, min(steps, MAX_OPS_PER_ROUND // model.parameters.dense.size))
+        self._steps = max(1, min(steps, MAX_OPS_PER_ROUND // sampler.work))
         self._max_rows = min(ROWS, max(1, MAX_BUFFERED // (criteria.length or 1)))
         self._max_buffered_chars = MAX_BUFFERED if criteria.length else MAX_BUFFERED_UNBOUNDED
         self._texts: dict[int, GeneratedText] = {}  # started and not yet read to the end
-        self._next: deque[tuple[np.random.Generator, ReadPrime]] = deque()  # of texts to start
+        self._next: deque[tuple[np.random.Generator, Read]] = deque()  # of texts to start
         self._num_started = 0  # texts
         self._buffered_chars = 0  # in all pieces
         self._num_ended = self._ended_chars = 0  # texts, and their characters
@@ -163,7 +184,8 @@ class BatchGenerator:
         last = min(self.count, self._num_started + self._max_rows)
         numbers = range(self._num_started, last)
         rngs = [self._rng_of(t) for t in numbers]
-        self._next.extend(zip(rngs, self._primes.read(numbers, rngs), strict=True))
+        states = [self._primes.draw(t, rng) for t, rng in zip(numbers, rngs, strict=True)]
+        self._next.extend(zip(rngs, self._primes.read(numbers, states), strict=True))
 
     def _fit_rows(self, num_new: int) -> None:
         """Change the number of rows if there are too few for the texts, or twice too many."""
@@ -188,38 +210,6 @@ class BatchGenerator:
         self._num_started = i + 1
         self._buffered_chars = sum(map(len, self._texts[i].pieces))
         self._max_rows = max(1, self._max_rows // 4)
-
-
-class _Primes:
-    """Reads the primes of texts from the states that the texts start from."""
-
-    def __init__(
-        self,
-        model: Model,
-        primes: Sequence[np.ndarray],
-        start: TextStart,
-        read: Sequence[ReadPrime],
-    ) -> None:
-        self._model, self._primes, self._start = model, primes, start
-        # By the numbers of prime and state.
-        self._read: dict[tuple[int, int], ReadPrime] = {(0, k): r for k, r in enumerate(read)}
-
-    def read(
-        self, numbers: Sequence[int], rngs: Sequence[np.random.Generator]
-    ) -> Iterator[ReadPrime]:
-        """Read the primes of the texts `numbers`, whose generators draw where they start."""
-        start, several = self._start, len(self._primes) > 1
-        places = [t if several else 0 for t in numbers]
-        lengths = [len(self._primes[p]) for p in places]
-        states = [start.draw(rng, n) for rng, n in zip(rngs, lengths, strict=True)]
-        wanted = list(zip(places, states, strict=True))
-        if several:  # each is read once
-            self._read.clear()
-        if new := list(dict.fromkeys(key for key in wanted if key not in self._read)):
-            primes = [start.prepend(self._primes[p]) for p, _ in new]
-            found = read_primes(self._model, primes, start.states.select([k for _, k in new]))
-            self._read |= zip(new, found, strict=True)
-        return (self._read[key] for key in wanted)
 
 
 def _running_totals(texts: Sequence[GeneratedText | None], log_p: np.ndarray) -> np.ndarray:

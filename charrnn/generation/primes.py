@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..network.arrays import Workspace
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.stack import Stack
+from ..network.start import TextStart
 
 PRIME_STEPS = 64  # characters of a prime per forward pass
 PRIME_IDS = 512  # characters of all primes per forward pass, if that is 8 of each or more
@@ -26,6 +27,44 @@ class ReadPrime(NamedTuple):
 
     ids: _Ids
     state: CarriedState  # of one row
+
+
+class PrimeReader:
+    """Reads the primes of texts from the states that the texts start from.
+
+    primes: ids (n,) of the prime of each text, or of the one prime of all texts.
+    start: where the texts start. read: the one prime from each state of `start`, if it is read.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        primes: Sequence[np.ndarray],
+        start: TextStart,
+        read: Sequence[ReadPrime] = (),
+    ) -> None:
+        self._model, self._primes, self._start = model, primes, start
+        # By the numbers of prime and state.
+        self._read: dict[tuple[int, int], ReadPrime] = {(0, k): r for k, r in enumerate(read)}
+
+    def draw(self, number: int, rng: np.random.Generator) -> int:
+        """Draw the state that text `number` starts from."""
+        return self._start.draw(rng, len(self._primes[self._place(number)]))
+
+    def read(self, numbers: Sequence[int], states: Sequence[int]) -> Iterator[ReadPrime]:
+        """Read the primes of the texts `numbers`, each from the state with this number."""
+        wanted = list(zip(map(self._place, numbers), states, strict=True))
+        if len(self._primes) > 1:  # each is read once
+            self._read.clear()
+        if new := list(dict.fromkeys(key for key in wanted if key not in self._read)):
+            primes = [self._start.prepend(self._primes[p]) for p, _ in new]
+            found = read_primes(self._model, primes, self._start.states.select([k for _, k in new]))
+            self._read |= zip(new, found, strict=True)
+        return (self._read[key] for key in wanted)
+
+    def _place(self, number: int) -> int:
+        """The place of the prime of text `number`."""
+        return number if len(self._primes) > 1 else 0
 
 
 def read_primes(model: Model, primes: Sequence[_Ids], states: CarriedState) -> list[ReadPrime]:

@@ -96,6 +96,11 @@ class BatchSampler:
         self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
         self._rngs: list[np.random.Generator | None] = [None] * rows
 
+    @property
+    def work(self) -> int:
+        """Multiply-adds for a character of a row."""
+        return int(self._stack.model.parameters.dense.size)
+
     def begin(self, row: int, rng: np.random.Generator, read: ReadPrime) -> None:
         """Begin a new text in this row, after a prime, drawn with `rng`."""
         self._stack.set_state(read.state, slice(row, row + 1))
@@ -120,8 +125,7 @@ class BatchSampler:
                 rng.random(out=numbers)
 
         model = self._stack.model
-        work = len(u) * model.parameters.dense.size
-        threads = max(1, min(model.team.size, len(u), work // WORK_PER_THREAD))
+        threads = max(1, min(model.team.size, len(u), len(u) * self.work // WORK_PER_THREAD))
         draws = (*self._filters, self._recent, u)
         if log_p is None:
             log_p = np.empty((0, self._ids.size))

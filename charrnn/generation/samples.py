@@ -1,19 +1,17 @@
-"""Texts of one model with one set of options: streamed, or whole and only those that are wanted."""
+"""Texts with one set of options: streamed, or whole and only those that are wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..arithmetic import ceil_div
-from ..network.model import Model
-from ..network.start import TextStart
 from ..text.vocabulary import Vocabulary
-from .batch import BatchGenerator, GeneratedText
+from .batch import BatchGenerator, GeneratedText, Primes, Sampler
 from .filters import TextFilter
-from .primes import ReadPrime
 from .sampler import SamplingOptions
 from .seeds import rng_of_text
 from .stopping import StoppingCriteria
@@ -46,16 +44,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class TextSource:
-    """Generates texts of `seed` that begin at `start` and end by `criteria`."""
+    """Generates texts of `seed` that end by `criteria`."""
 
-    model: Model
     vocabulary: Vocabulary
-    start: TextStart
     criteria: StoppingCriteria
     options: SamplingOptions
     seed: int
-    encode: Callable[[str], np.ndarray]  # the ids of a prime
-    read: tuple[ReadPrime, ...] = ()  # the prime, if it is read already, see BatchGenerator
+    sampler: Callable[[], Sampler[Any]]  # returns one with one row
+    primes: Callable[[Sequence[str]], Primes[Any]]  # returns what reads these primes
 
     def stream(self, prime: str, count: int, first: int) -> Iterator[Iterator[bytes]]:
         """Yield the texts from number `first` on, each in pieces, while they are generated."""
@@ -107,7 +103,11 @@ class TextSource:
         return next(self._accepted(generator, texts, 1, wanted))
 
     def _accepted(
-        self, generator: BatchGenerator, texts: Iterator[Sample], count: int, wanted: TextFilter
+        self,
+        generator: BatchGenerator[Any],
+        texts: Iterator[Sample],
+        count: int,
+        wanted: TextFilter,
     ) -> Iterator[Sample]:
         """Yield `count` of the texts that are wanted; raise the number of texts as needed."""
         accepted = 0
@@ -133,18 +133,15 @@ class TextSource:
         count: int,
         rng_of: Callable[[int], np.random.Generator],
         log_probabilities: bool = True,
-    ) -> BatchGenerator:
+    ) -> BatchGenerator[Any]:
         return BatchGenerator(
-            self.model,
-            [self.encode(prime) for prime in primes],
+            self.sampler(),
+            self.primes(primes),
             count,
             rng_of,
             self.criteria,
             self.vocabulary.symbols,
-            self.options,
-            self.start,
             log_probabilities,
-            self.read,
         )
 
     def _sample(self, text: GeneratedText, prime: str, index: int) -> Sample:

@@ -11,7 +11,7 @@ from helpers.random_models import model_of, naive_start
 
 from charrnn.api import LanguageModel
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.generation import batch, filters
+from charrnn.generation import batch, filters, sampler
 from charrnn.generation.primes import PRIME_STEPS, read_primes
 from charrnn.generation.sampler import SamplingOptions
 from charrnn.network.carried_state import CarriedState
@@ -134,13 +134,13 @@ def test_conditions_choose_among_the_texts_of_the_seed(model, tmp_path):
 
 def test_few_more_texts_are_generated_than_conditions_need(model, monkeypatch):
     numbers = []
-    begin = batch.BatchSampler.begin
+    begin = sampler.BatchSampler.begin
 
     def counted(sampler, *arguments):
         numbers.append(arguments)
         begin(sampler, *arguments)
 
-    monkeypatch.setattr(batch.BatchSampler, "begin", counted)
+    monkeypatch.setattr(sampler.BatchSampler, "begin", counted)
     found = list(model.samples(5, 20, seed=1, match="^[^\n]"))
     assert 5 <= found[-1].index + 1 <= len(numbers) <= 20
 
