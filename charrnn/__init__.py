@@ -15,11 +15,13 @@ from .errors import CharRNNError, UsageError
 
 if TYPE_CHECKING:
     from .api import LanguageModel, from_torch, load, train
+    from .mixture import Mixture
 
 __version__ = "0.1.0"
 __all__ = [
     "CharRNNError",
     "LanguageModel",
+    "Mixture",
     "UsageError",
     "__version__",
     "from_torch",
@@ -33,7 +35,9 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import api.py when one of its names is first used: its imports are slow."""
+    """Import api.py or mixture.py when one of its names is first used: its imports are slow."""
     if name in ("LanguageModel", "from_torch", "load", "train"):
         return getattr(import_module("charrnn.api"), name)
+    if name == "Mixture":
+        return import_module("charrnn.mixture").Mixture
     raise AttributeError(f"module 'charrnn' has no attribute {name!r}")

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from .config import ModelConfig, check_int, tensor_shapes
 from .errors import FilePath, UsageError, display_path
 from .storage.checkpoint import ModelFile, StoredStart, load_model, save_model
-from .text.records import whole_records
 from .text.vocabulary import Vocabulary, vocabulary_of
 from .text_generator import TextGenerator, Writer
 
@@ -29,6 +28,7 @@ from .text_generator import TextGenerator, Writer
 # as a missing file or a wrong option are reported at once.
 if TYPE_CHECKING:
     from .generation.prime_state import PrimeState
+    from .generation.primes import PrimeReader
     from .generation.sampler import SamplingOptions
     from .network.model import Model
     from .network.start import TextStart
@@ -56,19 +56,28 @@ class LanguageModel(TextGenerator):
         return self.config.record_end_id
 
     def _writer(self, options: SamplingOptions, mid_line: bool, state: PrimeState | None) -> Writer:
-        from .generation.primes import PrimeReader
         from .generation.sampler import BatchSampler
 
-        start = self._start(mid_line) if state is None else state.start
-        if options.is_greedy:  # the text must not depend on the seed
-            start = start.first
-        read = state.read if state else ()
-
         def primes(texts: Sequence[str]) -> PrimeReader:
-            ids = [self._prime_ids(text, start, mid_line) for text in texts]
-            return PrimeReader(self.model, ids, start, read)
+            ids = [self._encode_prime(text, mid_line) for text in texts]
+            return self.prime_reader(ids, mid_line, options.is_greedy, state)
 
         return Writer(partial(BatchSampler, self.model, 1, options), primes)
+
+    def prime_reader(
+        self,
+        primes: Sequence[np.ndarray],
+        mid_line: bool,
+        greedy: bool,
+        state: PrimeState | None = None,
+    ) -> PrimeReader:
+        """The reader of primes (n,); `greedy`: all texts start alike, whatever their seed."""
+        from .generation.primes import PrimeReader
+
+        start = self._start(mid_line) if state is None else state.start
+        start = start.first if greedy else start
+        ids = [self._ids_from(start, prime) for prime in primes]
+        return PrimeReader(self.model, ids, start, state.read if state else ())
 
     def state(
         self, text: str, *, mid_line: bool = False, after: PrimeState | None = None
@@ -145,15 +154,16 @@ class LanguageModel(TextGenerator):
         return self.model.blank_start() if mid_line else self.model.start
 
     def _prime_ids(self, prime: str, start: TextStart, mid_line: bool) -> np.ndarray:
-        """The ids to read from `start` for `prime`.
+        """The ids to read from `start` for `prime`."""
+        return self._ids_from(start, self._encode_prime(prime, mid_line))
+
+    def _ids_from(self, start: TextStart, ids: np.ndarray) -> np.ndarray:
+        """The ids to read from `start` for the prime `ids` (n,).
 
         A model that knows no line starts reads the id after which a line starts.
         """
-        ids = self._encode_prime(prime)
-        if mid_line and not len(ids):
-            raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
         if len(start.ids) + len(ids) == 0:
-            ids = np.array([self.vocabulary.line_start])
+            return np.array([self.vocabulary.line_start])
         return ids
 
     def save(self, path: FilePath, overwrite: bool = False) -> None:
@@ -188,18 +198,24 @@ class LanguageModel(TextGenerator):
         `text` begins a line or a record. The key of a byte is its number, and the key of the symbol
         for unknown characters is None. Raises UnknownCharacters as `losses` does.
         """
+        p = self.next_probabilities(self._encode_prime(text))
+        return dict(zip(self.vocabulary.json_names(), p.tolist(), strict=True))
+
+    def next_probabilities(self, ids: np.ndarray) -> npt.NDArray[np.float64]:
+        """Return the probability (V,) of each id to come next after `ids` (n,)."""
         from .generation.primes import read_primes
         from .network.kernels.sampling import LARGEST_LOGIT
         from .network.stack import forward
 
         start = self.model.start.first
-        ids = start.prepend(self._prime_ids(text, start, mid_line=False))
-        [read] = read_primes(self.model, [ids], start.states)
+        primes = [start.prepend(self._ids_from(start, ids))]
+        [read] = read_primes(self.model, primes, start.states)
         logits, _ = forward(self.model, read.ids[-1:].reshape(1, 1), read.state)
         scores = logits[0, 0].astype(np.float64)
         scores = np.nan_to_num(scores, True, -LARGEST_LOGIT, LARGEST_LOGIT, -LARGEST_LOGIT)
-        p = np.exp(scores - scores.max())
-        return dict(zip(self.vocabulary.json_names(), (p / p.sum()).tolist(), strict=True))
+        p: npt.NDArray[np.float64] = np.exp(scores - scores.max())
+        p /= p.sum()
+        return p
 
     def loss(self, text: str | bytes) -> float:
         """Return the cross-entropy of `text` in nats per character.
@@ -212,12 +228,6 @@ class LanguageModel(TextGenerator):
         from .evaluation.loss import mean_loss
 
         return mean_loss(self.model, self._encode_whole(text))
-
-    def _encode_whole(self, text: str | bytes) -> np.ndarray:
-        """The ids of a text to measure; each record has its end."""
-        if self.separator:
-            text = whole_records(text, self.separator)
-        return self.vocabulary.encode(text)
 
 
 def from_torch(

@@ -14,7 +14,7 @@ from .config import check_float, check_int
 from .errors import FilePath, UsageError
 from .generation.filters import TextFilter, read_known_texts
 from .generation.stopping import StoppingCriteria
-from .text.records import separator_of
+from .text.records import separator_of, whole_records
 from .text.vocabulary import Vocabulary, describe_characters
 
 # As in api.py, modules that need Numba are imported where they are used.
@@ -271,11 +271,19 @@ class TextGenerator(ABC):
                 f"a model of records writes whole records: omit {' and '.join(names)}."
             )
 
-    def _encode_prime(self, prime: str) -> np.ndarray:
+    def _encode_prime(self, prime: str, mid_line: bool = False) -> np.ndarray:
         ids = self.vocabulary.encode(prime)
+        if mid_line and not len(ids):
+            raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
         if self.record_end_id in ids:
             raise UsageError("the prime already ends the record: leave the separator out of it.")
         return ids
+
+    def _encode_whole(self, text: str | bytes) -> np.ndarray:
+        """The ids of a text to measure; each record has its end."""
+        if self.separator:
+            text = whole_records(text, self.separator)
+        return self.vocabulary.encode(text)
 
     def _allowed(self, allow: str | None, forbid: str) -> np.ndarray:
         """Mask of the ids that may be generated, (V,) bool."""

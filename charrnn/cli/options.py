@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from ..config import DECODING_ERRORS, UNKNOWN_NATS, check_int
-from ..errors import UsageError
+from ..errors import UsageError, escape_unprintable
 
 MODEL = "model.safetensors"
 NAMES_WIDTH = 30  # columns of help for the names of options, as in click
@@ -125,12 +125,40 @@ class _Text(click.types.StringParamType):
 
 TEXT = _Text()
 
+
+def _read_weights(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, ...] | None:
+    try:
+        return None if value is None else tuple(map(float, value.split(",")))
+    except ValueError:
+        message = f"'{escape_unprintable(value or '')}' is not a list of numbers such as 0.7,0.3."
+        raise click.BadParameter(message, ctx, param) from None
+
+
 # A file name, which the shell completes. The code that opens the file checks it.
 FILE = click.Path(readable=False)
 FILE.name = "file"  # its metavar is FILE, not PATH
 
 model_option = option(
     "-m", "--model", default=MODEL, type=FILE, help="Model file, written by `charrnn train`."
+)
+models_option = option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    default=[MODEL],
+    show_default=MODEL,
+    type=FILE,
+    help="Model file, written by `charrnn train`. May be repeated with --mix.",
+)
+mix_option = option(
+    "--mix",
+    metavar="W,W...",
+    callback=_read_weights,
+    help="Weights of several models, which add up to 1. Each character has the weighted mean of "
+    "its probabilities.",
 )
 encoding_option = option("--encoding", default="utf-8", help="Encoding of the text files.")
 corpus_encoding_option = option(

@@ -19,7 +19,8 @@ SAMPLING_OPTIONS = (  # without effect in a beam search, which samples nothing
 class SampleRequest:
     """The options of the command."""
 
-    model: str
+    models: tuple[str, ...]
+    mix: tuple[float, ...] | None
     threads: int | None
     length: int | None
     lines: int | None
@@ -95,6 +96,8 @@ def check_usage(request: SampleRequest, explicit: set[str]) -> None:
     if r.beam is not None and (ignored := [n for n in SAMPLING_OPTIONS if n in explicit]):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
         raise UsageError(f"a beam search does not sample: omit {names}, or omit --beam.")
+    if r.beam is not None and len(r.models) > 1:
+        raise UsageError("a beam search has one model: give one -m, or omit --beam.")
     if r.jsonl and "separator" in explicit:
         raise UsageError("JSON lines have no separator: give --jsonl or --separator, not both.")
     if r.jsonl and r.omit_prime:
@@ -105,7 +108,7 @@ def check_usage(request: SampleRequest, explicit: set[str]) -> None:
         raise UsageError("--corpus-encoding is that of --novelty: give both, or omit it.")
     if [r.prime_file, r.primes, r.not_in].count("-") > 1:
         raise UsageError("stdin can be read only once: give - for one file only.")
-    inputs = filter(None, (r.model, r.prime_file, r.primes, r.not_in, r.novelty))
+    inputs = filter(None, (*r.models, r.prime_file, r.primes, r.not_in, r.novelty))
     outputs = files_of(r.output, r.num_texts)
     require_not_input(outputs, inputs, what="the output", option="--output")
 

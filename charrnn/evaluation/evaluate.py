@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..config import UNKNOWN_NATS
+from ..network.mixture import MixedModel
 from ..network.model import Model
 from ..text.corpus import Corpus
 from .adaptation import adapted_loss
 from .baselines import Baselines, baselines
 from .loss import mean_loss, num_predicted, windowed_loss
+from .mixture import mixed_loss
 from .unknown import num_unknown
 
 
@@ -56,8 +58,29 @@ def evaluate(
         result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
     if adapt:
         result = replace(result, adapted_loss=adapted_loss(model, text.ids, progress))
+    return _completed(result, text, training_text, unknown_nats)
+
+
+def evaluate_mixture(
+    parts: Sequence[MixedModel],
+    text: Corpus,
+    *,
+    training_text: Corpus | None = None,
+    unknown_nats: float = UNKNOWN_NATS,
+    progress: Callable[[int], object] | None = None,
+) -> Evaluation:
+    """Measure the loss of a mixture of models on a text, as `evaluate` does of one model."""
+    count, loss = mixed_loss(parts, text.ids, progress)
+    result = Evaluation(count, loss, unknown=num_unknown(text))
+    return _completed(result, text, training_text, unknown_nats)
+
+
+def _completed(
+    result: Evaluation, text: Corpus, training_text: Corpus | None, unknown_nats: float
+) -> Evaluation:
+    """Add the baselines, and the characters that `text` skipped."""
     if training_text is not None:
-        end_id = model.config.record_end_id
+        end_id = text.record_end_id
         found = baselines(training_text.ids, text.ids, text.vocabulary, end_id)
         result = replace(result, baselines=found)
     return _charged(result, text.num_skipped, unknown_nats) if text.num_skipped else result

@@ -43,13 +43,13 @@ class PrimeReader:
         start: TextStart,
         read: Sequence[ReadPrime] = (),
     ) -> None:
-        self._model, self._primes, self._start = model, primes, start
+        self._model, self._primes, self.start = model, primes, start
         # By the numbers of prime and state.
         self._read: dict[tuple[int, int], ReadPrime] = {(0, k): r for k, r in enumerate(read)}
 
     def draw(self, number: int, rng: np.random.Generator) -> int:
         """Draw the state that text `number` starts from."""
-        return self._start.draw(rng, len(self._primes[self._place(number)]))
+        return self.start.draw(rng, len(self._primes[self._place(number)]))
 
     def read(self, numbers: Sequence[int], states: Sequence[int]) -> Iterator[ReadPrime]:
         """Read the primes of the texts `numbers`, each from the state with this number."""
@@ -57,8 +57,8 @@ class PrimeReader:
         if len(self._primes) > 1:  # each is read once
             self._read.clear()
         if new := list(dict.fromkeys(key for key in wanted if key not in self._read)):
-            primes = [self._start.prepend(self._primes[p]) for p, _ in new]
-            found = read_primes(self._model, primes, self._start.states.select([k for _, k in new]))
+            primes = [self.start.prepend(self._primes[p]) for p, _ in new]
+            found = read_primes(self._model, primes, self.start.states.select([k for _, k in new]))
             self._read |= zip(new, found, strict=True)
         return (self._read[key] for key in wanted)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..network.model import Model
-from ..network.stack import Stack
+from ..network.stack import Draws, Stack
 from ..network.start import TextStart
 from .primes import ReadPrime, read_primes
 
@@ -70,6 +70,43 @@ def generate(
         steps = min(2 * steps, MAX_STEPS)
 
 
+class RowDraws:
+    """How the texts of several rows are drawn: the options, last ids and generators of numbers."""
+
+    def __init__(self, vocab_size: int, rows: int, options: SamplingOptions) -> None:
+        allowed, penalty = options.allowed, float(options.repetition_penalty)
+        if allowed is None:
+            allowed = np.ones(vocab_size, bool)
+        # One type each, or the kernel would be compiled again.
+        self._filters = (
+            allowed, penalty, float(options.temperature), options.top_k, float(options.top_p),
+            float(options.min_p),
+        )  # fmt: skip
+        self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
+        self._rngs: list[np.random.Generator | None] = [None] * rows
+
+    def begin(self, row: int, rng: np.random.Generator, prime: np.ndarray) -> None:
+        """Begin a new text in this row, after the ids `prime` (n,), drawn with `rng`."""
+        if width := self._recent.shape[1]:
+            prime = prime[-width:]
+            self._recent[row] = -1
+            self._recent[row, width - len(prime) :] = prime
+        self._rngs[row] = rng
+
+    def arguments(self, steps: int) -> Draws:
+        """The arguments of `draw_rows` from `allowed` to `u`, for the next steps."""
+        u = np.zeros((len(self._rngs), steps))
+        for rng, numbers in zip(self._rngs, u, strict=True):
+            if rng is not None:
+                rng.random(out=numbers)
+        return (*self._filters, self._recent, u)
+
+    def reassign_rows(self, rows: list[int | None]) -> None:
+        """Replace the rows, as BatchSampler does."""
+        self._recent = self._recent[[row or 0 for row in rows]]
+        self._rngs = [None if row is None else self._rngs[row] for row in rows]
+
+
 class BatchSampler:
     """Samples several texts in parallel, one per row, each after a prime of its own.
 
@@ -83,18 +120,9 @@ class BatchSampler:
         rows: int,
         options: SamplingOptions = DEFAULT_SAMPLING,
     ) -> None:
-        allowed, penalty = options.allowed, float(options.repetition_penalty)
-        if allowed is None:
-            allowed = np.ones(model.config.vocab_size, bool)
-        # One type each, or the kernel would be compiled again.
-        self._filters = (
-            allowed, penalty, float(options.temperature), options.top_k, float(options.top_p),
-            float(options.min_p),
-        )  # fmt: skip
+        self._draws = RowDraws(model.config.vocab_size, rows, options)
         self._stack = Stack(model, rows, 1)
         self._ids = np.zeros((1, rows), np.int32)
-        self._recent = np.full((rows, PENALTY_WINDOW if penalty != 1 else 0), -1, np.int32)
-        self._rngs: list[np.random.Generator | None] = [None] * rows
 
     @property
     def work(self) -> int:
@@ -105,11 +133,7 @@ class BatchSampler:
         """Begin a new text in this row, after a prime, drawn with `rng`."""
         self._stack.set_state(read.state, slice(row, row + 1))
         self._ids[0, row] = read.ids[-1]
-        if width := self._recent.shape[1]:
-            prime = read.ids[-width:]
-            self._recent[row] = -1
-            self._recent[row, width - len(prime) :] = prime
-        self._rngs[row] = rng
+        self._draws.begin(row, rng, read.ids)
 
     def sample(
         self, steps: int, log_p: npt.NDArray[np.float64] | None = None
@@ -119,17 +143,13 @@ class BatchSampler:
         log_p: is filled, (steps, rows), with the log-probabilities of the ids in nats: those of
             the model, which the options do not change.
         """
-        ids, u = np.empty((steps, self._ids.size), np.int32), np.zeros((self._ids.size, steps))
-        for rng, numbers in zip(self._rngs, u, strict=True):
-            if rng is not None:
-                rng.random(out=numbers)
-
-        model = self._stack.model
-        threads = max(1, min(model.team.size, len(u), len(u) * self.work // WORK_PER_THREAD))
-        draws = (*self._filters, self._recent, u)
+        rows = self._ids.size
+        ids = np.empty((steps, rows), np.int32)
+        work = rows * self.work
+        threads = max(1, min(self._stack.model.team.size, rows, work // WORK_PER_THREAD))
         if log_p is None:
-            log_p = np.empty((0, self._ids.size))
-        self._stack.sample_steps(self._ids, ids, draws, log_p, threads)
+            log_p = np.empty((0, rows))
+        self._stack.sample_steps(self._ids, ids, self._draws.arguments(steps), log_p, threads)
         return ids
 
     def reassign_rows(self, rows: list[int | None]) -> None:
@@ -138,5 +158,5 @@ class BatchSampler:
         state = self._stack.get_state().select(source)
         self._stack = Stack(self._stack.model, len(rows), 1)
         self._stack.set_state(state)
-        self._ids, self._recent = self._ids[:, source], self._recent[source]
-        self._rngs = [None if row is None else self._rngs[row] for row in rows]
+        self._ids = self._ids[:, source]
+        self._draws.reassign_rows(rows)

@@ -141,7 +141,9 @@ COMPLETIONS = {  # typed text: completions
     "charrnn inspect --html cor": {"corpus.txt"},
     "charrnn write cor": {"corpus.txt"},
 }
-NO_FILES = {"allow", "encoding", "corpus_encoding", "forbid", "prime", "separator", "stop", "unit"}
+NO_FILES = {
+    "allow", "encoding", "corpus_encoding", "forbid", "mix", "prime", "separator", "stop", "unit"
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", main.commands)

@@ -41,8 +41,8 @@ def model(model_file):
 
 @pytest.fixture
 def sample(invoke, model_file):
-    def run(*arguments, **options):
-        return invoke("sample", "-m", model_file, "--seed", 3, *arguments, **options)
+    def run(*arguments, model=model_file, **options):
+        return invoke("sample", "-m", model, "--seed", 3, *arguments, **options)
 
     return run
 
@@ -90,7 +90,7 @@ def test_jsonl_has_seed_index_prime_and_text(sample, model, bytes_model_file):
         }
         for i in (4, 5, 6)
     ]
-    odd = sample("-m", bytes_model_file, "--jsonl", "--prime", "a\udcff", "--length", 99)
+    odd = sample("--jsonl", "--prime", "a\udcff", "--length", 99, model=bytes_model_file)
     values = json.loads(odd.stdout)
     [expected] = charrnn.load(bytes_model_file).texts(1, 99, prime="a\udcff", seed=3)
     assert values["prime"] == "a\udcff"
@@ -182,7 +182,7 @@ def test_novelty_reports_the_longest_run_of_the_new_text(
     assert f"{len(longest)} characters" in result.stderr and "in runs of 20" in result.stderr
     forced = sample("--allow", "T", "--length", 5, "--novelty", corpus_file)
     assert '1 characters: "T"' in forced.stderr
-    of_bytes = sample("-m", bytes_model_file, "--novelty", corpus_file)
+    of_bytes = sample("--novelty", corpus_file, model=bytes_model_file)
     assert of_bytes.exit_code == 0 and "longest copied run" in of_bytes.stderr
 
 
@@ -203,7 +203,7 @@ def test_novelty_decodes_its_corpus(sample, corpus_file, bytes_model_file):
     assert shown == sample("--novelty", corpus_file).stderr != ""
     message = sentence_of(sample("--novelty", corpus), 1)
     assert "--corpus-encoding (it decodes as utf-16, " in message
-    refused = sample("-m", bytes_model_file, "--novelty", corpus, "--corpus-encoding", "utf-16")
+    refused = sample("--novelty", corpus, "--corpus-encoding", "utf-16", model=bytes_model_file)
     assert "bytes" in sentence_of(refused, 2)
     assert "--novelty" in sentence_of(sample("--corpus-encoding", "utf-16"), 2)
 
@@ -212,17 +212,8 @@ def test_novelty_of_a_bytes_model_counts_bytes_and_shows_characters(
     sample, bytes_model_file, working_folder
 ):
     (working_folder / "corpus").write_bytes("üü".encode())
-    options = [
-        "-m",
-        bytes_model_file,
-        "--allow",
-        "\udcc3\udcbc",
-        "--prime",
-        "\udcc3",
-        "--length",
-        9,
-    ]
-    shown = sample(*options, "--novelty", "corpus", "--temperature", 9).stderr
+    options = ["--allow", "\udcc3\udcbc", "--prime", "\udcc3", "--length", 9, "--temperature", 9]
+    shown = sample(*options, "--novelty", "corpus", model=bytes_model_file).stderr
     assert ' bytes: "' in shown and "\xc3" not in shown
 
 

@@ -19,8 +19,8 @@ def model(model_file):
 
 @pytest.fixture
 def sample(invoke, model_file):
-    def run(*arguments, **options):
-        return invoke("sample", "-m", model_file, *arguments, **options)
+    def run(*arguments, model=model_file, **options):
+        return invoke("sample", "-m", model, *arguments, **options)
 
     return run
 
@@ -157,7 +157,7 @@ def test_a_wrong_prime_is_named_by_its_number(sample, bytes_model_file, working_
     assert skipped.stdout.count("\n") == 3 and skipped.stderr.count("'ü'") == 1
     assert "prime 1" in sentence_of(sample("--primes", "-", input=b"\xff\n"), 1)
     assert "prime 1" in sentence_of(sample("--primes", "-", "--mid-line", input="\nM\n"), 1)
-    of_bytes = sample("-m", bytes_model_file, "--primes", "-", "--length", 3, input=b"\xff\n")
+    of_bytes = sample("--primes", "-", "--length", 3, input=b"\xff\n", model=bytes_model_file)
     assert of_bytes.stdout_bytes.startswith(b"\xff") and of_bytes.exit_code == 0
 
 

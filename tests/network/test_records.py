@@ -79,7 +79,7 @@ def test_gradient_of_every_element_equals_the_complex_step(cell, embedding_size,
     assert sum(term.sum() for term in terms) == pytest.approx(slope, rel=0, abs=tolerance)
     starts = list(RESETS).index("first and last step"), list(RESETS).index("every step")
     assert not gradients["start state"][:, :, starts].any()
-    if ngrams > 1:  # every element, of the larger models only: of these there are many
+    if ngrams > 1 and not embedding_size:  # every element, of some models: it takes a second each
         expected = gradcheck.complex_step(loss, arrays)
         errors = {
             name: gradcheck.relative_error(gradients[name], expected[name]) for name in arrays

@@ -66,6 +66,7 @@ def tiny_model(text_of, tmp_path_factory):
 # --- Long texts and samples
 
 
+@pytest.mark.slow
 def test_training_on_a_text_longer_than_the_memory(text_of, tmp_path):
     """A limit that lets a shorter text train also suffices for one 40 MB longer.
 

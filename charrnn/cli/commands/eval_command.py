@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -16,7 +17,8 @@ from ..options import (
     encoding_option,
     errors_option,
     json_option,
-    model_option,
+    mix_option,
+    models_option,
     option,
     threads_option,
     validator,
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
     from ...text.reader import OnUndecodable
 
 
-@click.command("eval", cls=Command)
+@click.command("eval", cls=Command, short_help="Measure the loss of a model on a text.")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
-@model_option
+@models_option
+@mix_option
 @json_option()
 @charged_unknown_option
 @option(
@@ -61,7 +64,8 @@ if TYPE_CHECKING:
 @threads_option
 def command(
     texts: tuple[str, ...],
-    model: str,
+    models: tuple[str, ...],
+    mix: tuple[float, ...] | None,
     as_json: bool,
     unknown: Literal["error", "skip", "count"],
     corpus: tuple[str, ...],
@@ -71,7 +75,7 @@ def command(
     errors: OnUndecodable,
     threads: int | None,
 ) -> None:
-    """Measure the loss of a model on a text.
+    """Measure the loss of a model, or of a mixture of models, on a text.
 
     Lower is better. Each character is predicted from all characters before it, in one pass over the
     text, the first one as the first of a line. Several files are read as one text; `-` is stdin. A
@@ -86,15 +90,18 @@ def command(
       charrnn eval test.txt
       charrnn eval test.txt --corpus novels.txt
       charrnn eval test.txt --adapt
+      charrnn eval test.txt -m plays.safetensors -m novels.safetensors --mix 0.7,0.3
       charrnn eval --json test.txt | jq .bits_per_character
     """
-    from ...api import load
+    if len(models) > 1:
+        _check_mixture(window, adapt, unknown)
     from ...text.corpus import read_corpus
     from ...text.reader import EncodingOptions
+    from ..mixed_models import load_models
     from ..progress import byte_bar, char_bar
 
-    language_model = load(model, threads)
-    if window is not None and language_model.separator is not None:
+    model = load_models(models, mix, threads)
+    if window is not None and model.separator is not None:
         raise UsageError("--window is for models of running text: this one is of records.")
 
     def read(paths: tuple[str, ...]) -> Corpus:
@@ -102,10 +109,10 @@ def command(
             found = read_corpus(
                 paths,
                 encoding=encoding,
-                vocabulary=language_model.vocabulary,
+                vocabulary=model.vocabulary,
                 unknown="error" if unknown == "error" else "skip",
                 errors=errors,
-                separator=language_model.separator,
+                separator=model.separator,
                 progress=progress,
                 options=EncodingOptions(errors="--errors replace"),
             )
@@ -116,21 +123,27 @@ def command(
 
     text = read(texts)
     training_text = read(corpus) if corpus else None
-    from ...evaluation.evaluate import evaluate
+    from ...api import LanguageModel
+    from ...evaluation.evaluate import evaluate, evaluate_mixture
     from ...evaluation.unknown import count_nats
 
-    charged = unknown == "count" and text.num_skipped
     with char_bar((1 + adapt) * len(text.ids), text.vocabulary.unit) as measured:
-        result = evaluate(
-            language_model.model,
-            text,
-            training_text=training_text,
-            window=window,
-            adapt=adapt,
-            unknown_nats=count_nats(language_model.training) if charged else UNKNOWN_NATS,
-            progress=measured,
-        )
-    unit = language_model.vocabulary.unit
+        if isinstance(model, LanguageModel):
+            charged = unknown == "count" and text.num_skipped
+            result = evaluate(
+                model.model,
+                text,
+                training_text=training_text,
+                window=window,
+                adapt=adapt,
+                unknown_nats=count_nats(model.training) if charged else UNKNOWN_NATS,
+                progress=measured,
+            )
+        else:
+            result = evaluate_mixture(
+                model.parts, text, training_text=training_text, progress=measured
+            )
+    unit = model.vocabulary.unit
     if training_text and result.baselines is None:
         _warn_too_short(unit)
     if adapt:
@@ -139,6 +152,13 @@ def command(
         print_json(_object(result))
     else:
         print_table(_rows(result, window, unit))
+
+
+def _check_mixture(window: int | None, adapt: bool, unknown: str) -> None:
+    """Reject options that several models do not have."""
+    is_given = window is not None, adapt, unknown == "count"
+    if names := list(compress(("--window", "--adapt", "--unknown count"), is_given)):
+        raise UsageError(f"{' and '.join(names)} measure one model: give one -m, or omit them.")
 
 
 def _warn_too_short(unit: str) -> None:

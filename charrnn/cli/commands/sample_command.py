@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -17,7 +17,8 @@ from ..options import (
     Command,
     corpus_encoding_option,
     is_explicit,
-    model_option,
+    mix_option,
+    models_option,
     option,
     option_group,
     threads_option,
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
     from ...generation.samples import Sample
     from ...text.corpus import Corpus
     from ...text.vocabulary import Vocabulary
+    from ...text_generator import TextGenerator
     from ..sample_output import Answer, TextTee
 
 
 @click.command("sample", cls=Command)
 @option_group(
     "Model",
-    model_option,
+    models_option,
+    mix_option,
     threads_option,
 )
 @option_group(
@@ -265,6 +268,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     --unique, --not-in and --match look at the prime and the new text together. After 100,000 texts
     in a row that they or --min-length reject, an error ends the command.
 
+    With several models, each character has the weighted mean of its probabilities in them. Their
+    characters are united; a model skips those that it does not know.
+
     A model of records (`charrnn train --records`) writes records: -n 20 is twenty lines if lines
     are its records. The model ends each of them. A record that is longer than --length is not
     written and does not count; a note on stderr tells their number. Its log-probability includes
@@ -279,20 +285,24 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       charrnn sample -n 1000 --stop $'\\n' --unique --not-in names.txt --match '^A'
       charrnn sample --primes - --stop $'\\n' --jsonl < beginnings.txt
       charrnn sample -m names.safetensors -n 20 --unique --not-in names.txt
+      charrnn sample -m plays.safetensors -m novels.safetensors --mix 0.7,0.3
     """
     request = SampleRequest(**options)
     check_usage(request, {name for name in options if is_explicit(ctx, name)})
-    from ...api import load
     from ..idle_options import idle_options
+    from ..mixed_models import load_models
     from ..sample_output import TextTee
 
-    model = load(request.model, request.threads)
-    check_end(request, model.config.has_records)
+    model = load_models(request.models, request.mix, request.threads)
+    check_end(request, model.separator is not None)
     r, lines = request, request.lines if request.max_length else None  # else, an error
     for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
         echo_err(f"note    {sentence}")
     known = None if request.novelty is None else _read_known(request, model.vocabulary)
-    answers = (_sampled if request.beam is None else _searched)(request, model)
+    if request.beam is None:
+        answers = _sampled(request, model)
+    else:
+        answers = _searched(request, cast("LanguageModel", model))  # see check_usage
     end, unit = model.record_end, model.vocabulary.unit
     texts = TextTee(answers, known is not None, unit, with_prime=bool(end))
     _write(request, texts, end)
@@ -317,7 +327,7 @@ def _common(request: SampleRequest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _sampled(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
+def _sampled(request: SampleRequest, model: TextGenerator) -> Iterator[Answer]:
     """Sample texts. Those that may be written before they are complete come in pieces."""
     from ...generation.seeds import fresh_seed
     from ..sample_output import Answer

@@ -55,7 +55,7 @@ def _likeliest(scores):
 
 
 @jit
-def _bounded(logit):
+def bounded(logit):
     """The logit as a finite float64."""
     x = np.float64(logit)
     if abs(x) <= LARGEST_LOGIT:
@@ -67,7 +67,7 @@ def _bounded(logit):
 def _score(logits, allowed, scores):
     """scores = logits, or -inf for ids that are not allowed."""
     for i in range(scores.size):
-        scores[i] = _bounded(logits[i]) if allowed[i] else -np.inf
+        scores[i] = bounded(logits[i]) if allowed[i] else -np.inf
 
 
 @jit
@@ -81,7 +81,7 @@ def _penalize(scores, logits, allowed, recent, penalty):
         scores[i] -= log_total
     for i in recent:
         if i >= 0 and allowed[i]:
-            scores[i] = penalty * (_bounded(logits[i]) - log_total)
+            scores[i] = penalty * (bounded(logits[i]) - log_total)
 
 
 @jit
@@ -197,9 +197,16 @@ def log_probabilities(logits, vocab_size, ids, step, out, first, last):
     logits (1, N, padded V), ids (steps, N) int32, out (steps, N) float64.
     """
     for n in range(first, last):
-        highest, total = -np.inf, 0.0
-        for i in range(vocab_size):
-            highest = max(highest, _bounded(logits[0, n, i]))
-        for i in range(vocab_size):
-            total += exp(_bounded(logits[0, n, i]) - highest)
-        out[step, n] = _bounded(logits[0, n, ids[step, n]]) - highest - log(total)
+        highest, log_total = log_sum_exp(logits[0, n], vocab_size)
+        out[step, n] = bounded(logits[0, n, ids[step, n]]) - highest - log_total
+
+
+@jit
+def log_sum_exp(logits, vocab_size):
+    """The highest of the first logits, and the logarithm of the sum of exp(logit - highest)."""
+    highest, total = -np.inf, 0.0
+    for i in range(vocab_size):
+        highest = max(highest, bounded(logits[i]))
+    for i in range(vocab_size):
+        total += exp(bounded(logits[i]) - highest)
+    return highest, log(total)
