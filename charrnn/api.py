@@ -8,20 +8,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from .config import ModelConfig, check_int, tensor_shapes
+from .config import ModelConfig, check_float, check_int, tensor_shapes
 from .errors import FilePath, UsageError, display_path
 from .storage.checkpoint import ModelFile, StoredStart, load_model, save_model
-from .text.vocabulary import Vocabulary, vocabulary_of
+from .text.gaps import LONGEST, MARK, MAX_LENGTH, Gap, Piece, parse_marks
+from .text.vocabulary import UnknownCharacters, Vocabulary, vocabulary_of
 from .text_generator import TextGenerator, Writer
 
 # Numba is slow to import, so the modules that need it are imported where they are used: errors such
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from .generation.prime_state import PrimeState
     from .generation.primes import PrimeReader
     from .generation.sampler import SamplingOptions
+    from .generation.text_filler import FilledGap, TextFiller
     from .network.model import Model
     from .network.start import TextStart
     from .training.report import Report
+
+
+BEAM = 64  # hypotheses of a beam that fills gaps, by default
+MAX_BEAM = 10_000
 
 
 class LanguageModel(TextGenerator):
@@ -150,6 +157,82 @@ class LanguageModel(TextGenerator):
         found = beam_search(self.model, ids, width, ending, symbols, allowed, start, count)
         return [(b"".join(self.vocabulary.stream_utf8([text])), nats) for text, nats in found]
 
+    def fill(
+        self,
+        before: str,
+        after: str,
+        length: int | None = None,
+        *,
+        max_length: int = MAX_LENGTH,
+        count: int = 1,
+        **how: Any,
+    ) -> list[FilledGap]:
+        """Fill the gap between two texts; return up to `count` fills, the likeliest first.
+
+        `length`: of the gap; None: from 1 to `max_length`. Options and errors are those of `fills`.
+        """
+        check_int("length", 1 if length is None else length, minimum=1, maximum=LONGEST)
+        gap = parse_marks(MARK, max_length=max_length)[0] if length is None else Gap(length, length)
+        pieces = [piece for piece in (before, gap, after) if piece != ""]
+        texts = self.fills(pieces, count, **how)
+        return [fill for text in texts for fill in text if not isinstance(fill, str)]
+
+    def fills(
+        self,
+        pieces: Sequence[Piece],
+        count: int = 1,
+        *,
+        sample: bool = False,
+        temperature: float = 1.0,
+        seed: int | None = None,
+        beam: int = BEAM,
+        allow: str | None = None,
+        forbid: str = "",
+        unknown: Literal["error", "skip"] = "error",
+    ) -> Iterator[list[str | FilledGap]]:
+        """Fill the gaps of a text; yield up to `count` texts, pieces as given with gaps filled.
+
+        `pieces`: strings and gaps, as of `parse_marks`. `sample`: draw each text from the posterior
+        given what is on both sides, to the power of 1 / `temperature`, instead of the likeliest;
+        `seed` as for `stream`. `beam`: the number of hypotheses of the beam search. `allow`,
+        `forbid`: fill with only these characters, with none of these. `unknown`: whether characters
+        that the model does not know are errors, or skipped when the text is read.
+
+        Raises UsageError for an impossible value, UnknownCharacters for unknown characters.
+        """
+        check_int("count", count, minimum=1)
+        check_int("beam", beam, minimum=1, maximum=MAX_BEAM)
+        check_float("temperature", temperature, 0, math.inf, exclusive_min=True)
+        check_int("seed", 0 if seed is None else seed, minimum=0)
+        for piece in pieces:
+            if isinstance(piece, str) and unknown == "error":
+                self._require_known(piece)
+        from .generation.seeds import fresh_seed, rng_of_text
+
+        filler = self._filler(self._allowed(allow, forbid), beam)
+        if not sample:
+            yield from _texts(list(filler.likeliest(pieces, count)), count)
+            return
+        seed = fresh_seed() if seed is None else seed
+        for i in range(count):
+            drawn = filler.draw(pieces, rng_of_text(seed, i), temperature)
+            yield from _texts(list(drawn), 1)
+
+    def _require_known(self, text: str) -> None:
+        if unknown := self.vocabulary.unknown(text.replace("\r\n", "\n")):
+            raise UnknownCharacters(unknown, self.vocabulary, text)
+
+    def _filler(self, allowed: np.ndarray, beam: int) -> TextFiller:
+        from .generation.text_filler import TextFiller
+
+        if self.record_end_id >= 0:
+            allowed[self.record_end_id] = False
+        if not allowed.any():
+            raise UsageError("a gap cannot be filled: --allow leaves no character.")
+        start = self.model.start.first
+        [first_id] = start.prepend(self._ids_from(start, np.empty(0, np.int32)))
+        return TextFiller(self.model, self.vocabulary, start.states, int(first_id), allowed, beam)
+
     def _start(self, mid_line: bool) -> TextStart:
         return self.model.blank_start() if mid_line else self.model.start
 
@@ -228,6 +311,13 @@ class LanguageModel(TextGenerator):
         from .evaluation.loss import mean_loss
 
         return mean_loss(self.model, self._encode_whole(text))
+
+
+def _texts(filled: Sequence[str | list[FilledGap]], count: int) -> Iterator[list[str | FilledGap]]:
+    """The texts with the first fill of each gap, with the second, up to `count`."""
+    most = max((len(part) for part in filled if not isinstance(part, str)), default=1)
+    for k in range(min(count, most)):
+        yield [part if isinstance(part, str) else part[min(k, len(part) - 1)] for part in filled]
 
 
 def from_torch(

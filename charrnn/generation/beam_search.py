@@ -71,9 +71,9 @@ def beam_search(
     # Extending a hypothesis never makes it likelier: texts ahead of the whole beam are the best.
     while beam and found.least < scores[0]:
         stack.forward(x)
-        candidates = scores[:, None] + _log_probabilities(stack, len(beam), next(allowed_ids))
+        candidates = scores[:, None] + log_probabilities(stack, len(beam), next(allowed_ids))
         previous, beam, places = beam, [], []
-        for place in _likeliest(candidates, width):
+        for place in likeliest(candidates, width):
             row, i = divmod(int(place), len(alphabet))
             hypothesis = previous[row].extended(i, alphabet[i])
             if not hypothesis.matcher.finished:
@@ -122,7 +122,7 @@ class _Likeliest:
         self.texts = sorted(known.items(), key=lambda found: -found[1])[: self._count]
 
 
-def _log_probabilities(stack: Stack, rows: int, allowed: _Mask) -> _Scores:
+def log_probabilities(stack: Stack, rows: int, allowed: _Mask) -> _Scores:
     """The log-probabilities (rows, V), -inf for ids that are not allowed."""
     logits = stack.logits[0, :rows, : len(allowed)].astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
@@ -130,7 +130,7 @@ def _log_probabilities(stack: Stack, rows: int, allowed: _Mask) -> _Scores:
     return np.where(allowed, logits, -np.inf)
 
 
-def _likeliest(scores: _Scores, count: int) -> npt.NDArray[np.intp]:
+def likeliest(scores: _Scores, count: int) -> npt.NDArray[np.intp]:
     """The flat indices of the `count` highest scores above -inf, highest first."""
     flat = scores.reshape(-1)
     if count < flat.size:

@@ -12,7 +12,6 @@ from ..errors import CharRNNError, UsageError, display_path
 from ..storage.checkpoint import (
     Array,
     Arrays,
-    ModelFile,
     StoredStart,
     corrupt_file,
     load_model,
@@ -67,12 +66,21 @@ class InitialModel:
                 )
 
     def _settings(self) -> dict[str, Any]:
-        config, members = self._file.config, _num_members(self._file)
+        config, members = self._file.config, self._num_members()
         names = "cell", "hidden_size", "num_layers", "embedding_size", "ngrams"
         settings = {name: config[name] for name in names} | {"ensemble": members}
         for name in "hidden_size", "embedding_size":
             settings[name] //= members
         return settings
+
+    def _num_members(self) -> int:
+        """The number of models that the model is the average of, as its training says."""
+        options, config = self._file.training.get("options"), self._file.config
+        members = options.get("ensemble", 1) if isinstance(options, dict) else 1
+        sizes = config["hidden_size"], config["embedding_size"]
+        if type(members) is not int or members < 1 or any(size % members for size in sizes):
+            raise not_an_average(self.name)
+        return members
 
     def _check_kind(self, as_bytes: bool, separator: str | None) -> None:
         vocabulary, end_id = self._file.vocabulary, self._file.config["record_end_id"]
@@ -126,14 +134,9 @@ class InitialModel:
         return InitialWeights(self.name, num_new, tensors, table, start)
 
 
-def _num_members(file: ModelFile) -> int:
-    """The number of models that the model is the average of, as its training says."""
-    options = file.training.get("options")
-    members = options.get("ensemble", 1) if isinstance(options, dict) else 1
-    sizes = file.config["hidden_size"], file.config["embedding_size"]
-    if type(members) is not int or members < 1 or any(size % members for size in sizes):
-        raise corrupt_file("it is not the average of as many models as it says")
-    return members
+def not_an_average(name: str) -> CharRNNError:
+    """The error for a model file whose weights are not those that its training says."""
+    return CharRNNError(f"{name}: {corrupt_file('not the average of as many models as it says')}")
 
 
 def _adapted(

@@ -28,7 +28,7 @@ from ..text.ngrams import NgramTable
 from ..text.streams import BatchStreams
 from .ensemble import Ensemble
 from .extension import extend
-from .initial_model import InitialWeights
+from .initial_model import InitialWeights, not_an_average
 from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
@@ -114,7 +114,7 @@ class TrainingRun:
         parameters = self.model.parameters
         parameters.load_state_dict(initial.tensors)
         if not is_average(parameters, self.options.ensemble):
-            raise corrupt_file("it is not the average of as many models as it says")
+            raise not_an_average(initial.name)
         self.model.pack()
         self.ensemble.restart(parameters, self.options.seed)
         loss = self.validation.loss()

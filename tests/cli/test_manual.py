@@ -252,7 +252,10 @@ def suggestion_of(result, code):
         ("train x --optimizer Adm", "Did you mean 'adam'?"),
         ("completion fihs", "Did you mean 'fish'?"),
         ("train x --learnin-rate 1", "Did you mean '--learning-rate'?"),
-        ("train x --temperature 1", "It is an option of 'charrnn sample', 'charrnn write'."),
+        (
+            "train x --temperature 1",
+            "It is an option of 'charrnn sample', 'charrnn fill', 'charrnn write'.",
+        ),
         ("--top-k x sample", "It is an option of 'charrnn sample'."),
         ("trian x", "Did you mean 'train'?"),
         ("sample --temp 1", "Did you mean '--temperature'?"),

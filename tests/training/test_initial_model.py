@@ -284,12 +284,15 @@ def test_models_of_records_and_bytes_need_their_option(
 def test_damaged_and_unfit_files_are_refused(old_file, corpus_file, tmp_path):
     data = old_file.read_bytes()
     (tmp_path / "cut").write_bytes(data[:-5])
+    version = rb"\"format_version\":"
+    (tmp_path / "newer").write_bytes(data.replace(version + b"3", version + b"9"))
     (tmp_path / "text").write_text("ЖЖЖщщщ" * 50)
     (tmp_path / "empty").write_text("")
     folder = tmp_path / "new"
     folder.mkdir()
     for text, model, words in (
         (corpus_file, tmp_path / "cut", "truncated"),
+        (corpus_file, tmp_path / "newer", "newer: .*version 9"),
         (corpus_file, tmp_path / "missing", "no such file"),
         (corpus_file, corpus_file, "not a file of charrnn"),
         (tmp_path / "text", old_file, "knows no character of the text"),
@@ -302,11 +305,11 @@ def test_damaged_and_unfit_files_are_refused(old_file, corpus_file, tmp_path):
 
 def test_a_false_number_of_members_is_refused(old_file, corpus_file, tmp_path):
     file = charrnn.load(old_file)
-    for members, words in (2, "not the average"), (3, "not the average"), ("x", "not the average"):
+    for members in 2, 3, "x":
         training = {"options": {"ensemble": members}}
         arguments = file.model.state_dict(), asdict(file.config), file.vocabulary, training
         save_model(tmp_path / "old", *arguments, None, file.model.ngrams.table)
-        with pytest.raises(CharRNNError, match=words):
+        with pytest.raises(CharRNNError, match="old: the file is damaged .not the average"):
             charrnn.train(corpus_file, tmp_path / "m", init_from=str(tmp_path / "old"), steps=1)
         assert not (tmp_path / "m").exists()
 

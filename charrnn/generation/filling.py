@@ -1,0 +1,287 @@
+"""Filling gaps with what the text around them makes likely.
+
+A model that reads forwards gives the exact posterior of a fill up to a constant: the probability of
+the fill after the text before it, times that of the text after it. To rank fills by that product is
+the best that such models do (Berglund et al. 2015). A beam search proposes the fills.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..network.carried_state import CarriedState
+from ..network.model import Model
+from ..network.stack import Stack
+from ..text.gaps import Gap
+from .beam_search import likeliest, log_probabilities
+
+CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
+UNPRUNED = 4  # ids of the context after which fills of all lengths can be compared
+MARGIN = 20.0  # nats below the best, from which a fill is dropped then
+MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
+CHAIN = 64  # proposals of a Markov chain, of which the last is a draw
+SEPARATOR = -1  # between the gaps of a fill
+
+Ids = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.intp]
+Scores = npt.NDArray[np.float64]
+Fill = tuple[int, ...]  # the ids of the gaps, with SEPARATOR between two of them
+
+
+class Place(NamedTuple):
+    """Where gaps are: the one-row state before the id `last`, and what follows that id.
+
+    template: gaps and ids; it begins with a gap.
+    """
+
+    state: CarriedState
+    last: int
+    template: Sequence[Gap | Ids]
+
+
+class Fills(NamedTuple):
+    """Fills (N,) of the gaps of a template.
+
+    scores: the log-probability (N,) of each, with all of the template that was read.
+    log_q: that of drawing its characters forwards, without regard to the text after a gap.
+    """
+
+    fills: list[Fill]
+    scores: Scores
+    log_q: Scores
+
+    def posterior(self, temperature: float = 1.0) -> Scores:
+        """The probability (N,) of each fill, if it is one of these."""
+        scaled = (self.scores - self.scores.max()) / temperature
+        p: Scores = np.exp(scaled)
+        p /= p.sum()
+        return p
+
+    def select(self, rows: Rows) -> Fills:
+        return Fills([self.fills[row] for row in rows], self.scores[rows], self.log_q[rows])
+
+    @staticmethod
+    def joined(one: Fills, other: Fills) -> Fills:
+        scores = np.concatenate([one.scores, other.scores])
+        return Fills(one.fills + other.fills, scores, np.concatenate([one.log_q, other.log_q]))
+
+
+class _Beam(NamedTuple):
+    """N hypotheses: the state of each before its `last` id (N,) is read, and a Fills."""
+
+    state: CarriedState
+    last: Ids
+    scores: Scores
+    log_q: Scores
+    fills: list[Fill]
+
+    def select(self, rows: Rows) -> _Beam:
+        return _Beam(
+            self.state.select(rows.tolist()),
+            self.last[rows],
+            self.scores[rows],
+            self.log_q[rows],
+            [self.fills[row] for row in rows],
+        )
+
+    def extended(
+        self, rows: Rows, ids: Rows, state: CarriedState, log_p: Scores, log_q: Scores
+    ) -> _Beam:
+        """The hypotheses of `rows`, each with another id (N,), whose score is in log_p (N, V)."""
+        return _Beam(
+            state.select(rows.tolist()),
+            ids.astype(np.int32),
+            self.scores[rows] + log_p[rows, ids],
+            self.log_q[rows] + log_q[rows, ids],
+            [(*self.fills[row], int(i)) for row, i in zip(rows, ids, strict=True)],
+        )
+
+    @staticmethod
+    def joined(beams: Sequence[_Beam]) -> _Beam:
+        states, last, scores, log_q, fills = zip(*beams, strict=True)
+        return _Beam(
+            CarriedState.joined(states),
+            np.concatenate(last),
+            np.concatenate(scores),
+            np.concatenate(log_q),
+            sum(fills, []),
+        )
+
+
+class GapFiller:
+    """Fills the gaps of templates with ids `allowed`, (V,) bool.
+
+    width: the hypotheses of a beam at each length.
+    is_valid: which fills count, unless none does.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        width: int,
+        allowed: npt.NDArray[np.bool_],
+        is_valid: Callable[[Fill], bool] = lambda fill: True,
+    ) -> None:
+        self._model, self._width, self._allowed = model, width, allowed
+        self._is_valid = is_valid
+        self._stacks: dict[int, Stack] = {}
+
+    def likeliest(self, place: Place) -> Fills:
+        """The fills that the beam search finds, the likeliest first."""
+        beam = self._first(place, 1)
+        for item in place.template:
+            beam = self._search(beam, item) if isinstance(item, Gap) else self._read(beam, item)
+        found = self._checked(_without_copies(beam))
+        return found.select(np.argsort(-found.scores, kind="stable"))
+
+    def draw(self, place: Place, rng: np.random.Generator, temperature: float = 1.0) -> Fills:
+        """Draw a fill from its posterior to the power of 1 / temperature; it is the first returned.
+
+        It is the last state of a Markov chain (independence Metropolis, Tierney 1994), which
+        begins with a draw from the fills of the beam search. About half of its proposals are such
+        draws, the others are drawn forwards, so that each possible fill is proposed. The fills
+        of the beam search follow.
+        """
+        found = self.likeliest(place)
+        p = found.posterior(temperature)
+        is_forward = rng.random(CHAIN) < 0.5
+        drawn = self._checked(self._draw_forwards(place, rng, 1 + int(is_forward.sum())))
+        pool = Fills.joined(found, drawn)
+        of_beam = dict(zip(found.fills, p, strict=True))
+        with np.errstate(divide="ignore"):
+            log_b = np.log([of_beam.get(fill, 0.0) for fill in pool.fills])
+        log_weights = pool.scores / temperature - np.logaddexp(log_b, pool.log_q)
+        proposals = rng.choice(len(p), CHAIN, p=p)
+        proposals[is_forward] = len(p) + np.arange(is_forward.sum())
+        current = rng.choice(len(p), p=p)
+        for proposal, log_u in zip(proposals, np.log(rng.random(CHAIN)), strict=True):
+            if log_u < log_weights[proposal] - log_weights[current]:
+                current = proposal
+        others = [row for row, fill in enumerate(found.fills) if fill != pool.fills[current]]
+        return pool.select(np.array([current, *others]))
+
+    def _first(self, place: Place, rows: int) -> _Beam:
+        zeros, last = np.zeros(rows), np.full(rows, place.last, np.int32)
+        return _Beam(place.state.repeat(rows), last, zeros, zeros, [()] * rows)
+
+    def _checked(self, fills: Fills) -> Fills:
+        """Give fills that are not valid the probability zero, unless none is valid."""
+        valid = np.array([self._is_valid(fill) for fill in fills.fills], bool)
+        if valid.all() or not valid.any():
+            return fills
+        return fills._replace(scores=np.where(valid, fills.scores, -np.inf))
+
+    # --- the beam search
+
+    def _search(self, beam: _Beam, gap: Gap) -> _Beam:
+        """Extend hypotheses by the likeliest characters of a gap; of each length, `width`."""
+        beam = _begun(beam, gap)
+        found = []
+        for length in range(gap.most):
+            beam = self._extended(beam)
+            if length + 1 >= gap.least:
+                found.append(beam)
+        return _Beam.joined(found)
+
+    def _extended(self, beam: _Beam) -> _Beam:
+        log_p, state = self._step(beam)
+        allowed = np.where(self._allowed, log_p, -np.inf)
+        places = likeliest(beam.scores[:, None] + allowed, self._width)
+        rows, ids = np.divmod(places, log_p.shape[1])
+        return beam.extended(rows, ids, state, log_p, self._log_q(log_p))
+
+    def _read(self, beam: _Beam, ids: Ids) -> _Beam:
+        """Read the text after a gap; drop the hypotheses that it makes unlikely."""
+        for count in range(1, len(ids) + 1):
+            beam = self._follow(beam, ids[count - 1 : count])
+            if count >= UNPRUNED:
+                kept = likeliest(beam.scores, self._width)
+                beam = beam.select(kept[beam.scores[kept] >= beam.scores.max() - MARGIN])
+        return beam
+
+    # --- forward draws
+
+    def _draw_forwards(self, place: Place, rng: np.random.Generator, rows: int) -> Fills:
+        """Draw fills forwards: the length of each gap evenly, then its characters in order."""
+        beam = self._first(place, rows)
+        for item in place.template:
+            if isinstance(item, Gap):
+                beam = self._draw_gap(beam, item, rng)
+            else:
+                beam = self._follow(beam, item)
+        drawn = Fills(beam.fills, beam.scores, beam.log_q)
+        return drawn.select(rng.permutation(rows))  # they were in the order of their lengths
+
+    def _draw_gap(self, beam: _Beam, gap: Gap, rng: np.random.Generator) -> _Beam:
+        beam = _begun(beam, gap)
+        lengths = rng.integers(gap.least, gap.most + 1, len(beam.fills))
+        ended = []
+        for length in range(1, int(lengths.max()) + 1):
+            beam = self._drawn(beam, rng)
+            ended.append(beam.select(np.flatnonzero(lengths == length)))
+            beam = beam.select(np.flatnonzero(lengths > length))
+            lengths = lengths[lengths > length]
+        return _Beam.joined(ended)
+
+    def _drawn(self, beam: _Beam, rng: np.random.Generator) -> _Beam:
+        """Extend each hypothesis by an allowed character, drawn from the model."""
+        log_p, state = self._step(beam)
+        log_q = self._log_q(log_p)
+        reached, rows = np.cumsum(np.exp(log_q), axis=1), np.arange(len(log_q))
+        ids = (reached <= rng.random((len(rows), 1)) * reached[:, -1:]).sum(1)
+        return beam.extended(rows, ids, state, log_p, log_q)
+
+    # --- the network
+
+    def _follow(self, beam: _Beam, ids: Ids) -> _Beam:
+        """Let each hypothesis go on with `ids` (n,)."""
+        for i in ids:
+            log_p, state = self._step(beam)
+            last = np.full_like(beam.last, i)
+            beam = beam._replace(state=state, last=last, scores=beam.scores + log_p[:, i])
+        return beam
+
+    def _log_q(self, log_p: Scores) -> Scores:
+        """The log-probabilities (N, V) of allowed ids, of which one is drawn."""
+        allowed = np.where(self._allowed, log_p, -np.inf)
+        highest = allowed.max(1, keepdims=True)
+        total = highest + np.log(np.exp(allowed - highest).sum(1, keepdims=True))
+        log_q: Scores = allowed - total
+        return log_q
+
+    def _step(self, beam: _Beam) -> tuple[Scores, CarriedState]:
+        """Read the last ids; return the log-probabilities (N, V) and the states after them."""
+        log_p, states = [], []
+        for first in range(0, len(beam.last), MAX_ROWS):
+            rows = slice(first, first + MAX_ROWS)
+            ids = beam.last[rows]
+            stack = self._stack(len(ids))
+            stack.set_state(beam.state.select(rows), slice(0, len(ids)))
+            stack.forward(np.resize(ids, (1, stack.batch_size)))
+            stack.advance_state(1)
+            log_p.append(log_probabilities(stack, len(ids), np.ones_like(self._allowed)))
+            states.append(stack.get_state().select(slice(0, len(ids))))
+        return np.concatenate(log_p), CarriedState.joined(states)
+
+    def _stack(self, rows: int) -> Stack:
+        size = 1 << (rows - 1).bit_length()
+        if size not in self._stacks:
+            self._stacks[size] = Stack(self._model, size, 1)
+        return self._stacks[size]
+
+
+def _begun(beam: _Beam, gap: Gap) -> _Beam:
+    """The hypotheses before the first character of a gap, whose length is drawn evenly."""
+    fills = [(*fill, SEPARATOR) if fill else fill for fill in beam.fills]
+    return beam._replace(fills=fills, log_q=beam.log_q - np.log(gap.most - gap.least + 1))
+
+
+def _without_copies(beam: _Beam) -> Fills:
+    """The different fills; of equal ones, the likeliest."""
+    order = np.argsort(-beam.scores, kind="stable")
+    first = {beam.fills[row]: row for row in reversed(order)}
+    return Fills(beam.fills, beam.scores, beam.log_q).select(np.array(list(first.values())))

@@ -1,0 +1,158 @@
+"""Filling the gaps of a whole text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from ..network.carried_state import CarriedState
+from ..network.model import Model
+from ..text.gaps import Gap, Piece
+from ..text.vocabulary import Vocabulary
+from .filling import CONTEXT, SEPARATOR, Fill, Fills, GapFiller, Ids, Place
+from .primes import states_after
+
+Part = TypeVar("Part")  # of a text: a str, or ids
+Group = str | list[Piece]  # text without a gap; or gaps, and short texts between them
+
+
+class FilledGap(NamedTuple):
+    """A possible fill of a gap, or of near gaps with the text between them.
+
+    text: what fills it; bytes that are not UTF-8 are escaped (surrogateescape).
+    log_probability: of `text` and of the next CONTEXT characters, after the text before, in nats.
+    posterior: its probability given the text on both sides, if it is one of those found.
+    """
+
+    text: str
+    log_probability: float
+    posterior: float
+
+
+@dataclass
+class TextFiller:
+    """Fills gaps from left to right; gaps with at most CONTEXT ids between them together.
+
+    A text starts from the one state of `start`, before the id `first_id`. allowed: mask (V,) of the
+    ids that may fill a gap. width: of the beam.
+    """
+
+    model: Model
+    vocabulary: Vocabulary
+    start: CarriedState
+    first_id: int
+    allowed: np.ndarray
+    width: int
+
+    def __post_init__(self) -> None:
+        self._filler = GapFiller(self.model, self.width, self.allowed, self._is_valid)
+
+    def likeliest(self, pieces: Sequence[Piece], count: int) -> Iterator[str | list[FilledGap]]:
+        """Yield the text, with the `count` likeliest fills of each gap, the likeliest first.
+
+        Later gaps are filled as if the likeliest stood in the earlier ones.
+        """
+        return self._filled(pieces, count, self._filler.likeliest)
+
+    def draw(
+        self, pieces: Sequence[Piece], rng: np.random.Generator, temperature: float
+    ) -> Iterator[str | list[FilledGap]]:
+        """Yield the text, with one fill of each gap, drawn from its posterior."""
+        return self._filled(pieces, 1, lambda place: self._filler.draw(place, rng, temperature))
+
+    def _filled(
+        self, pieces: Sequence[Piece], count: int, fill: Callable[[Place], Fills]
+    ) -> Iterator[str | list[FilledGap]]:
+        state, last = self.start, self.first_id
+        groups = list(self._groups(pieces))
+        for group, following in zip(groups, [*groups[1:], ""], strict=True):
+            if isinstance(group, str):
+                yield group
+                ids = self._ids(group)
+            else:
+                template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
+                context = self._context(template[-1], following)
+                found = fill(Place(state, last, [*template, context]))
+                yield self._shown(group, found, count)
+                ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
+            ids = np.concatenate([[last], ids]).astype(np.int32)
+            state, last = states_after(self.model, [ids[:-1]], state), int(ids[-1])
+
+    def _groups(self, pieces: Sequence[Piece]) -> Iterator[Group]:
+        """Put gaps together that have at most CONTEXT ids between them."""
+        group: list[Piece] = []
+        for k, piece in enumerate(pieces):
+            is_gap = isinstance(piece, Gap)
+            is_between = not is_gap and group and k + 1 < len(pieces)
+            if is_gap or (is_between and len(self._ids(str(piece))) <= CONTEXT):
+                group.append(piece)
+                continue
+            if group:
+                yield group
+                group = []
+            yield str(piece)
+        if group:
+            yield group
+
+    def _context(self, gap: Gap | Ids, following: Group) -> Ids:
+        """The ids after a gap that rank its fills.
+
+        At the end of a text, a gap whose length is not known is filled up to the end of the line.
+        """
+        ids, end_id = self._ids(str(following)), self.model.config.record_end_id
+        if end_id >= 0:  # nothing depends on the next record
+            ends = np.flatnonzero(ids == end_id)
+            ids = ids[: ends[0] + 1] if len(ends) else np.append(ids, end_id).astype(np.int32)
+            return ids[:CONTEXT]
+        newline = self.vocabulary.newline_id
+        if not len(ids) and isinstance(gap, Gap) and gap.least < gap.most and newline >= 0:
+            return np.array([newline], np.int32)
+        return ids[:CONTEXT]
+
+    def _ids(self, text: str) -> Ids:
+        """The ids of a text; unknown characters are skipped, and CR LF is a newline."""
+        if self.vocabulary.unknown("\r"):
+            text = text.replace("\r\n", "\n")
+        return self.vocabulary.encode(text, "skip").astype(np.int32)
+
+    def _shown(self, group: Sequence[Piece], found: Fills, count: int) -> list[FilledGap]:
+        rows = zip(found.fills[:count], found.scores, found.posterior(), strict=False)
+        return [
+            FilledGap("".join(_joined(group, fill, self._text)), float(score), float(p))
+            for fill, score, p in rows
+        ]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return self.vocabulary.decode(ids, "surrogateescape")
+
+    def _is_valid(self, fill: Fill) -> bool:
+        """Whether the bytes in each gap are whole UTF-8 characters."""
+        if not self.vocabulary.is_bytes:
+            return True
+        return not any("\udc80" <= c <= "\udcff" for part in _parts(fill) for c in self._text(part))
+
+
+def _parts(fill: Fill) -> list[list[int]]:
+    """The ids of each gap."""
+    parts: list[list[int]] = [[]]
+    for i in fill:
+        if i == SEPARATOR:
+            parts.append([])
+        else:
+            parts[-1].append(i)
+    return parts
+
+
+def _as_ids(ids: list[int]) -> Ids:
+    return np.array(ids, np.int32)
+
+
+def _joined(
+    pieces: Sequence[Part | Gap], fill: Fill, convert: Callable[[list[int]], Part]
+) -> list[Part]:
+    """The pieces, with the converted parts of `fill` instead of the gaps."""
+    parts = iter(_parts(fill))
+    return [convert(next(parts)) if isinstance(p, Gap) else p for p in pieces]
