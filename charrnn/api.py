@@ -23,6 +23,7 @@ from .config import ModelConfig, check_float, check_int, tensor_shapes
 from .errors import FilePath, UsageError, display_path
 from .storage.checkpoint import ModelFile, StoredStart, load_model, save_model
 from .text.gaps import LONGEST, MARK, MAX_LENGTH, Gap, Piece, parse_marks
+from .text.reversal import in_reading_order, reading_order, reversed_ids
 from .text.vocabulary import UnknownCharacters, Vocabulary, vocabulary_of
 from .text_generator import TextGenerator, Writer
 
@@ -61,6 +62,10 @@ class LanguageModel(TextGenerator):
     @property
     def record_end_id(self) -> int:
         return self.config.record_end_id
+
+    @property
+    def backward(self) -> bool:
+        return self.config.backward
 
     def _writer(self, options: SamplingOptions, mid_line: bool, state: PrimeState | None) -> Writer:
         from .generation.sampler import BatchSampler
@@ -155,7 +160,8 @@ class LanguageModel(TextGenerator):
 
         symbols = self.vocabulary.symbols
         found = beam_search(self.model, ids, width, ending, symbols, allowed, start, count)
-        return [(b"".join(self.vocabulary.stream_utf8([text])), nats) for text, nats in found]
+        order = reading_order(self.backward)
+        return [(self.vocabulary.encode_symbols(text[order]), nats) for text, nats in found]
 
     def fill(
         self,
@@ -200,6 +206,7 @@ class LanguageModel(TextGenerator):
 
         Raises UsageError for an impossible value, UnknownCharacters for unknown characters.
         """
+        self.require_forward("fill")
         check_int("count", count, minimum=1)
         check_int("beam", beam, minimum=1, maximum=MAX_BEAM)
         check_float("temperature", temperature, 0, math.inf, exclusive_min=True)
@@ -217,6 +224,11 @@ class LanguageModel(TextGenerator):
         for i in range(count):
             drawn = filler.draw(pieces, rng_of_text(seed, i), temperature)
             yield from _texts(list(drawn), 1)
+
+    def require_forward(self, work: str) -> None:
+        """Raise UsageError if the model reads backwards; `work` names what it cannot do."""
+        if self.backward:
+            raise UsageError(f"the model reads backwards: {work} needs one that reads forwards.")
 
     def _require_known(self, text: str) -> None:
         if unknown := self.vocabulary.unknown(text.replace("\r\n", "\n")):
@@ -265,19 +277,23 @@ class LanguageModel(TextGenerator):
     def losses(self, text: str | bytes) -> npt.NDArray[np.float64]:
         """Return the loss of each character of `text` (n,) in nats, -log of its probability.
 
-        Their mean is `loss`. Of a model of records, the end of each record is among them. A model
+        Their mean is `loss`. A model that reads backwards predicts each character from those after
+        it. Of a model of records, the end of each record is among them. A model
         that does not know how texts start does not predict the first character: it has NaN.
         Raises UnknownCharacters for characters that the model does not know.
         """
         from .evaluation.loss import num_predicted, surprisals
 
         ids = self._encode_whole(text)
-        unpredicted = np.full(len(ids) - num_predicted(self.model, ids), np.nan)
-        return np.concatenate([unpredicted, *surprisals(self.model, ids)])
+        read = np.asarray(reversed_ids(ids, self.record_end_id)) if self.backward else ids
+        unpredicted = np.full(len(ids) - num_predicted(self.model, read), np.nan)
+        losses = np.concatenate([unpredicted, *surprisals(self.model, read)])
+        return in_reading_order(losses, ids, self.record_end_id) if self.backward else losses
 
     def probabilities(self, text: str = "") -> dict[str | int | None, float]:
         """Return the probability of each character to come next after `text`, by character.
 
+        A model that reads backwards gives those of the character before `text`.
         `text` begins a line or a record. The key of a byte is its number, and the key of the symbol
         for unknown characters is None. Raises UnknownCharacters as `losses` does.
         """
@@ -310,7 +326,10 @@ class LanguageModel(TextGenerator):
         """
         from .evaluation.loss import mean_loss
 
-        return mean_loss(self.model, self._encode_whole(text))
+        ids = self._encode_whole(text)
+        if self.backward:
+            ids = np.asarray(reversed_ids(ids, self.record_end_id))
+        return mean_loss(self.model, ids)
 
 
 def _texts(filled: Sequence[str | list[FilledGap]], count: int) -> Iterator[list[str | FilledGap]]:

@@ -141,6 +141,7 @@ _CHECKS: dict[str, _Check] = {
     "separator": check_text,
     "init_from": check_text,
     "prune_vocabulary": check_bool,
+    "backward": check_bool,
     "record_end_id": partial(check_int, minimum=-1),
     "dropout": _fraction,
     "recurrent_dropout": _fraction,
@@ -223,6 +224,7 @@ class ModelConfig:
     num_ngrams: int = 0  # K, how many of them are known
     # The id that ends a record and, as an input, begins the next: it resets the state. -1: none.
     record_end_id: int = -1
+    backward: bool = False  # it reads texts from their end to their beginning
 
     def __post_init__(self) -> None:
         _check_fields(self)
@@ -339,6 +341,7 @@ class TrainOptions(_FixedOptions):
     separator: str | None = None  # the string that ends each record; None: the text has none
     init_from: str | None = None  # the file of a model whose weights are the initial ones ...
     prune_vocabulary: bool = False  # ... without its characters that the text lacks
+    backward: bool = ModelConfig.backward
 
     def __post_init__(self) -> None:
         _check_fields(self)

@@ -139,6 +139,8 @@ def _united(models: Sequence[LanguageModel]) -> Vocabulary:
             "models of records and of running text, or of records with different separators, "
             "cannot be mixed."
         )
+    if any(m.backward for m in models):
+        raise UsageError("models that read backwards cannot be mixed.")
     if first.characters is None:
         return first
     characters = "".join(m.vocabulary.characters or "" for m in models)

@@ -15,6 +15,7 @@ from .errors import FilePath, UsageError
 from .generation.filters import TextFilter, read_known_texts
 from .generation.stopping import StoppingCriteria
 from .text.records import separator_of, whole_records
+from .text.reversal import reading_order
 from .text.vocabulary import Vocabulary, describe_characters
 
 # As in api.py, modules that need Numba are imported where they are used.
@@ -45,6 +46,11 @@ class TextGenerator(ABC):
     @abstractmethod
     def record_end_id(self) -> int:
         """The id that ends each record, of a model of records; -1 for other models."""
+
+    @property
+    def backward(self) -> bool:
+        """Whether texts are read and written from their end to their beginning."""
+        return False
 
     @abstractmethod
     def _writer(self, options: SamplingOptions, mid_line: bool, state: PrimeState | None) -> Writer:
@@ -100,6 +106,9 @@ class TextGenerator(ABC):
         longer than `length` are left out. `allow` never excludes the separator. `mid_line`, `stop`
         and `lines` are errors, as are a `prime` and a `forbid` with the separator.
 
+        A model that reads backwards writes the text before the prime, which comes whole. `lines`
+        then counts newlines before the prime.
+
         `errors`: bytes that are not UTF-8 become U+FFFD; "surrogateescape" escapes them, so that
         encoding the text with it gives them back.
 
@@ -127,6 +136,10 @@ class TextGenerator(ABC):
         _check_numbers(count, first)
         prime = self._prime(prime, how)
         source = self._source(length, **how)
+        if self.backward and not source.criteria.has_end:
+            raise UsageError(
+                "a text that is written backwards needs an end: give --length, --lines or --stop."
+            )
         if wanted := self._filter(source):
             return (iter([s.data]) for s in source.samples(prime, count, first, wanted))
         return source.stream(prime, count, first)
@@ -221,7 +234,7 @@ class TextGenerator(ABC):
         seed = fresh_seed() if seed is None else seed
         options = SamplingOptions(temperature, top_k, top_p, min_p, repetition_penalty, allowed)
         writer = self._writer(options, mid_line, state)
-        return TextSource(self.vocabulary, ending, options, seed, *writer)
+        return TextSource(self.vocabulary, ending, options, seed, self.backward, *writer)
 
     def _prime(self, prime: str, how: dict[str, Any]) -> str:
         """Return the prime of the state in `how` if there is one, else `prime`."""
@@ -272,7 +285,7 @@ class TextGenerator(ABC):
             )
 
     def _encode_prime(self, prime: str, mid_line: bool = False) -> np.ndarray:
-        ids = self.vocabulary.encode(prime)
+        ids = self.vocabulary.encode(prime)[reading_order(self.backward)]
         if mid_line and not len(ids):
             raise UsageError("there is no line to continue: give --prime, or omit --mid-line.")
         if self.record_end_id in ids:
@@ -333,7 +346,8 @@ class TextGenerator(ABC):
         if "" in stops:
             raise UsageError("an empty stop would end a text before it begins.")
         try:
-            stops = [self.vocabulary.to_symbols(s) for s in stops]
+            order = reading_order(self.backward)
+            stops = [self.vocabulary.to_symbols(s)[order] for s in stops]
         except UnicodeEncodeError:
             raise UsageError("a stop holds half a surrogate pair: no text does.") from None
         end_id = self.record_end_id

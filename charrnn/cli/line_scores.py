@@ -12,10 +12,12 @@ import numpy as np
 
 from ..config import UNKNOWN_NATS
 from ..text.corpus import Corpus
+from ..text.reversal import in_reading_order, reversed_ids
 
 if TYPE_CHECKING:
     from ..api import LanguageModel
     from ..evaluation.loss import StreamingScorer
+    from ..text.disk_ids import Ids
 
 BLOCK = 1 << 14  # characters scored at a time
 PIECE = 1 << 16  # characters of a line decoded at a time
@@ -135,15 +137,37 @@ class LineScorer:
 
     def _blocks(self) -> Iterator[tuple[int, list[np.ndarray]]]:
         """Yield the start of each block, and its scores by each model."""
+        sources = [
+            (self._backward_blocks if model.backward else self._forward_blocks)(model, table)
+            for model, table in zip(self.models, self._tables, strict=True)
+        ]
+        start = 0
+        for scores in zip(*sources, strict=True):
+            yield start, list(scores)
+            start += len(scores[0])
+            if self.progress is not None:
+                self.progress(len(scores[0]))
+
+    def _forward_blocks(
+        self, model: LanguageModel, table: np.ndarray, ids: Ids | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield the scores of each block of `ids`, by default those of the text."""
         from ..evaluation.loss import StreamingScorer  # Numba is loaded, as the models are
 
-        scorers = [StreamingScorer(m.model, self._top) for m in self.models]
-        for start in range(0, len(self.corpus.ids), BLOCK):
-            ids = self.corpus.ids[start : start + BLOCK]
-            pairs = zip(scorers, self._tables, strict=True)
-            yield start, [self._score(scorer, table[ids]) for scorer, table in pairs]
-            if self.progress is not None:
-                self.progress(len(ids))
+        ids = self.corpus.ids if ids is None else ids
+        scorer = StreamingScorer(model.model, self._top)
+        for start in range(0, len(ids), BLOCK):
+            yield self._score(scorer, table[ids[start : start + BLOCK]])
+
+    def _backward_blocks(self, model: LanguageModel, table: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the scores of each block by a model that reads the text from its end.
+
+        They are all held in memory, 8 bytes per character or more.
+        """
+        end_id = self.corpus.record_end_id
+        blocks = self._forward_blocks(model, table, reversed_ids(self.corpus.ids, end_id))
+        scores = in_reading_order(np.concatenate(list(blocks)), self.corpus.ids, end_id)
+        yield from (scores[start : start + BLOCK] for start in range(0, len(scores), BLOCK))
 
     def _score(self, scorer: StreamingScorer, ids: np.ndarray) -> np.ndarray:
         """Score the next ids (n,); unknown ones, which are -1, are skipped at their cost."""

@@ -31,12 +31,13 @@ def files_of(output: str, count: int) -> list[str]:
 class Answer:
     """A text that is written: a prime and the pieces of the text after it.
 
-    metadata: what a JSON object tells beside them.
+    metadata: what a JSON object tells beside them. backward: whether the text precedes the prime.
     """
 
     prime: str
     pieces: Iterable[bytes]
     metadata: Mapping[str, object] = field(default_factory=dict)
+    backward: bool = False
 
     @property
     def prime_data(self) -> bytes:
@@ -59,9 +60,12 @@ class TextTee:
 
     def __iter__(self) -> Iterator[Answer]:
         for answer in self._answers:
+            prime = [answer.prime_data] if self._record and self._with_prime else []
             if self._record:
-                self._pieces.append([answer.prime_data] if self._with_prime else [])
+                self._pieces.append([] if answer.backward else prime)
             yield replace(answer, pieces=self._pass_on(answer.pieces))
+            if self._record and answer.backward:
+                self._pieces[-1] += prime
 
     def _pass_on(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -100,7 +104,8 @@ def write_texts(
 
 
 def _whole(answer: Answer, omit_prime: bool) -> Iterable[bytes]:
-    return chain([] if omit_prime else [answer.prime_data], answer.pieces)
+    prime = [] if omit_prime else [answer.prime_data]
+    return chain(answer.pieces, prime) if answer.backward else chain(prime, answer.pieces)
 
 
 def write_objects(answers: Iterable[Answer], output: str) -> None:

@@ -9,6 +9,7 @@ from ..config import UNKNOWN_NATS
 from ..network.mixture import MixedModel
 from ..network.model import Model
 from ..text.corpus import Corpus
+from ..text.reversal import reversed_ids
 from .adaptation import adapted_loss
 from .baselines import Baselines, baselines
 from .loss import mean_loss, num_predicted, windowed_loss
@@ -52,12 +53,15 @@ def evaluate(
     that adapts or carries a state. Raises CharRNNError for a text of which nothing is predicted or
     shorter than the window.
     """
-    loss = mean_loss(model, text.ids, progress)
-    result = Evaluation(num_predicted(model, text.ids), loss, unknown=num_unknown(text))
+    ids = text.ids
+    if model.config.backward:
+        ids = reversed_ids(ids, text.record_end_id)
+    loss = mean_loss(model, ids, progress)
+    result = Evaluation(num_predicted(model, ids), loss, unknown=num_unknown(text))
     if window is not None:
-        result = replace(result, windowed_loss=windowed_loss(model, text.ids, window))
+        result = replace(result, windowed_loss=windowed_loss(model, ids, window))
     if adapt:
-        result = replace(result, adapted_loss=adapted_loss(model, text.ids, progress))
+        result = replace(result, adapted_loss=adapted_loss(model, ids, progress))
     return _completed(result, text, training_text, unknown_nats)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.start import LONG_PRIME, TextStart
+from ..text.reversal import reading_order
 from .primes import ReadPrime, read_primes
 from .sampler import PENALTY_WINDOW
 
@@ -38,11 +39,12 @@ def read_prime(
 
 
 def read_on(state: PrimeState, text: str, ids: np.ndarray) -> PrimeState:
-    """Read `text`, whose ids (n,) are `ids`, after the text of `state`."""
+    """Read `text`, whose ids (n,) are `ids`, after the text of `state`; backwards, before it."""
     states = CarriedState.joined([old.state for old in state.read])
     texts = [np.concatenate([old.ids[-1:], ids]).astype(np.int32) for old in state.read]
     read = (
         new._replace(ids=np.concatenate([old.ids[-PENALTY_WINDOW:], ids]).astype(np.int32))
         for old, new in zip(state.read, read_primes(state.model, texts, states), strict=True)
     )
-    return PrimeState(state.model, state.text + text, state.mid_line, state.start, tuple(read))
+    parts = [state.text, text][reading_order(state.model.config.backward)]
+    return PrimeState(state.model, "".join(parts), state.mid_line, state.start, tuple(read))

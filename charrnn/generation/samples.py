@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arithmetic import ceil_div
+from ..text.reversal import reading_order
 from ..text.vocabulary import Vocabulary
 from .batch import BatchGenerator, GeneratedText, Primes, Sampler
 from .filters import TextFilter
@@ -21,7 +22,7 @@ from .stopping import StoppingCriteria
 class Sample:
     """A generated text.
 
-    prime: the text that it continues.
+    prime: the text that it continues, or that continues it if the model writes backwards.
     data: the new text in UTF-8; of a model of bytes, its bytes.
     seed, index: it is text `index` of this seed.
     log_probability: of the new text under the model, in nats, whatever the sampling options; a
@@ -50,12 +51,15 @@ class TextSource:
     criteria: StoppingCriteria
     options: SamplingOptions
     seed: int
+    backward: bool  # whether the model writes what comes before the prime, from its end
     sampler: Callable[[], Sampler[Any]]  # returns one with one row
     primes: Callable[[Sequence[str]], Primes[Any]]  # returns what reads these primes
 
     def stream(self, prime: str, count: int, first: int) -> Iterator[Iterator[bytes]]:
         """Yield the texts from number `first` on, each in pieces, while they are generated."""
         generator = self._generator([prime], count, self._rngs(first), log_probabilities=False)
+        if self.backward:
+            return (iter([self._data(text)]) for text in generator)
         return map(self.vocabulary.stream_utf8, generator)
 
     def samples(
@@ -121,8 +125,9 @@ class TextSource:
 
     def _accepts(self, wanted: TextFilter, sample: Sample) -> bool:
         length = len(sample.data.decode(self.vocabulary.symbol_encoding))
-        prime = sample.prime.encode("utf-8", "surrogateescape")
-        return wanted.accepts(prime + sample.data, length, sample.stopped)
+        parts = [sample.prime.encode("utf-8", "surrogateescape"), sample.data]
+        whole = b"".join(parts[reading_order(self.backward)])
+        return wanted.accepts(whole, length, sample.stopped)
 
     def _rngs(self, first: int) -> Callable[[int], np.random.Generator]:
         return lambda t: rng_of_text(self.seed, first + t)
@@ -145,9 +150,13 @@ class TextSource:
         )
 
     def _sample(self, text: GeneratedText, prime: str, index: int) -> Sample:
-        data = "".join(text).encode(self.vocabulary.symbol_encoding)
-        stopped = text.matcher.stopped
+        data, stopped = self._data(text), text.matcher.stopped
         return Sample(prime, data, self.seed, index, text.log_probability, stopped)
+
+    def _data(self, text: GeneratedText) -> bytes:
+        """The whole text in UTF-8, or its bytes."""
+        symbols = "".join(text)[reading_order(self.backward)]
+        return symbols.encode(self.vocabulary.symbol_encoding)
 
 
 def _then_log(samples: Iterator[Sample], wanted: TextFilter) -> Iterator[Sample]:

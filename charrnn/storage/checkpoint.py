@@ -33,13 +33,14 @@ from .atomic import write_atomically
 
 # Model files of every version from 1 on can be read.
 # Version 2 added the starts of texts, version 3 the n-grams, version 4 the special symbols of
-# vocabularies and the id that ends a record. A file that does without the additions of version 4
-# is written as version 3.
+# vocabularies, the id that ends a record, and models that read backwards. A file that does without
+# the additions of version 4 is written as version 3.
 MODEL_FORMAT_VERSION = 4
 # State files of these versions can be read. Version 3 added the n-grams, version 4 records and the
 # members of ensembles, version 5 the vocabulary of a run that starts from another model.
 OLDEST_STATE_VERSION = 3
 STATE_FORMAT_VERSION = 5
+ADDED_IN_4 = {"record_end_id": -1, "backward": False}  # to the configuration
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"
 KINDS = {MODEL_KEY: "a model", STATE_KEY: "the state of a run"}
@@ -118,10 +119,12 @@ def save_model(
     ngrams: NgramTable = (),
 ) -> None:
     """Write a model file, its tensors as float32. Raises CharRNNError as write_atomically."""
-    config = {"record_end_id": -1} | config
+    config = ADDED_IN_4 | config
     version = _version_of(config, vocabulary)
     if version < 4:
         del config["record_end_id"]
+    if not config["backward"]:
+        del config["backward"]
     content = {
         "config": config,
         "vocabulary": vocabulary.characters,
@@ -138,7 +141,7 @@ def save_model(
 def _version_of(config: dict[str, Any], vocabulary: Vocabulary) -> int:
     """The oldest format version that can hold a model of this configuration and vocabulary."""
     special = vocabulary.unknown_id >= 0 or vocabulary.separator
-    return 4 if special or config["record_end_id"] != -1 else 3
+    return 4 if special or ADDED_IN_4.items() - config.items() else 3
 
 
 def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
@@ -154,7 +157,7 @@ def load_model(path: FilePath, tensor_shapes: TensorShapes) -> ModelFile:
         version = content["format_version"]
         if version < 3:
             config |= {"ngrams": 1, "num_ngrams": 0}
-        config = {"record_end_id": -1} | config
+        config = ADDED_IN_4 | config
         _check_tensors(tensors, config, tensor_shapes)
         separator = content.get("separator", "") if version > 3 else ""
         vocabulary = _checked_vocabulary(content.get("vocabulary", ""), separator, config)

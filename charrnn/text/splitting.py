@@ -12,6 +12,7 @@ from ..errors import CharRNNError, FilePath
 from .corpus import Corpus
 from .disk_ids import Ids, JoinedIds
 from .records import RecordSplit, count_copies, hash_records, require_different, split_records
+from .reversal import reversed_ids
 from .shuffling import shuffled
 from .streams import check_fraction, cut, split
 
@@ -24,6 +25,15 @@ class TextSplit(NamedTuple):
     train_ids: Ids
     val_ids: Ids
     records: RecordSplit | None = None
+
+    def reversed(self, record_end_id: int, folder: FilePath | None = None) -> TextSplit:
+        """Both texts from their end to their beginning, see `reversed_ids`."""
+        train_ids, val_ids, records = self
+        return TextSplit(
+            reversed_ids(train_ids, record_end_id, folder),
+            reversed_ids(val_ids, record_end_id, folder),
+            records,
+        )
 
 
 def split_corpus(

@@ -67,7 +67,7 @@ class InitialModel:
 
     def _settings(self) -> dict[str, Any]:
         config, members = self._file.config, self._num_members()
-        names = "cell", "hidden_size", "num_layers", "embedding_size", "ngrams"
+        names = "cell", "hidden_size", "num_layers", "embedding_size", "ngrams", "backward"
         settings = {name: config[name] for name in names} | {"ensemble": members}
         for name in "hidden_size", "embedding_size":
             settings[name] //= members

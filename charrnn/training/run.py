@@ -25,6 +25,7 @@ from ..storage.run_files import RunFiles, RunLock
 from ..text.corpus import Corpus
 from ..text.disk_ids import Ids
 from ..text.ngrams import NgramTable
+from ..text.reversal import reading_order
 from ..text.streams import BatchStreams
 from .ensemble import Ensemble
 from .extension import extend
@@ -177,11 +178,12 @@ class TrainingRun:
     def _shown(self, ids: list[int]) -> str:
         """The text of `ids`, or their whole records; a part of one if there is no whole one."""
         vocabulary, end_id = self.corpus.vocabulary, self.corpus.record_end_id
+        order = reading_order(self.config.backward)
         if end_id in ids:
             *records, _ = vocabulary.symbols(ids).split(vocabulary.symbols([end_id]))
-            texts = map(vocabulary.encode_symbols, records)
+            texts = (vocabulary.encode_symbols(record[order]) for record in records)
             return "\n".join(text.decode("utf-8", "replace") for text in texts)
-        return vocabulary.decode(ids)
+        return vocabulary.decode(ids[order])
 
     # --- one step
 

@@ -128,6 +128,9 @@ def prepare_run(
             corpus, options.val_fraction, options.seed, first_val_file, files.model.parent
         )
         notes = () if state else tuple(text_notes(corpus, parts, has_val_file=bool(val_paths)))
+        requested = replace(requested, **initial.settings) if initial else requested
+        if (requested if state is None else state.requested).backward:
+            parts = parts.reversed(corpus.record_end_id, files.model.parent)
         started_at, cpu_started_at = clock(), cpu_clock() if cpu_clock else 0.0
     except BaseException:
         lock.release()
@@ -136,7 +139,7 @@ def prepare_run(
         corpus=corpus,
         split=parts,
         notes=notes,
-        requested=replace(requested, **initial.settings) if initial else requested,
+        requested=requested,
         initial=initial,
         state=state,
         limit=limit,

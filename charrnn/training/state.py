@@ -37,7 +37,8 @@ ADDED_IN_4: dict[str, dict[str, Any]] = {
 }
 ADDED_IN_5: dict[str, dict[str, Any]] = {
     "progress": {"extended_step": 0, "warm_up_steps": 0},
-    "requested": {"init_from": None, "prune_vocabulary": False},
+    "config": {"backward": False},
+    "requested": {"init_from": None, "prune_vocabulary": False, "backward": False},
 }
 KEYS = {
     "config",

@@ -23,7 +23,7 @@ from charrnn.storage.checkpoint import load_model, load_state, save_model, save_
 from charrnn.text.vocabulary import SEPARATOR, UNKNOWN, ByteVocabulary, CharVocabulary
 
 SIZES = {"cell": "rnn", "vocab_size": 5, "hidden_size": 3, "num_layers": 1}
-CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1}
+CONFIG = SIZES | {"ngrams": 1, "num_ngrams": 0, "record_end_id": -1, "backward": False}
 VOCABULARY = CharVocabulary("\n\x00é🙂\x7f")
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = {"names": ["\udcff.txt"], "val_loss": 1.25, "best": float("inf"), "steps": 10**30}

@@ -284,7 +284,7 @@ def test_models_of_records_and_bytes_need_their_option(
 def test_damaged_and_unfit_files_are_refused(old_file, corpus_file, tmp_path):
     data = old_file.read_bytes()
     (tmp_path / "cut").write_bytes(data[:-5])
-    version = rb"\"format_version\":"
+    version = rb"\"format_version\": "
     (tmp_path / "newer").write_bytes(data.replace(version + b"3", version + b"9"))
     (tmp_path / "text").write_text("ЖЖЖщщщ" * 50)
     (tmp_path / "empty").write_text("")

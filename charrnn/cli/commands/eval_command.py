@@ -121,6 +121,10 @@ def command(
             echo_err(f"note    {found.num_empty:,} empty records were left out")
         return found
 
+    if model.backward:
+        echo_err(
+            "note    the model reads backwards: each character is predicted from those after it"
+        )
     text = read(texts)
     training_text = read(corpus) if corpus else None
     from ...api import LanguageModel

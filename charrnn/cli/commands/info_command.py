@@ -58,6 +58,7 @@ def _rows(path: str, file: ModelFile) -> list[tuple[str, str]]:
         ("network", f"{c['cell']}, layers {c['num_layers']}, units {c['hidden_size']}{_of(file)}"),
         ("input", f"embedding of {c['embedding_size']}" if c["embedding_size"] else "one-hot"),
         ("n-grams", _ngrams(file)),
+        ("reads", "backwards" if c["backward"] else "forwards"),
         *_records(file),
         ("dropout", f"{c['dropout']:g}"),
         ("parameters", f"{_num_parameters(file):,}"),

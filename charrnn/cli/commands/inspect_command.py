@@ -93,6 +93,7 @@ def command(
 
         write_embedding(language_model, stdout(), as_json)
         return
+    language_model.require_forward("inspect")
     hidden_unit = unit_name and _find_unit(language_model, unit_name)
     text = _read_text(texts, language_model, encoding, unknown)
     if hidden_unit:

@@ -271,6 +271,9 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     With several models, each character has the weighted mean of its probabilities in them. Their
     characters are united; a model skips those that it does not know.
 
+    A model that reads backwards (`charrnn train --backward`) writes the text before the prime, the
+    ending; --lines counts newlines from the end. Nothing is shown before a text is complete.
+
     A model of records (`charrnn train --records`) writes records: -n 20 is twenty lines if lines
     are its records. The model ends each of them. A record that is longer than --length is not
     written and does not count; a note on stderr tells their number. Its log-probability includes
@@ -349,9 +352,11 @@ def _sampled(request: SampleRequest, model: TextGenerator) -> Iterator[Answer]:
         prime = read_prime(r, model.vocabulary)
         if not r.needs_whole_texts:
             texts = model.texts(r.num_samples, prime=prime, **how)
-            return (Answer(prime, pieces) for pieces in texts)
+            return (Answer(prime, pieces, backward=model.backward) for pieces in texts)
         samples = model.samples(r.num_samples, prime=prime, **how, **conditions)
-    return (Answer(sample.prime, [sample.data], _metadata(sample)) for sample in samples)
+    return (
+        Answer(sample.prime, [sample.data], _metadata(sample), model.backward) for sample in samples
+    )
 
 
 def _metadata(sample: Sample) -> dict[str, object]:
@@ -372,7 +377,7 @@ def _searched(request: SampleRequest, model: LanguageModel) -> Iterator[Answer]:
         primes = chain.from_iterable(prime_batches(r, model.vocabulary, model.record_end))
     for prime in primes:
         for text, nats in model.beams(r.beam or 1, r.num_texts, prime=prime, **_common(r)):
-            yield Answer(prime, [text], {"log_probability": nats})
+            yield Answer(prime, [text], {"log_probability": nats}, model.backward)
             length = len(model.vocabulary.to_symbols(text.decode("utf-8", "surrogateescape")))
             end = "the end" if model.separator else "the stop" if r.stop else ""
             echo_err(_log_probability(nats, length, model.vocabulary.unit, end))

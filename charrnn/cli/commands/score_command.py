@@ -159,6 +159,9 @@ def open_scorer(
     from ..line_scores import LineScorer
 
     models = _load_models(model_paths)
+    if any(model.backward for model in models):
+        names = [name for name, m in zip(_names(model_paths), models, strict=True) if m.backward]
+        echo_err(f"note    each character is predicted from those after it by {', '.join(names)}")
     as_bytes, separator = models[0].vocabulary.is_bytes, models[0].separator
     corpus = _read_text(texts, encoding, errors, as_bytes, separator)
     if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):

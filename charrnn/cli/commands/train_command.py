@@ -140,6 +140,12 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         show_default="1, or chosen to fit --time",
     ),
     field_option(
+        "backward",
+        "Read CORPUS from its end to its beginning: the model writes the text before an ending.",
+        is_flag=True,
+        type=bool,
+    ),
+    field_option(
         "init_from",
         "Initialise the weights from this model file. The new model has its cell, sizes and "
         "n-grams, and its characters besides those of CORPUS.",

@@ -149,6 +149,7 @@ def _load_suggester(
     from ...api import load
 
     model = load(path, threads=1)
+    model.require_forward("write")
     from ...generation.suggester import Suggester
 
     warm_up = Suggester(model.model, model.vocabulary, length=1)
