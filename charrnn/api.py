@@ -192,6 +192,7 @@ class LanguageModel(TextGenerator):
         temperature: float = 1.0,
         seed: int | None = None,
         beam: int = BEAM,
+        backward: LanguageModel | None = None,
         allow: str | None = None,
         forbid: str = "",
         unknown: Literal["error", "skip"] = "error",
@@ -200,9 +201,10 @@ class LanguageModel(TextGenerator):
 
         `pieces`: strings and gaps, as of `parse_marks`. `sample`: draw each text from the posterior
         given what is on both sides, to the power of 1 / `temperature`, instead of the likeliest;
-        `seed` as for `stream`. `beam`: the number of hypotheses of the beam search. `allow`,
-        `forbid`: fill with only these characters, with none of these. `unknown`: whether characters
-        that the model does not know are errors, or skipped when the text is read.
+        `seed` as for `stream`. `beam`: the number of hypotheses of the beam search. `backward`: a
+        model of the same characters that reads backwards and proposes the right half of each fill.
+        `allow`, `forbid`: fill with only these characters, with none of these. `unknown`: whether
+        characters that the model does not know are errors, or skipped when the text is read.
 
         Raises UsageError for an impossible value, UnknownCharacters for unknown characters.
         """
@@ -216,7 +218,7 @@ class LanguageModel(TextGenerator):
                 self._require_known(piece)
         from .generation.seeds import fresh_seed, rng_of_text
 
-        filler = self._filler(self._allowed(allow, forbid), beam)
+        filler = self._filler(self._allowed(allow, forbid), beam, backward)
         if not sample:
             yield from _texts(list(filler.likeliest(pieces, count)), count)
             return
@@ -234,7 +236,7 @@ class LanguageModel(TextGenerator):
         if unknown := self.vocabulary.unknown(text.replace("\r\n", "\n")):
             raise UnknownCharacters(unknown, self.vocabulary, text)
 
-    def _filler(self, allowed: np.ndarray, beam: int) -> TextFiller:
+    def _filler(self, allowed: np.ndarray, beam: int, backward: LanguageModel | None) -> TextFiller:
         from .generation.text_filler import TextFiller
 
         if self.record_end_id >= 0:
@@ -243,7 +245,22 @@ class LanguageModel(TextGenerator):
             raise UsageError("a gap cannot be filled: --allow leaves no character.")
         start = self.model.start.first
         [first_id] = start.prepend(self._ids_from(start, np.empty(0, np.int32)))
-        return TextFiller(self.model, self.vocabulary, start.states, int(first_id), allowed, beam)
+        filler = partial(
+            TextFiller, self.model, self.vocabulary, start.states, int(first_id), allowed, beam
+        )
+        return filler() if backward is None else filler(backward.model, self._ids_in(backward))
+
+    def _ids_in(self, backward: LanguageModel) -> np.ndarray:
+        """The ids (V,) of this model's characters in a backward model of the same characters."""
+        if not backward.backward:
+            raise UsageError("both models read forwards: give one that reads backwards, or one -m.")
+        ids = backward.vocabulary.exact_ids_of(self.vocabulary).astype(np.int32)
+        same = len(backward.vocabulary) == len(ids) and (ids >= 0).all()
+        if not same or backward.separator != self.separator:
+            raise UsageError(
+                "the two models are not of the same characters, or records: train both on one text."
+            )
+        return ids
 
     def _start(self, mid_line: bool) -> TextStart:
         return self.model.blank_start() if mid_line else self.model.start

@@ -273,3 +273,87 @@ def test_a_missing_file_is_named(invoke, model_file, tmp_path):
     assert "missing: No such file" in result.stderr and result.exit_code == 1
     with pytest.raises(CharRNNError):
         charrnn.load(model_file).fill("\u20ac", "a", 1)
+
+
+# --- with a second model, which reads backwards
+
+
+def backward_model(letters=LETTERS, **more):
+    model, _ = model_of("gru", V=len(letters), H=7, scale=1.2, seed=9, backward=True, **more)
+    return charrnn.LanguageModel(model, CharVocabulary(letters), {})
+
+
+@pytest.mark.parametrize("letters", [LETTERS, LETTERS[::-1]])
+@pytest.mark.parametrize("pieces", TEMPLATES, ids=str)
+def test_both_models_find_all_fills_by_the_forward_posterior(pieces, letters):
+    """A wide beam finds the same fills, whatever the backward model proposes first."""
+    model, _ = random_model()
+    expected = list(model.fills(pieces, 10**4, beam=1000))
+    found = list(model.fills(pieces, 10**4, beam=1000, backward=backward_model(letters)))
+    assert len(found) == len(expected)
+    for one, other in zip(found[:20], expected, strict=False):
+        assert [p if isinstance(p, str) else p.text for p in one] == [
+            p if isinstance(p, str) else p.text for p in other
+        ]
+
+
+def test_the_right_half_comes_from_the_backward_model():
+    """A model that reads the true text backwards finds what a narrow forward beam misses."""
+    true, params = random_model(scale=2.0)
+    forward, _ = random_model(seed=8)
+    narrow = forward.fill("ab", "dca", 4, beam=1)
+    both = forward.fill("ab", "dca", 4, beam=1, backward=backward_model())
+    wide = forward.fill("ab", "dca", 4, beam=1000)
+    assert narrow[0].log_probability <= wide[0].log_probability
+    assert both[0].text in {f.text for f in forward.fill("ab", "dca", 4, beam=1000, count=10**4)}
+    halves = backward_model().beams(1, 1, 2, prime="dca")
+    assert both[0].text[2:] == halves[0][0].decode()
+
+
+def test_draws_with_a_backward_model_follow_the_posterior():
+    twin = random_model(seed=3)
+    pieces, count = TEMPLATES[0], 600
+    expected = posterior(twin, pieces)
+    total = np.logaddexp.reduce(list(expected.values()))
+    texts = twin[0].fills(pieces, count, sample=True, seed=1, beam=2, backward=backward_model())
+    drawn = Counter(part.text for text in texts for part in text if not isinstance(part, str))
+    for fills, log_p in expected.items():
+        p = np.exp(log_p - total)
+        assert abs(drawn[fills[0]] - count * p) < 5 * np.sqrt(count * p * (1 - p)) + 1
+
+
+def test_records_are_filled_from_both_sides(tmp_path):
+    (tmp_path / "list").write_text("Anna\nHanna\nJohanna\n" * 40)
+    how = {"steps": 120, "hidden_size": 8, "num_layers": 1, "separator": "\n", "overwrite": True}
+    models = [
+        charrnn.train(tmp_path / "list", tmp_path / "m", backward=backward, **how)
+        for backward in (False, True)
+    ]
+    assert models[0].fill("Joh", "na", 2, backward=models[1])[0].text == "an"
+    assert models[0].fill("H", "a\nAnna\n", 3, backward=models[1])[0].text == "ann"
+
+
+def test_models_that_do_not_fit_together_are_refused(model_file):
+    forward = charrnn.load(model_file)
+    with pytest.raises(UsageError, match="both models read forwards"):
+        forward.fill("M", "A", 1, backward=forward)
+    with pytest.raises(UsageError, match="not of the same characters"):
+        forward.fill("M", "A", 1, backward=backward_model())
+
+
+def test_the_command_takes_both_models_in_any_order(invoke, corpus_file, model_file, tmp_path):
+    other = tmp_path / "backward"
+    charrnn.train(corpus_file, other, backward=True, steps=30, hidden_size=8, num_layers=1)
+    models = charrnn.load(model_file), charrnn.load(other)
+    expected = "The " + models[0].fill("The ", " is", 4, backward=models[1])[0].text + " is"
+    for order in (model_file, other), (other, model_file):
+        arguments = [a for path in order for a in ("-m", path)]
+        assert invoke("fill", "-", *arguments, input="The [?4] is").stdout == expected
+    for paths, reason in (
+        ((model_file, model_file), "both models read forwards"),
+        ((other,), "fill needs one that reads forwards"),
+        ((other, other), "fill needs one that reads forwards"),
+        ((other, model_file, other), "one model or two"),
+    ):
+        arguments = [a for path in paths for a in ("-m", path)]
+        assert reason in invoke("fill", "-", *arguments, input="a[?]").stderr

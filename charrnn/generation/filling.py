@@ -35,12 +35,14 @@ Fill = tuple[int, ...]  # the ids of the gaps, with SEPARATOR between two of the
 class Place(NamedTuple):
     """Where gaps are: the one-row state before the id `last`, and what follows that id.
 
-    template: gaps and ids; it begins with a gap.
+    template: gaps and ids; it begins with a gap. following: the ids after the last gap, more of
+        them than the template may have.
     """
 
     state: CarriedState
     last: int
     template: Sequence[Gap | Ids]
+    following: Ids
 
 
 class Fills(NamedTuple):
@@ -70,7 +72,7 @@ class Fills(NamedTuple):
         return Fills(one.fills + other.fills, scores, np.concatenate([one.log_q, other.log_q]))
 
 
-class _Beam(NamedTuple):
+class Beam(NamedTuple):
     """N hypotheses: the state of each before its `last` id (N,) is read, and a Fills."""
 
     state: CarriedState
@@ -79,8 +81,8 @@ class _Beam(NamedTuple):
     log_q: Scores
     fills: list[Fill]
 
-    def select(self, rows: Rows) -> _Beam:
-        return _Beam(
+    def select(self, rows: Rows) -> Beam:
+        return Beam(
             self.state.select(rows.tolist()),
             self.last[rows],
             self.scores[rows],
@@ -90,9 +92,9 @@ class _Beam(NamedTuple):
 
     def extended(
         self, rows: Rows, ids: Rows, state: CarriedState, log_p: Scores, log_q: Scores
-    ) -> _Beam:
+    ) -> Beam:
         """The hypotheses of `rows`, each with another id (N,), whose score is in log_p (N, V)."""
-        return _Beam(
+        return Beam(
             state.select(rows.tolist()),
             ids.astype(np.int32),
             self.scores[rows] + log_p[rows, ids],
@@ -101,9 +103,9 @@ class _Beam(NamedTuple):
         )
 
     @staticmethod
-    def joined(beams: Sequence[_Beam]) -> _Beam:
+    def joined(beams: Sequence[Beam]) -> Beam:
         states, last, scores, log_q, fills = zip(*beams, strict=True)
-        return _Beam(
+        return Beam(
             CarriedState.joined(states),
             np.concatenate(last),
             np.concatenate(scores),
@@ -132,9 +134,13 @@ class GapFiller:
 
     def likeliest(self, place: Place) -> Fills:
         """The fills that the beam search finds, the likeliest first."""
-        beam = self._first(place, 1)
+        beam = self._first(place.state, place.last, 1)
         for item in place.template:
             beam = self._search(beam, item) if isinstance(item, Gap) else self._read(beam, item)
+        return self._ranked(beam)
+
+    def _ranked(self, beam: Beam) -> Fills:
+        """The different valid fills, the likeliest first."""
         found = self._checked(_without_copies(beam))
         return found.select(np.argsort(-found.scores, kind="stable"))
 
@@ -164,9 +170,9 @@ class GapFiller:
         others = [row for row, fill in enumerate(found.fills) if fill != pool.fills[current]]
         return pool.select(np.array([current, *others]))
 
-    def _first(self, place: Place, rows: int) -> _Beam:
-        zeros, last = np.zeros(rows), np.full(rows, place.last, np.int32)
-        return _Beam(place.state.repeat(rows), last, zeros, zeros, [()] * rows)
+    def _first(self, state: CarriedState, last: int, rows: int) -> Beam:
+        zeros = np.zeros(rows)
+        return Beam(state.repeat(rows), np.full(rows, last, np.int32), zeros, zeros, [()] * rows)
 
     def _checked(self, fills: Fills) -> Fills:
         """Give fills that are not valid the probability zero, unless none is valid."""
@@ -177,24 +183,26 @@ class GapFiller:
 
     # --- the beam search
 
-    def _search(self, beam: _Beam, gap: Gap) -> _Beam:
+    def _search(self, beam: Beam, gap: Gap) -> Beam:
         """Extend hypotheses by the likeliest characters of a gap; of each length, `width`."""
-        beam = _begun(beam, gap)
-        found = []
-        for length in range(gap.most):
-            beam = self._extended(beam)
-            if length + 1 >= gap.least:
-                found.append(beam)
-        return _Beam.joined(found)
+        beams = self._lengthened(begun(beam, gap), gap.most)
+        return Beam.joined(beams[gap.least :])
 
-    def _extended(self, beam: _Beam) -> _Beam:
+    def _lengthened(self, beam: Beam, count: int) -> list[Beam]:
+        """The beam, and the beams after each of the next `count` characters."""
+        beams = [beam]
+        for _ in range(count):
+            beams.append(self._extended(beams[-1]))
+        return beams
+
+    def _extended(self, beam: Beam) -> Beam:
         log_p, state = self._step(beam)
         allowed = np.where(self._allowed, log_p, -np.inf)
         places = likeliest(beam.scores[:, None] + allowed, self._width)
         rows, ids = np.divmod(places, log_p.shape[1])
         return beam.extended(rows, ids, state, log_p, self._log_q(log_p))
 
-    def _read(self, beam: _Beam, ids: Ids) -> _Beam:
+    def _read(self, beam: Beam, ids: Ids) -> Beam:
         """Read the text after a gap; drop the hypotheses that it makes unlikely."""
         for count in range(1, len(ids) + 1):
             beam = self._follow(beam, ids[count - 1 : count])
@@ -207,7 +215,7 @@ class GapFiller:
 
     def _draw_forwards(self, place: Place, rng: np.random.Generator, rows: int) -> Fills:
         """Draw fills forwards: the length of each gap evenly, then its characters in order."""
-        beam = self._first(place, rows)
+        beam = self._first(place.state, place.last, rows)
         for item in place.template:
             if isinstance(item, Gap):
                 beam = self._draw_gap(beam, item, rng)
@@ -216,8 +224,8 @@ class GapFiller:
         drawn = Fills(beam.fills, beam.scores, beam.log_q)
         return drawn.select(rng.permutation(rows))  # they were in the order of their lengths
 
-    def _draw_gap(self, beam: _Beam, gap: Gap, rng: np.random.Generator) -> _Beam:
-        beam = _begun(beam, gap)
+    def _draw_gap(self, beam: Beam, gap: Gap, rng: np.random.Generator) -> Beam:
+        beam = begun(beam, gap)
         lengths = rng.integers(gap.least, gap.most + 1, len(beam.fills))
         ended = []
         for length in range(1, int(lengths.max()) + 1):
@@ -225,9 +233,9 @@ class GapFiller:
             ended.append(beam.select(np.flatnonzero(lengths == length)))
             beam = beam.select(np.flatnonzero(lengths > length))
             lengths = lengths[lengths > length]
-        return _Beam.joined(ended)
+        return Beam.joined(ended)
 
-    def _drawn(self, beam: _Beam, rng: np.random.Generator) -> _Beam:
+    def _drawn(self, beam: Beam, rng: np.random.Generator) -> Beam:
         """Extend each hypothesis by an allowed character, drawn from the model."""
         log_p, state = self._step(beam)
         log_q = self._log_q(log_p)
@@ -237,7 +245,7 @@ class GapFiller:
 
     # --- the network
 
-    def _follow(self, beam: _Beam, ids: Ids) -> _Beam:
+    def _follow(self, beam: Beam, ids: Ids) -> Beam:
         """Let each hypothesis go on with `ids` (n,)."""
         for i in ids:
             log_p, state = self._step(beam)
@@ -253,7 +261,7 @@ class GapFiller:
         log_q: Scores = allowed - total
         return log_q
 
-    def _step(self, beam: _Beam) -> tuple[Scores, CarriedState]:
+    def _step(self, beam: Beam) -> tuple[Scores, CarriedState]:
         """Read the last ids; return the log-probabilities (N, V) and the states after them."""
         log_p, states = [], []
         for first in range(0, len(beam.last), MAX_ROWS):
@@ -274,13 +282,13 @@ class GapFiller:
         return self._stacks[size]
 
 
-def _begun(beam: _Beam, gap: Gap) -> _Beam:
+def begun(beam: Beam, gap: Gap) -> Beam:
     """The hypotheses before the first character of a gap, whose length is drawn evenly."""
     fills = [(*fill, SEPARATOR) if fill else fill for fill in beam.fills]
     return beam._replace(fills=fills, log_q=beam.log_q - np.log(gap.most - gap.least + 1))
 
 
-def _without_copies(beam: _Beam) -> Fills:
+def _without_copies(beam: Beam) -> Fills:
     """The different fills; of equal ones, the likeliest."""
     order = np.argsort(-beam.scores, kind="stable")
     first = {beam.fills[row]: row for row in reversed(order)}

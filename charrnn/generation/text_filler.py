@@ -12,6 +12,7 @@ from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..text.gaps import Gap, Piece
 from ..text.vocabulary import Vocabulary
+from .bidirectional import BidirectionalFiller
 from .filling import CONTEXT, SEPARATOR, Fill, Fills, GapFiller, Ids, Place
 from .primes import states_after
 
@@ -37,7 +38,8 @@ class TextFiller:
     """Fills gaps from left to right; gaps with at most CONTEXT ids between them together.
 
     A text starts from the one state of `start`, before the id `first_id`. allowed: mask (V,) of the
-    ids that may fill a gap. width: of the beam.
+    ids that may fill a gap. width: of the beam. backward, backward_ids: of a second model, see
+    BidirectionalFiller.
     """
 
     model: Model
@@ -46,9 +48,15 @@ class TextFiller:
     first_id: int
     allowed: np.ndarray
     width: int
+    backward: Model | None = None
+    backward_ids: Ids | None = None
 
     def __post_init__(self) -> None:
-        self._filler = GapFiller(self.model, self.width, self.allowed, self._is_valid)
+        how = self.model, self.width, self.allowed, self._is_valid
+        if self.backward is None or self.backward_ids is None:
+            self._filler = GapFiller(*how)
+        else:
+            self._filler = BidirectionalFiller(*how, self.backward, self.backward_ids)
 
     def likeliest(self, pieces: Sequence[Piece], count: int) -> Iterator[str | list[FilledGap]]:
         """Yield the text, with the `count` likeliest fills of each gap, the likeliest first.
@@ -74,8 +82,8 @@ class TextFiller:
                 ids = self._ids(group)
             else:
                 template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
-                context = self._context(template[-1], following)
-                found = fill(Place(state, last, [*template, context]))
+                after = self._after(template[-1], following)
+                found = fill(Place(state, last, [*template, after[:CONTEXT]], after))
                 yield self._shown(group, found, count)
                 ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
             ids = np.concatenate([[last], ids]).astype(np.int32)
@@ -97,20 +105,19 @@ class TextFiller:
         if group:
             yield group
 
-    def _context(self, gap: Gap | Ids, following: Group) -> Ids:
-        """The ids after a gap that rank its fills.
+    def _after(self, gap: Gap | Ids, following: Group) -> Ids:
+        """The ids that are known after a gap, up to the end of a record.
 
         At the end of a text, a gap whose length is not known is filled up to the end of the line.
         """
         ids, end_id = self._ids(str(following)), self.model.config.record_end_id
         if end_id >= 0:  # nothing depends on the next record
             ends = np.flatnonzero(ids == end_id)
-            ids = ids[: ends[0] + 1] if len(ends) else np.append(ids, end_id).astype(np.int32)
-            return ids[:CONTEXT]
+            return ids[: ends[0] + 1] if len(ends) else np.append(ids, end_id).astype(np.int32)
         newline = self.vocabulary.newline_id
         if not len(ids) and isinstance(gap, Gap) and gap.least < gap.most and newline >= 0:
             return np.array([newline], np.int32)
-        return ids[:CONTEXT]
+        return ids
 
     def _ids(self, text: str) -> Ids:
         """The ids of a text; unknown characters are skipped, and CR LF is a newline."""

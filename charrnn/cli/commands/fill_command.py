@@ -14,10 +14,10 @@ from ...errors import CharRNNError, UsageError, display_path
 from ...text.gaps import LONGEST, MARK, MAX_LENGTH, Gap, Piece, parse_marks, parse_mask
 from ..options import (
     FILE,
+    MODEL,
     TEXT,
     Command,
     is_explicit,
-    model_option,
     option,
     option_group,
     threads_option,
@@ -36,7 +36,21 @@ BYTE_ORDER_MARK = "\ufeff"
 
 @click.command("fill", cls=Command, short_help="Fill the gaps of a text.")
 @click.argument("text", metavar="TEXT", type=FILE)
-@option_group("Model", model_option, threads_option)
+@option_group(
+    "Model",
+    option(
+        "-m",
+        "--model",
+        "models",
+        multiple=True,
+        type=FILE,
+        default=[MODEL],
+        show_default=MODEL,
+        help="Model file, written by `charrnn train`. A second one, written by `charrnn train "
+        "--backward`, proposes fills from the right.",
+    ),
+    threads_option,
+)
 @option_group(
     "Gaps",
     option(
@@ -126,7 +140,7 @@ def command(
     ctx: click.Context,
     /,
     text: str,
-    model: str,
+    models: tuple[str, ...],
     threads: int | None,
     gap: str,
     max_length: int,
@@ -147,6 +161,9 @@ def command(
     of five. Everything else is written as it was. With -n, the texts follow each other, each with
     a newline at its end.
 
+    With a second model that reads backwards (`charrnn train --backward`), the left half of a fill
+    is proposed from the left and the right half from the right.
+
     Fills are ranked by their probability after the text before them, times that of the next 16
     characters after them. Gaps with at most 16 characters between them are filled together, others
     from left to right. A gap at the end of the text is filled up to the end of the line.
@@ -155,12 +172,11 @@ def command(
     Example:
       echo 'It was the [?] of times' | charrnn fill -
       charrnn fill damaged.txt --mask _ -n 5 --jsonl
+      charrnn fill damaged.txt -m forward.safetensors -m backward.safetensors
       charrnn fill draft.txt --sample --temperature 0.8 --seed 1
     """
     _check_usage(ctx, sample, mask is not None)
-    from ...api import load
-
-    language_model = load(model, threads)
+    language_model, backward = _load_models(models, threads)
     mark, pieces = _read(text, language_model, gap, mask, max_length)
     if not any(isinstance(piece, Gap) for piece in pieces):
         echo_err("note    the text has no gap")
@@ -174,6 +190,7 @@ def command(
         temperature=temperature,
         seed=seed,
         beam=beam,
+        backward=backward,
         allow=allow,
         forbid=forbid,
         unknown=unknown,
@@ -196,6 +213,18 @@ def _check_usage(ctx: click.Context, sample: bool, has_mask: bool) -> None:
         if is_explicit(ctx, name) and has_mask:
             shown = name.replace("_", "-")
             raise UsageError(f"a mask marks all gaps: give --mask or --{shown}, not both.")
+
+
+def _load_models(
+    paths: Sequence[str], threads: int | None
+) -> tuple[LanguageModel, LanguageModel | None]:
+    """Load the model that reads forwards, and the one that reads backwards if there are two."""
+    if len(paths) > 2:
+        raise UsageError(f"fill needs one model or two, not {len(paths)}: omit -m.")
+    from ...api import load
+
+    first, *others = sorted((load(path, threads) for path in paths), key=lambda m: m.backward)
+    return first, others[0] if others else None
 
 
 def _read(
