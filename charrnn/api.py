@@ -248,12 +248,13 @@ class LanguageModel(TextGenerator):
         filler = partial(
             TextFiller, self.model, self.vocabulary, start.states, int(first_id), allowed, beam
         )
-        return filler() if backward is None else filler(backward.model, self._ids_in(backward))
+        return filler() if backward is None else filler(backward.model, self.ids_in(backward))
 
-    def _ids_in(self, backward: LanguageModel) -> np.ndarray:
+    def ids_in(self, backward: LanguageModel) -> np.ndarray:
         """The ids (V,) of this model's characters in a backward model of the same characters."""
-        if not backward.backward:
-            raise UsageError("both models read forwards: give one that reads backwards, or one -m.")
+        if self.backward or not backward.backward:
+            direction = "backwards" if self.backward else "forwards"
+            raise UsageError(f"both models read {direction}: give one that reads the other way.")
         ids = backward.vocabulary.exact_ids_of(self.vocabulary).astype(np.int32)
         same = len(backward.vocabulary) == len(ids) and (ids >= 0).all()
         if not same or backward.separator != self.separator:

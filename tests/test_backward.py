@@ -237,3 +237,58 @@ def test_train_reads_backwards(invoke, corpus_file, tmp_path):
     assert charrnn.load(tmp_path / "m").backward
     assert invoke(*command[:4], "--resume", "--steps", 6).exit_code == 0
     assert charrnn.load(tmp_path / "m").backward
+
+
+# --- both directions
+
+
+@pytest.fixture(scope="module")
+def forward_file(corpus_file, tmp_path_factory):
+    path = tmp_path_factory.mktemp("forward") / "forward"
+    trained(corpus_file, path, **SHORT | {"steps": 60})
+    return path
+
+
+def test_scores_of_both_sides_are_the_normalised_product(pair, forward_file, invoke, tmp_path):
+    """p(c | before) p(c | after) / p(c), with probabilities of `probabilities`."""
+    backward, forward = pair[0], charrnn.load(forward_file)
+    text = "MARA: The tide is\nTOM: There.\n"
+    (tmp_path / "text").write_text(text)
+    models = "-m", pair[2], "-m", forward_file
+    result = invoke("score", tmp_path / "text", *models, "--bidirectional", "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    found = np.concatenate([line["surprisals"] for line in lines])
+    counts = {c: text.count(c) + 1 for c in forward.vocabulary.characters}
+    for i in (0, 1, 7, 17, 18, len(text) - 2):
+        left, right = forward.probabilities(text[:i]), backward.probabilities(text[i + 1 :])
+        p = {c: left[c] * right[c] / n for c, n in counts.items()}
+        assert found[i] == pytest.approx(-np.log(p[text[i]] / sum(p.values())), abs=2e-3)
+
+
+def test_a_misprint_stands_out_of_both_sides(pair, forward_file, invoke, tmp_path):
+    (tmp_path / "text").write_text("MARA: The tide is here.\nMARA: The tiTe is here.\n")
+    score = "score", tmp_path / "text", "-m", forward_file, "-m", pair[2], "--bidirectional"
+    result = invoke(*score, "--json")
+    right, wrong = [json.loads(line)["surprisals"] for line in result.stdout.splitlines()]
+    assert np.argmax(wrong) == 12 and wrong[12] > max(right)
+    page = tmp_path / "page.html"
+    assert invoke(*score, "--html", page).exit_code == 0 and "both sides" in page.read_text()
+    (tmp_path / "text").write_text("MARA: The tide is here.\n")
+    right = json.loads(invoke(*score, "--json").stdout)["surprisals"]
+    (tmp_path / "text").write_text("MARA: \u4e00The tide is here.\n")
+    assert "never seen" in invoke(*score).stderr
+    result = invoke(*score, "--json", "--unknown", "skip")
+    skipped = json.loads(result.stdout)["surprisals"]
+    assert skipped[6] == 50 and np.allclose(skipped[:6] + skipped[7:], right, atol=1e-3)
+
+
+def test_bidirectional_scores_need_two_models_that_fit(pair, forward_file, invoke, tmp_path):
+    (tmp_path / "text").write_text("MARA: The tide is here.\n")
+    score = "score", tmp_path / "text", "--bidirectional"
+    for models, reason in (
+        ((forward_file,), "needs two models, not 1"),
+        ((forward_file, forward_file), "both models read forwards"),
+        ((pair[2], pair[2]), "both models read backwards"),
+    ):
+        result = invoke(*score, *(a for m in models for a in ("-m", m)))
+        assert reason in result.stderr and result.exit_code == 2

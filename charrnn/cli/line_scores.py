@@ -221,3 +221,44 @@ class LineScorer:
         starts = np.cumsum(sizes) - sizes
         nats = np.add.reduceat(scores["nats"], starts)
         return text, nats, scores[starts], self._unknown[0, ids[starts]]
+
+
+class BidirectionalLineScorer(LineScorer):
+    """Scores each character given all others, with a forward and a backward model."""
+
+    def __init__(
+        self,
+        forward: LanguageModel,
+        backward: LanguageModel,
+        corpus: Corpus,
+        top: int = 0,
+        unknown_nats: float = UNKNOWN_NATS,
+    ) -> None:
+        """The models must have the same characters, else UsageError is raised."""
+        super().__init__([forward], ["both sides"], corpus, top, unknown_nats)
+        self._backward, self._backward_ids = backward, forward.ids_in(backward)
+
+    def _blocks(self) -> Iterator[tuple[int, list[np.ndarray]]]:
+        from ..evaluation.bidirectional import BidirectionalScorer
+
+        ids = self._known_ids()
+        counts = np.bincount(ids, minlength=len(self._backward_ids)) + 1.0
+        log_prior = np.log(counts / counts.sum())
+        forward, backward = self.models[0].model, self._backward.model
+        scorer = BidirectionalScorer(forward, backward, self._backward_ids, log_prior, self._top)
+        num_read = 0
+        for start in range(0, len(self.corpus.ids), BLOCK):
+            known = ~self._unknown[0, self.corpus.ids[start : start + BLOCK]]
+            scores = np.zeros(len(known), scorer.dtype)
+            last = num_read + int(np.count_nonzero(known))
+            scores[known] = scorer.read(ids, num_read, last)
+            scores["nats"][~known] = self.unknown_nats
+            num_read = last
+            yield start, [scores]
+            if self.progress is not None:
+                self.progress(len(known))
+
+    def _known_ids(self) -> np.ndarray:
+        """The ids of the text in the models, without unknown characters."""
+        ids: np.ndarray = self._tables[0][np.asarray(self.corpus.ids)]
+        return ids[ids >= 0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arithmetic import ceil_div
 from ..errors import CharRNNError
@@ -254,6 +255,32 @@ class StreamingScorer:
             part["nats"] = self._stack.losses_of(x[:, None], y[:, None], self._p)[:, 0]
             if self._p is not None:
                 part["expected"], part["probability"] = self._likeliest(self._p[: len(y), 0])
+        return scores
+
+    def distributions(self, ids: np.ndarray) -> npt.NDArray[np.float64]:
+        """Read the next ids (n,); return the predicted distribution (n, V) of each.
+
+        It is NaN where the id is not predicted. Needs a scorer with `top`.
+        """
+        assert self._p is not None
+        found = np.full((len(ids), self._p.shape[2]), np.nan)
+        ids = np.concatenate([self._last, ids]).astype(np.int32)
+        self._last = ids[-1:]
+        predicted = found[len(found) - len(ids) + 1 :]
+        for start in range(0, len(ids) - 1, self.steps):
+            y = ids[start + 1 : start + 1 + self.steps]
+            x = ids[start : start + len(y)]
+            self._stack.losses_of(x[:, None], y[:, None], self._p)
+            predicted[start : start + len(y)] = self._p[: len(y), 0]
+        return found
+
+    def scored(self, p: np.ndarray, ids: np.ndarray) -> np.ndarray:
+        """The scores of ids (n,) under the distributions p (n, V)."""
+        scores = self.unscored(len(ids))
+        with np.errstate(divide="ignore"):
+            scores["nats"] = -np.log(p[np.arange(len(ids)), ids])
+        if self._top:
+            scores["expected"], scores["probability"] = self._likeliest(p)
         return scores
 
     def _likeliest(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

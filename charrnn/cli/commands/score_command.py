@@ -47,6 +47,12 @@ NUM_EXPECTED = 3  # expected characters that the page shows
     help="Model file, written by `charrnn train`. May be repeated to compare models.",
 )
 @option(
+    "--bidirectional",
+    is_flag=True,
+    help="Score each character given all others, with a model that reads forwards and one "
+    "that reads backwards: give both with -m.",
+)
+@option(
     "--sort",
     type=click.Choice(["position", "surprisal"]),
     default="position",
@@ -71,6 +77,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
 def command(
     texts: tuple[str, ...],
     models: tuple[str, ...],
+    bidirectional: bool,
     sort: str,
     color: bool,
     html: str | None,
@@ -89,6 +96,10 @@ def command(
     A model of records (`charrnn train --records`) scores each line on its own, from its first
     character to its end: the surprisal of all of them is minus the log-probability of the line.
 
+    With --bidirectional, the probability of a character given all others is the normalised product
+    of those by both models, divided by how frequent the character is. It finds misprints that a
+    model of the text before them cannot find.
+
     With several models, each has a column, and the last columns name the model that assigns the
     line the highest probability, and its posterior probability given the line if all models are
     equally likely before: with models of records, this classifies the records. --sort surprisal
@@ -104,12 +115,13 @@ def command(
     Example:
       charrnn score --sort surprisal --unknown count access.log | head
       charrnn score --html page.html chapter.txt
+      charrnn score draft.txt --bidirectional -m forward.safetensors -m backward.safetensors
       charrnn score -m english.safetensors -m german.safetensors letter.txt
       charrnn score --json list.txt | jq -r 'select(.nats_per_character > 3) | .text'
     """
-    _check_usage(texts, models, color, html, as_json)
+    _check_usage(texts, models, bidirectional, color, html, as_json)
     top = NUM_EXPECTED if html else 0
-    scorer = open_scorer(texts, models, encoding, unknown, top=top, errors=errors)
+    scorer = open_scorer(texts, models, encoding, unknown, top, errors, bidirectional)
     from ..progress import text_bar
     from ..render.scores import write_scores
 
@@ -123,9 +135,16 @@ def command(
 
 
 def _check_usage(
-    texts: Sequence[str], models: Sequence[str], color: bool, html: str | None, as_json: bool
+    texts: Sequence[str],
+    models: Sequence[str],
+    bidirectional: bool,
+    color: bool,
+    html: str | None,
+    as_json: bool,
 ) -> None:
-    if len(models) > 1 and (color or html is not None):
+    if bidirectional and len(models) != 2:
+        raise UsageError(f"--bidirectional needs two models, not {len(models)}: give -m twice.")
+    if len(models) > 1 and not bidirectional and (color or html is not None):
         raise UsageError("--color and --html show the surprisal under one model: give one -m.")
     if html is not None and as_json:
         raise UsageError("give --html or --json, not both.")
@@ -154,19 +173,25 @@ def open_scorer(
     unknown: str,
     top: int = 0,
     errors: OnUndecodable = "strict",
+    bidirectional: bool = False,
 ) -> LineScorer:
     """Load the models and the text, and check that the models know its characters."""
-    from ..line_scores import LineScorer
+    from ..line_scores import BidirectionalLineScorer, LineScorer
 
-    models = _load_models(model_paths)
-    if any(model.backward for model in models):
-        names = [name for name, m in zip(_names(model_paths), models, strict=True) if m.backward]
-        echo_err(f"note    each character is predicted from those after it by {', '.join(names)}")
+    models, names = _load_models(model_paths), _names(model_paths)
+    if not bidirectional and any(model.backward for model in models):
+        backward = [name for name, m in zip(names, models, strict=True) if m.backward]
+        echo_err(f"note    {', '.join(backward)}: each character is predicted from those after it")
     as_bytes, separator = models[0].vocabulary.is_bytes, models[0].separator
     corpus = _read_text(texts, encoding, errors, as_bytes, separator)
     if len(corpus.ids) < 2 and not all(len(model.model.start.ids) for model in models):
         raise CharRNNError("the text is too short to score: at least two characters are needed.")
-    scorer = LineScorer(models, _names(model_paths), corpus, top, _unknown_nats(models, unknown))
+    nats = _unknown_nats(models, unknown)
+    if bidirectional:
+        forward, other = sorted(models, key=lambda model: model.backward)
+        scorer: LineScorer = BidirectionalLineScorer(forward, other, corpus, top, nats)
+    else:
+        scorer = LineScorer(models, names, corpus, top, nats)
     _check_unknown(scorer, unknown)
     return scorer
 
