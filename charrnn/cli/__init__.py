@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import CharRNNError, UsageError, escape_unprintable
 from .commands import completion_command as completion
 from .commands import eval_command as eval_
+from .commands import export_command as export
 from .commands import fill_command as fill
 from .commands import info_command as info
 from .commands import inspect_command as inspect
@@ -199,7 +200,8 @@ def main() -> None:
 
 
 COMMANDS = (
-    train, sample, fill, write, eval_, score, inspect, novelty, plot, info, completion, manual,
+    train, sample, fill, write, eval_, score, inspect, novelty, plot, info, export, completion,
+    manual,
 )  # fmt: skip
 for module in COMMANDS:
     main.add_command(module.command)

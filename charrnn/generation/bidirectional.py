@@ -17,7 +17,7 @@ from .beam_search import likeliest
 from .filling import Beam, Fill, Fills, GapFiller, Ids, Place, Scores, begun
 from .primes import read_primes
 
-REACH = 64  # ids after a gap that the backward model reads
+REACH = 32  # ids after a gap that the backward model reads
 PAIRS = 4  # pairs of halves that the forward model reads, times the width of the beam
 
 
@@ -41,11 +41,11 @@ class BidirectionalFiller(GapFiller):
         self._forward_ids = np.argsort(backward_ids).astype(np.int32)
         self._right = GapFiller(backward, width, allowed[self._forward_ids])
 
-    def likeliest(self, place: Place) -> Fills:
-        """The fills that both searches find, the likeliest first."""
-        gap, *rest = place.template
-        if not isinstance(gap, Gap) or len(rest) != 1 or isinstance(rest[0], Gap):
-            return super().likeliest(place)
+    def likeliest(self, place: Place, to_end: bool = False) -> Fills:
+        """The fills that both searches find, the likeliest first, as of GapFiller."""
+        gap, *others = place.template
+        if others or not isinstance(gap, Gap):
+            return super().likeliest(place, to_end)
         left = begun(self._first(place.state, place.last, 1), gap)
         lefts = self._lengthened(left, gap.most - gap.most // 2)
         rights = self._right_halves(place.following, gap.most // 2)
@@ -53,7 +53,7 @@ class BidirectionalFiller(GapFiller):
             self._met(lefts[length - length // 2], rights[length // 2])
             for length in range(gap.least, gap.most + 1)
         ]
-        return self._ranked(self._read(Beam.joined(beams), rest[0]))
+        return self._ranked(self._read(Beam.joined(beams), place.context, to_end))
 
     def _right_halves(self, following: Ids, count: int) -> list[tuple[Ids, Scores]]:
         """For each length up to `count`, right halves (N, length) and their scores (N,)."""

@@ -20,8 +20,8 @@ from ..text.gaps import Gap
 from .beam_search import likeliest, log_probabilities
 
 CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
-UNPRUNED = 4  # ids of the context after which fills of all lengths can be compared
-MARGIN = 20.0  # nats below the best, from which a fill is dropped then
+UNPRUNED = 4  # ids of the context after which fills of different lengths can be compared
+MARGIN = 8.0  # nats below the best, from which a fill is dropped then
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
 CHAIN = 64  # proposals of a Markov chain, of which the last is a draw
 SEPARATOR = -1  # between the gaps of a fill
@@ -35,25 +35,29 @@ Fill = tuple[int, ...]  # the ids of the gaps, with SEPARATOR between two of the
 class Place(NamedTuple):
     """Where gaps are: the one-row state before the id `last`, and what follows that id.
 
-    template: gaps and ids; it begins with a gap. following: the ids after the last gap, more of
-        them than the template may have.
+    template: gaps, and the ids between two of them. context: the ids after the last gap that rank
+    fills. following: the same ids and more, if more are known.
     """
 
     state: CarriedState
     last: int
     template: Sequence[Gap | Ids]
+    context: Ids
     following: Ids
 
 
 class Fills(NamedTuple):
     """Fills (N,) of the gaps of a template.
 
-    scores: the log-probability (N,) of each, with all of the template that was read.
+    scores: the log-probability (N,) of each, with all of the template that was read; fills are
+        compared after the same ids.
+    own: that of the gaps and the ids between them.
     log_q: that of drawing its characters forwards, without regard to the text after a gap.
     """
 
     fills: list[Fill]
     scores: Scores
+    own: Scores
     log_q: Scores
 
     def posterior(self, temperature: float = 1.0) -> Scores:
@@ -64,12 +68,13 @@ class Fills(NamedTuple):
         return p
 
     def select(self, rows: Rows) -> Fills:
-        return Fills([self.fills[row] for row in rows], self.scores[rows], self.log_q[rows])
+        fills = [self.fills[row] for row in rows]
+        return Fills(fills, self.scores[rows], self.own[rows], self.log_q[rows])
 
     @staticmethod
     def joined(one: Fills, other: Fills) -> Fills:
-        scores = np.concatenate([one.scores, other.scores])
-        return Fills(one.fills + other.fills, scores, np.concatenate([one.log_q, other.log_q]))
+        arrays = (np.concatenate(pair) for pair in zip(one[1:], other[1:], strict=True))
+        return Fills(one.fills + other.fills, *arrays)
 
 
 class Beam(NamedTuple):
@@ -78,6 +83,7 @@ class Beam(NamedTuple):
     state: CarriedState
     last: Ids
     scores: Scores
+    own: Scores
     log_q: Scores
     fills: list[Fill]
 
@@ -86,6 +92,7 @@ class Beam(NamedTuple):
             self.state.select(rows.tolist()),
             self.last[rows],
             self.scores[rows],
+            self.own[rows],
             self.log_q[rows],
             [self.fills[row] for row in rows],
         )
@@ -94,21 +101,24 @@ class Beam(NamedTuple):
         self, rows: Rows, ids: Rows, state: CarriedState, log_p: Scores, log_q: Scores
     ) -> Beam:
         """The hypotheses of `rows`, each with another id (N,), whose score is in log_p (N, V)."""
+        scores = self.scores[rows] + log_p[rows, ids]
         return Beam(
             state.select(rows.tolist()),
             ids.astype(np.int32),
-            self.scores[rows] + log_p[rows, ids],
+            scores,
+            scores,
             self.log_q[rows] + log_q[rows, ids],
             [(*self.fills[row], int(i)) for row, i in zip(rows, ids, strict=True)],
         )
 
     @staticmethod
     def joined(beams: Sequence[Beam]) -> Beam:
-        states, last, scores, log_q, fills = zip(*beams, strict=True)
+        states, last, scores, own, log_q, fills = zip(*beams, strict=True)
         return Beam(
             CarriedState.joined(states),
             np.concatenate(last),
             np.concatenate(scores),
+            np.concatenate(own),
             np.concatenate(log_q),
             sum(fills, []),
         )
@@ -132,12 +142,15 @@ class GapFiller:
         self._is_valid = is_valid
         self._stacks: dict[int, Stack] = {}
 
-    def likeliest(self, place: Place) -> Fills:
-        """The fills that the beam search finds, the likeliest first."""
+    def likeliest(self, place: Place, to_end: bool = False) -> Fills:
+        """The fills that the beam search finds, the likeliest first.
+
+        to_end: read all of the context, even if one fill remains.
+        """
         beam = self._first(place.state, place.last, 1)
         for item in place.template:
             beam = self._search(beam, item) if isinstance(item, Gap) else self._read(beam, item)
-        return self._ranked(beam)
+        return self._ranked(self._read(beam, place.context, to_end))
 
     def _ranked(self, beam: Beam) -> Fills:
         """The different valid fills, the likeliest first."""
@@ -152,7 +165,7 @@ class GapFiller:
         draws, the others are drawn forwards, so that each possible fill is proposed. The fills
         of the beam search follow.
         """
-        found = self.likeliest(place)
+        found = self.likeliest(place, to_end=True)
         p = found.posterior(temperature)
         is_forward = rng.random(CHAIN) < 0.5
         drawn = self._checked(self._draw_forwards(place, rng, 1 + int(is_forward.sum())))
@@ -172,7 +185,8 @@ class GapFiller:
 
     def _first(self, state: CarriedState, last: int, rows: int) -> Beam:
         zeros = np.zeros(rows)
-        return Beam(state.repeat(rows), np.full(rows, last, np.int32), zeros, zeros, [()] * rows)
+        last_ids = np.full(rows, last, np.int32)
+        return Beam(state.repeat(rows), last_ids, zeros, zeros, zeros, [()] * rows)
 
     def _checked(self, fills: Fills) -> Fills:
         """Give fills that are not valid the probability zero, unless none is valid."""
@@ -202,11 +216,14 @@ class GapFiller:
         rows, ids = np.divmod(places, log_p.shape[1])
         return beam.extended(rows, ids, state, log_p, self._log_q(log_p))
 
-    def _read(self, beam: Beam, ids: Ids) -> Beam:
+    def _read(self, beam: Beam, ids: Ids, to_end: bool = True) -> Beam:
         """Read the text after a gap; drop the hypotheses that it makes unlikely."""
+        is_even = len({len(fill) for fill in beam.fills}) == 1
         for count in range(1, len(ids) + 1):
+            if len(beam.fills) == 1 and not to_end:
+                break
             beam = self._follow(beam, ids[count - 1 : count])
-            if count >= UNPRUNED:
+            if count >= UNPRUNED or is_even:
                 kept = likeliest(beam.scores, self._width)
                 beam = beam.select(kept[beam.scores[kept] >= beam.scores.max() - MARGIN])
         return beam
@@ -221,7 +238,8 @@ class GapFiller:
                 beam = self._draw_gap(beam, item, rng)
             else:
                 beam = self._follow(beam, item)
-        drawn = Fills(beam.fills, beam.scores, beam.log_q)
+        beam = self._follow(beam, place.context)
+        drawn = Fills(beam.fills, beam.scores, beam.own, beam.log_q)
         return drawn.select(rng.permutation(rows))  # they were in the order of their lengths
 
     def _draw_gap(self, beam: Beam, gap: Gap, rng: np.random.Generator) -> Beam:
@@ -292,4 +310,5 @@ def _without_copies(beam: Beam) -> Fills:
     """The different fills; of equal ones, the likeliest."""
     order = np.argsort(-beam.scores, kind="stable")
     first = {beam.fills[row]: row for row in reversed(order)}
-    return Fills(beam.fills, beam.scores, beam.log_q).select(np.array(list(first.values())))
+    found = Fills(beam.fills, beam.scores, beam.own, beam.log_q)
+    return found.select(np.array(list(first.values())))

@@ -24,7 +24,7 @@ class FilledGap(NamedTuple):
     """A possible fill of a gap, or of near gaps with the text between them.
 
     text: what fills it; bytes that are not UTF-8 are escaped (surrogateescape).
-    log_probability: of `text` and of the next CONTEXT characters, after the text before, in nats.
+    log_probability: of `text` after the text before it, in nats.
     posterior: its probability given the text on both sides, if it is one of those found.
     """
 
@@ -83,7 +83,7 @@ class TextFiller:
             else:
                 template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
                 after = self._after(template[-1], following)
-                found = fill(Place(state, last, [*template, after[:CONTEXT]], after))
+                found = fill(Place(state, last, template, after[:CONTEXT], after))
                 yield self._shown(group, found, count)
                 ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
             ids = np.concatenate([[last], ids]).astype(np.int32)
@@ -126,7 +126,7 @@ class TextFiller:
         return self.vocabulary.encode(text, "skip").astype(np.int32)
 
     def _shown(self, group: Sequence[Piece], found: Fills, count: int) -> list[FilledGap]:
-        rows = zip(found.fills[:count], found.scores, found.posterior(), strict=False)
+        rows = zip(found.fills[:count], found.own, found.posterior(), strict=False)
         return [
             FilledGap("".join(_joined(group, fill, self._text)), float(score), float(p))
             for fill, score, p in rows

@@ -131,8 +131,8 @@ BYTE_ORDER_MARK = "\ufeff"
         "--jsonl",
         is_flag=True,
         help="Write one JSON object for each gap and alternative: the text before it, what fills "
-        "it, the text after it, the log-probability in nats of the fill and of the 16 characters "
-        "after it, and the posterior probability of the fill among those considered.",
+        "it, the text after it, the log-probability of the fill after the text before it, in nats, "
+        "and its posterior probability among the fills considered.",
     ),
 )
 @click.pass_context
