@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .training.report import Report
 
 
-BEAM = 64  # hypotheses of a beam that fills gaps, by default
+BEAM = 128  # hypotheses of a beam that fills gaps, by default
 MAX_BEAM = 10_000
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from ..arithmetic import ceil_div
 from ..network.model import Model
 from ..text.gaps import Gap
 from .beam_search import likeliest
@@ -18,11 +19,11 @@ from .filling import Beam, Fill, Fills, GapFiller, Ids, Place, Scores, begun
 from .primes import read_primes
 
 REACH = 32  # ids after a gap that the backward model reads
-PAIRS = 4  # pairs of halves that the forward model reads, times the width of the beam
+PAIRS = 4  # pairs of halves that the forward model reads, times the hypotheses at each side
 
 
 class BidirectionalFiller(GapFiller):
-    """A GapFiller that fills single gaps from both sides.
+    """A GapFiller that fills single gaps from both sides, with half of the hypotheses at each.
 
     backward: the model that reads backwards. backward_ids: its ids (V,) of the forward ids.
     """
@@ -39,7 +40,8 @@ class BidirectionalFiller(GapFiller):
         super().__init__(model, width, allowed, is_valid)
         self._backward, self._backward_ids = backward, backward_ids
         self._forward_ids = np.argsort(backward_ids).astype(np.int32)
-        self._right = GapFiller(backward, width, allowed[self._forward_ids])
+        self._half_width = ceil_div(width, 2)
+        self._right = GapFiller(backward, self._half_width, allowed[self._forward_ids])
 
     def likeliest(self, place: Place, to_end: bool = False) -> Fills:
         """The fills that both searches find, the likeliest first, as of GapFiller."""
@@ -47,7 +49,7 @@ class BidirectionalFiller(GapFiller):
         if others or not isinstance(gap, Gap):
             return super().likeliest(place, to_end)
         left = begun(self._first(place.state, place.last, 1), gap)
-        lefts = self._lengthened(left, gap.most - gap.most // 2)
+        lefts = self._lengthened(left, gap.most - gap.most // 2, self._half_width)
         rights = self._right_halves(place.following, gap.most // 2)
         beams = [
             self._met(lefts[length - length // 2], rights[length // 2])
@@ -65,7 +67,7 @@ class BidirectionalFiller(GapFiller):
         [prime] = read_primes(self._backward, [ids], start.states)
         first = self._right._first(prime.state, int(prime.ids[-1]), 1)
         halves = []
-        for length, beam in enumerate(self._right._lengthened(first, count)):
+        for length, beam in enumerate(self._right._lengthened(first, count, self._half_width)):
             reverse = np.array(beam.fills, np.int32).reshape(len(beam.fills), length)
             halves.append((self._forward_ids[reverse[:, ::-1]], beam.scores))
         return halves
@@ -76,10 +78,10 @@ class BidirectionalFiller(GapFiller):
         A pair is as likely as both halves; then also as the right half is after the left one.
         """
         ids, scores = right
-        places = likeliest(left.scores[:, None] + scores, PAIRS * self._width)
+        places = likeliest(left.scores[:, None] + scores, PAIRS * self._half_width)
         rows, columns = np.divmod(places, len(scores))
         beam, ids = left.select(rows), ids[columns]
         for i in ids.T:
             log_p, state = self._step(beam)
             beam = beam.extended(np.arange(len(i)), i, state, log_p, self._log_q(log_p))
-        return beam.select(likeliest(beam.scores + scores[columns], self._width))
+        return beam.select(likeliest(beam.scores + scores[columns], self._half_width))

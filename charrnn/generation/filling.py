@@ -199,20 +199,20 @@ class GapFiller:
 
     def _search(self, beam: Beam, gap: Gap) -> Beam:
         """Extend hypotheses by the likeliest characters of a gap; of each length, `width`."""
-        beams = self._lengthened(begun(beam, gap), gap.most)
+        beams = self._lengthened(begun(beam, gap), gap.most, self._width)
         return Beam.joined(beams[gap.least :])
 
-    def _lengthened(self, beam: Beam, count: int) -> list[Beam]:
-        """The beam, and the beams after each of the next `count` characters."""
+    def _lengthened(self, beam: Beam, count: int, width: int) -> list[Beam]:
+        """The beam, and the `width` likeliest after each of the next `count` characters."""
         beams = [beam]
         for _ in range(count):
-            beams.append(self._extended(beams[-1]))
+            beams.append(self._extended(beams[-1], width))
         return beams
 
-    def _extended(self, beam: Beam) -> Beam:
+    def _extended(self, beam: Beam, width: int) -> Beam:
         log_p, state = self._step(beam)
         allowed = np.where(self._allowed, log_p, -np.inf)
-        places = likeliest(beam.scores[:, None] + allowed, self._width)
+        places = likeliest(beam.scores[:, None] + allowed, width)
         rows, ids = np.divmod(places, log_p.shape[1])
         return beam.extended(rows, ids, state, log_p, self._log_q(log_p))
 

@@ -111,9 +111,10 @@ BYTE_ORDER_MARK = "\ufeff"
         "--beam",
         type=int,
         metavar="K",
-        default=64,
+        default=128,
         callback=validator(check_int, minimum=1, maximum=10_000),
-        help="Fills of each length that are considered.",
+        help="Fills of each length that are considered; with two models, K / 2 halves at each "
+        "side.",
     ),
     option("--allow", type=TEXT, metavar="CHARS", help="Fill with only these characters."),
     option(
