@@ -22,17 +22,45 @@ function decodeTensor(tensor) {
   return Float32Array.from(new Int8Array(bytes.buffer), (q, i) => q * scales[Math.floor(i / width)]);
 }
 
-// The sum of W[i + k] * x[j + k] for k < n, in four sums that the processor adds side by side.
-function dot(W, i, x, j, n) {
-  let a = 0, b = 0, c = 0, d = 0, k = 0;
-  for (; k + 3 < n; k += 4) {
-    a += W[i + k] * x[j + k];
-    b += W[i + k + 1] * x[j + k + 1];
-    c += W[i + k + 2] * x[j + k + 2];
-    d += W[i + k + 3] * x[j + k + 3];
+// A matrix whose rows are multiplied in segments of `height` rows. Four rows of a segment lie side by
+// side in memory: one index serves four sums, which is three times as fast as row by row.
+class Matrix {
+  constructor(values, width, height) {
+    Object.assign(this, { width, height, values: new Float32Array(values.length) });
+    const fours = height - (height % 4); // rows of a segment that lie side by side
+    for (let r = 0; r < values.length / width; r++) {
+      const row = r % height, first = (r - row) * width;
+      for (let k = 0; k < width; k++) {
+        const within = row < fours ? (row - (row % 4)) * width + 4 * k + (row % 4) : row * width + k;
+        this.values[first + within] = values[r * width + k];
+      }
+    }
   }
-  for (; k < n; k++) a += W[i + k] * x[j + k];
-  return a + b + (c + d);
+
+  // out[o + r] = the sum over k of row r of the segment times x[at + k].
+  multiply(segment, x, at, out, o) {
+    const { values: W, width, height } = this;
+    let i = segment * height * width, r = 0;
+    for (; r + 3 < height; r += 4) {
+      let a = 0, b = 0, c = 0, d = 0;
+      for (let k = 0; k < width; k++, i += 4) {
+        const v = x[at + k];
+        a += W[i] * v;
+        b += W[i + 1] * v;
+        c += W[i + 2] * v;
+        d += W[i + 3] * v;
+      }
+      out[o + r] = a;
+      out[o + r + 1] = b;
+      out[o + r + 2] = c;
+      out[o + r + 3] = d;
+    }
+    for (; r < height; r++) {
+      let sum = 0;
+      for (let k = 0; k < width; k++, i++) sum += W[i] * x[at + k];
+      out[o + r] = sum;
+    }
+  }
 }
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
@@ -76,33 +104,34 @@ CELLS["lstm-peephole"] = CELLS.lstm;
 
 class Layer {
   constructor(data, H, M) {
-    this.H = H;
-    this.width = H / M; // of a block
-    this.inputWeight = data.input && decodeTensor(data.input);
-    this.hiddenWeight = decodeTensor(data.hidden);
+    Object.assign(this, { H, M, height: H / M }); // M blocks of `height` units
+    const matrix = (tensor, rows) => {
+      const values = decodeTensor(tensor);
+      return new Matrix(values, values.length / rows, H / M);
+    };
     this.inputBias = decodeTensor(data.inputBias);
     this.hiddenBias = decodeTensor(data.hiddenBias);
+    const rows = this.inputBias.length;
+    this.inputWeight = data.input && matrix(data.input, rows);
+    this.hiddenWeight = matrix(data.hidden, rows);
     this.peepholes = data.peepholes && data.peepholes.map(decodeTensor);
-    this.outputs = Array.from({ length: this.inputBias.length / H }, () => new Float32Array(H));
+    this.outputs = Array.from({ length: rows / H }, () => new Float64Array(H));
   }
 
-  // W x + b (G H,); row r of the weights belongs to unit r % H, whose block reads a part of x.
-  input(x, blockWidth) {
-    const { H, width, inputWeight: W } = this, a = Float32Array.from(this.inputBias);
-    for (let r = 0; r < a.length; r++) {
-      const block = Math.floor((r % H) / width);
-      a[r] += dot(W, r * blockWidth, x, block * blockWidth, blockWidth);
+  // W x (G H,); each block reads its part of x.
+  input(x) {
+    const { H, M, height, inputWeight: W } = this, a = new Float64Array(this.inputBias.length);
+    for (let segment = 0; segment < (a.length / H) * M; segment++) {
+      W.multiply(segment, x, (segment % M) * W.width, a, segment * height);
     }
     return a;
   }
 
   // U h + b (H,) of one gate.
   hidden(gate, h) {
-    const { H, width, hiddenWeight: U, hiddenBias, outputs } = this, out = outputs[gate];
-    for (let j = 0; j < H; j++) {
-      const r = gate * H + j, first = j - (j % width);
-      out[j] = hiddenBias[r] + dot(U, r * width, h, first, width);
-    }
+    const { H, M, height, hiddenWeight: U, hiddenBias, outputs } = this, out = outputs[gate];
+    for (let m = 0; m < M; m++) U.multiply(gate * M + m, h, m * height, out, m * height);
+    for (let j = 0; j < H; j++) out[j] += hiddenBias[gate * H + j];
     return out;
   }
 }
@@ -113,9 +142,9 @@ class Model {
     this.layers = data.layers.map((layer) => new Layer(layer, data.units, data.blocks));
     this.table = decodeTensor(data.table);
     this.tableWidth = this.table.length / data.rows;
-    this.outputWeight = decodeTensor(data.outputWeight);
     this.outputBias = decodeTensor(data.outputBias);
     this.size = this.outputBias.length; // V
+    this.outputWeight = new Matrix(decodeTensor(data.outputWeight), data.units, this.size);
     this.starts = data.starts && {
       ...data.starts,
       states: decodeTensor(data.starts.states), // (K, layers, states, units)
@@ -126,7 +155,7 @@ class Model {
 
   zeroState() {
     const { layers, states, units } = this;
-    const hidden = layers.map(() => Array.from({ length: states }, () => new Float32Array(units)));
+    const hidden = layers.map(() => Array.from({ length: states }, () => new Float64Array(units)));
     return { hidden, recent: [] };
   }
 
@@ -152,23 +181,20 @@ class Model {
     state.recent = [...state.recent, id].slice(-this.longest);
     let x = this.lookUp(state.recent);
     this.layers.forEach((layer, k) => {
-      let gates = x;
-      if (k > 0) gates = layer.input(x, this.units / this.blocks);
-      else if (this.embeddingSize) gates = layer.input(x, this.embeddingSize / this.blocks);
-      else for (let r = 0; r < gates.length; r++) gates[r] += layer.inputBias[r];
+      const gates = layer.inputWeight ? layer.input(x) : x; // a one-hot input has been looked up
+      for (let r = 0; r < gates.length; r++) gates[r] += layer.inputBias[r];
       CELLS[this.cell](layer, gates, state.hidden[k], this.units);
       x = state.hidden[k][0];
     });
-    const logits = Float32Array.from(this.outputBias);
-    for (let v = 0; v < logits.length; v++) {
-      logits[v] += dot(this.outputWeight, v * this.units, x, 0, this.units);
-    }
+    const logits = new Float64Array(this.size);
+    this.outputWeight.multiply(0, x, 0, logits, 0);
+    for (let v = 0; v < this.size; v++) logits[v] += this.outputBias[v];
     return logits;
   }
 
   // The sum of the rows of the last id and of the n-grams that end with it.
   lookUp(recent) {
-    const { table, tableWidth: width } = this, x = new Float32Array(width);
+    const { table, tableWidth: width } = this, x = new Float64Array(width);
     for (let n = 1; n <= recent.length; n++) {
       const row = n === 1 ? recent.at(-1) : this.ngrams.get(recent.slice(-n).join());
       if (row === undefined) continue;

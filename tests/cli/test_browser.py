@@ -180,3 +180,122 @@ def test_browser_reports_complaints(browser, tmp_path):
         (tmp_path / "bad.html").write_text(f"<!DOCTYPE html>{policy}{body}")
         browser.open(tmp_path / "bad.html")
         assert browser.complaints()
+
+
+# --- exported pages
+
+
+def wait_until(browser, expression):
+    script = f"""new Promise(done => {{
+      const id = setInterval(() => {{ if ({expression}) {{ clearInterval(id); done(1) }} }}, 20)
+    }})"""
+    browser("Runtime.evaluate", expression=script, awaitPromise=True)
+
+
+def complaints(browser):
+    """What the page complains of, and its requests, but for its own worker."""
+    urls = [e["params"].get("request", {}).get("url", "") for e in browser.complaints()]
+    found = zip(browser.complaints(), urls, strict=True)
+    return [event for event, url in found if not url.startswith("blob:")]
+
+
+def write_text(browser, **fields):
+    """Fill in the form of the page and press "Write"."""
+    for name, value in fields.items():
+        browser.value(f"$({json.dumps(name)}).value = {json.dumps(str(value))}")
+    browser.value("$('write').click()")
+
+
+@pytest.fixture
+def exported(invoke, model_file, tmp_path):
+    """The page of the model, and the model."""
+    path = tmp_path / "page.html"
+    assert invoke("export", "-m", model_file, "-o", path, "--exact").exit_code == 0
+    return path, charrnn.load(model_file)
+
+
+def test_an_exported_page_writes_what_the_model_does(browser, exported):
+    path, model = exported
+    browser.open(path)
+    write_text(browser, prime="MARA", length=80, temperature=0)
+    wait_until(browser, "$('status').textContent === 'Done.'")
+    expected = "MARA" + model.sample(80, prime="MARA", temperature=0)
+    assert browser.value("$('text').textContent") == expected
+    assert complaints(browser) == []
+
+
+def test_a_seed_gives_the_same_text_again_and_another_none(browser, exported):
+    browser.open(exported[0])
+    texts = []
+    for seed in 7, 7, 8, "":
+        write_text(browser, length=60, temperature=1, seed=seed)
+        wait_until(browser, "$('status').textContent === 'Done.'")
+        texts.append(browser.value("$('text').textContent"))
+    assert texts[0] == texts[1] and len(set(texts)) == 3
+    assert browser.value("$('used').textContent").isdigit()
+
+
+def test_a_text_that_is_stopped_grows_no_more(browser, exported):
+    browser.open(exported[0])
+    write_text(browser, length=1_000_000)
+    wait_until(browser, "$('text').textContent.length > 200")
+    browser.value("$('stop').click()")
+    length = browser.value("$('text').textContent.length")
+    wait_until(browser, "!$('write').disabled")
+    browser(
+        "Runtime.evaluate", expression="new Promise(r => setTimeout(r, 200))", awaitPromise=True
+    )
+    assert browser.value("$('text').textContent.length") == length < 1_000_000
+    write_text(browser, length=20)
+    wait_until(browser, "$('status').textContent === 'Done.'")
+    assert browser.value("$('text').textContent.length") == 20
+
+
+def test_surprises_are_shaded_on_demand_in_both_schemes(browser, exported):
+    color = "getComputedStyle($('text').querySelector('span')).backgroundColor"
+    for scheme in "light", "dark":
+        browser.open(exported[0], scheme)
+        write_text(browser, length=40, temperature=2, seed=1)
+        wait_until(browser, "$('status').textContent === 'Done.'")
+        assert browser.value(color) == "rgba(0, 0, 0, 0)"
+        browser.value("$('shade').click()")
+        assert browser.value(color).startswith("rgba(255, 140, 0")
+        white = "getComputedStyle(document.documentElement).colorScheme"
+        assert browser.value(white) == "light dark"
+        background = browser.value(f"matchMedia('(prefers-color-scheme: {scheme})').matches")
+        assert background is True
+        assert complaints(browser) == []
+
+
+def test_a_hostile_model_and_title_stay_text(browser, invoke, evil_model_file, tmp_path):
+    path = tmp_path / "page.html"
+    words = [
+        "--title",
+        HOSTILE.replace("\x00", ""),
+        "--description",
+        "<img src=x onerror=alert(1)>",
+    ]
+    result = invoke("export", "-m", evil_model_file, "-o", path, *words)
+    assert result.exit_code == 0, result.stderr
+    browser.open(path)
+    write_text(browser, length=300, temperature=2, seed=1)
+    wait_until(browser, "$('status').textContent === 'Done.'")
+    assert browser.value("document.images.length") == 0
+    assert "<script>alert(1)</script>" in browser.value("document.title")
+    assert browser.value("$('text').querySelectorAll(':not(span)').length") == 0
+    assert complaints(browser) == []
+
+
+def test_the_page_fits_a_narrow_screen(browser, exported):
+    browser(
+        "Emulation.setDeviceMetricsOverride",
+        width=360,
+        height=640,
+        deviceScaleFactor=2,
+        mobile=True,
+    )
+    browser.open(exported[0])
+    write_text(browser, length=100, seed=1)
+    wait_until(browser, "$('status').textContent === 'Done.'")
+    assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+    browser("Emulation.clearDeviceMetricsOverride")

@@ -303,6 +303,13 @@ def test_damaged_and_unfit_files_are_refused(old_file, corpus_file, tmp_path):
     assert list(folder.iterdir()) == []
 
 
+def test_a_model_beyond_memory_is_refused(old_file, corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.training.memory.limits", lambda: iter([20_000]))
+    with pytest.raises(CharRNNError, match="memory"):
+        started(corpus_file, tmp_path / "m", init_from=str(old_file), steps=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_false_number_of_members_is_refused(old_file, corpus_file, tmp_path):
     file = charrnn.load(old_file)
     for members in 2, 3, "x":
