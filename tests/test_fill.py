@@ -12,7 +12,7 @@ from helpers.random_models import model_of, ngram_tuples
 
 import charrnn
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.generation import filling, text_filler
+from charrnn.generation import bidirectional, filling, text_filler
 from charrnn.network.cells import CELLS
 from charrnn.text.gaps import Gap, parse_marks
 from charrnn.text.vocabulary import CharVocabulary
@@ -111,7 +111,7 @@ def test_draws_follow_the_posterior(pieces, temperature):
     expected = posterior(twin, pieces)
     scaled = np.array(list(expected.values())) / temperature
     p = dict(zip(expected, np.exp(scaled - np.logaddexp.reduce(scaled)), strict=True))
-    count = 600
+    count = 400
     texts = twin[0].fills(pieces, count, sample=True, seed=1, beam=2, temperature=temperature)
     drawn = Counter(part.text for text in texts for part in text if not isinstance(part, str))
     observed = np.array([drawn[fills[0]] for fills in p])
@@ -168,6 +168,24 @@ def test_a_gap_at_the_end_ends_with_the_line(model_file):
     assert len(model.fill("MARA", "", 7)[0].text) == 7
 
 
+def test_the_longest_gap_takes_little_memory(monkeypatch):
+    """Of each length some fills are considered, however many lengths there are."""
+    model, _ = random_model(L=1, ngrams=1)
+    rows, joined = [], filling.Beam.joined
+
+    def counted(beams):
+        rows.append(sum(len(beam.fills) for beam in beams))
+        return joined(beams)
+
+    monkeypatch.setattr(filling.Beam, "joined", staticmethod(counted))
+    for module in filling, bidirectional:
+        monkeypatch.setattr(module, "MAX_FILLS", 90)
+    for backward in None, backward_model(L=1):
+        [fill] = model.fill("ab", "dca", max_length=30, beam=16, backward=backward)
+        assert 1 <= len(fill.text) <= 30
+    assert max(rows) == 90
+
+
 def test_a_gap_of_a_record_ends_before_the_record(records_model):
     model = charrnn.load(records_model)
     fills = model.fill("a", "b", count=30, max_length=3)
@@ -194,7 +212,7 @@ def test_bytes_are_filled_with_whole_characters(bytes_model_file):
     "how",
     [
         {"count": 0}, {"beam": 0}, {"beam": 10_001}, {"temperature": 0}, {"seed": -1},
-        {"length": 0}, {"length": 10_001}, {"max_length": 0},
+        {"length": 0}, {"length": 1_001}, {"max_length": 0},
     ],
 )  # fmt: skip
 def test_impossible_values_are_refused(model_file, how):
@@ -320,7 +338,7 @@ def test_the_right_half_comes_from_the_backward_model():
 
 def test_draws_with_a_backward_model_follow_the_posterior():
     twin = random_model(seed=3)
-    pieces, count = TEMPLATES[0], 600
+    pieces, count = TEMPLATES[0], 400
     expected = posterior(twin, pieces)
     total = np.logaddexp.reduce(list(expected.values()))
     texts = twin[0].fills(pieces, count, sample=True, seed=1, beam=2, backward=backward_model())

@@ -15,7 +15,7 @@ from ..arithmetic import ceil_div
 from ..network.model import Model
 from ..text.gaps import Gap
 from .beam_search import likeliest
-from .filling import Beam, Fill, Fills, GapFiller, Ids, Place, Scores, begun
+from .filling import MAX_FILLS, Beam, Fill, Fills, GapFiller, Ids, Place, Scores, begun
 from .primes import read_primes
 
 REACH = 32  # ids after a gap that the backward model reads
@@ -52,7 +52,9 @@ class BidirectionalFiller(GapFiller):
         lefts = self._lengthened(left, gap.most - gap.most // 2, self._half_width)
         rights = self._right_halves(place.following, gap.most // 2)
         beams = [
-            self._met(lefts[length - length // 2], rights[length // 2])
+            self._met(lefts[length - length // 2], rights[length // 2]).first(
+                MAX_FILLS // (gap.most - gap.least + 1)
+            )
             for length in range(gap.least, gap.most + 1)
         ]
         return self._ranked(self._read(Beam.joined(beams), place.context, to_end))

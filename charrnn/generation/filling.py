@@ -22,6 +22,7 @@ from .beam_search import likeliest, log_probabilities
 CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
 UNPRUNED = 4  # ids of the context after which fills of different lengths can be compared
 MARGIN = 8.0  # nats below the best, from which a fill is dropped then
+MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
 CHAIN = 64  # proposals of a Markov chain, of which the last is a draw
 SEPARATOR = -1  # between the gaps of a fill
@@ -96,6 +97,10 @@ class Beam(NamedTuple):
             self.log_q[rows],
             [self.fills[row] for row in rows],
         )
+
+    def first(self, count: int) -> Beam:
+        """The first `count` hypotheses, the likeliest if they are in order."""
+        return self.select(np.arange(min(count, len(self.fills))))
 
     def extended(
         self, rows: Rows, ids: Rows, state: CarriedState, log_p: Scores, log_q: Scores
@@ -199,8 +204,12 @@ class GapFiller:
 
     def _search(self, beam: Beam, gap: Gap) -> Beam:
         """Extend hypotheses by the likeliest characters of a gap; of each length, `width`."""
-        beams = self._lengthened(begun(beam, gap), gap.most, self._width)
-        return Beam.joined(beams[gap.least :])
+        beam, found = begun(beam, gap), []
+        for length in range(1, gap.most + 1):
+            beam = self._extended(beam, self._width)
+            if length >= gap.least:
+                found.append(beam.first(MAX_FILLS // (gap.most - gap.least + 1)))
+        return Beam.joined(found)
 
     def _lengthened(self, beam: Beam, count: int, width: int) -> list[Beam]:
         """The beam, and the `width` likeliest after each of the next `count` characters."""

@@ -10,7 +10,7 @@ from ..errors import UsageError, escape_unprintable
 
 MARK = "[?]"
 MAX_LENGTH = 20  # of a gap whose length is not known, by default
-LONGEST = 10_000  # the longest gap
+LONGEST = 1_000  # the longest gap
 
 
 class Gap(NamedTuple):

@@ -9,16 +9,14 @@ import click
 from ...errors import UsageError, display_path
 from ...storage.atomic import write_atomically
 from ...storage.inputs import require_not_input
-from ..options import FILE, MODEL, TEXT, Command, option, option_group
+from ..options import FILE, TEXT, Command, model_option, option, option_group
 from ..output import echo_err
 
 
 @click.command("export", cls=Command, short_help="Write a model as a web page.")
+@option_group("Model", model_option)
 @option_group(
-    "Files",
-    option(
-        "-m", "--model", type=FILE, default=MODEL, help="Model file, written by `charrnn train`."
-    ),
+    "Output",
     option(
         "-o", "--output", type=FILE, required=True, help="File to write, which ends with .html."
     ),
