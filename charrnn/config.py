@@ -45,6 +45,7 @@ OPTIMIZER_NAMES = tuple(LEARNING_RATES)
 MAX_TIME = 1e9  # seconds; the number of updates made in this time still fits an integer
 SCHEDULE_NAMES = ("constant", "cosine", "linear", "exponential")
 PRECISIONS = ("float32", "bfloat16")
+DISTRIBUTED = ("auto", "mpi", "none")  # how several processes find each other
 DECODING_ERRORS = ("strict", "replace")
 LIMITS = ("time", "epochs", "steps")  # the options for the length of a run
 DEFAULT_TIME = 180.0  # seconds; used when neither a time, epochs nor steps are given

@@ -12,10 +12,18 @@ from pathlib import Path, PurePosixPath
 
 def usable_cores() -> int:
     """The cores that the system, and the quota of a container or job, leave to this process."""
+    return within_quota(len(core_ids()))
+
+
+def core_ids() -> frozenset[int]:
+    """The numbers of the cores that the system leaves to this process."""
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = _performance_cores() or os.cpu_count() or 1
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(_performance_cores() or os.cpu_count() or 1))
+
+
+def within_quota(cores: int) -> int:
+    """As many of `cores` as the quota of a container or job allows."""
     return max(1, min([cores, *map(math.ceil, cpu_quotas())]))
 
 

@@ -196,7 +196,8 @@ class Model:
         def task(i: int, size: int) -> None:
             for k, array in enumerate(arrays, self.config.num_layers):
                 inputs, gates, _ = array.shape
-                drop_(array, fold_in(seed, k), rate, inputs, *chunk_bounds(gates, i, size))
+                rows = chunk_bounds(gates, i, size)
+                drop_(array, fold_in(seed, k), rate, inputs, *rows, 0, gates)
 
         self.team.run(task, threads_for(parameters.dense.size))
 

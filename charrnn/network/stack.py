@@ -73,6 +73,11 @@ class NgramGradients:
             groups = self._starts, self._places, self._count
             row_gradient(*groups, dz, planes, self._rows, self._squares, first, last)
 
+    def replace(self, used: npt.NDArray[np.int32], rows: Array) -> None:
+        """Take other gradients, such as the sums over several machines; `norm` is then invalid."""
+        self._count = len(used)
+        self.used[:], self.rows[:] = used, rows
+
     def norm(self) -> float:
         """The Euclidean norm of `rows` as computed."""
         return math.sqrt(self._squares.sum()) if self._count else 0.0
@@ -96,6 +101,8 @@ class Stack:
     workspace: memory shared with other stacks, for the arrays that are needed within one call
         only; by default memory of its own. A stack without `training` keeps its state there, too,
         so call `set_state` after another stack has run. A training stack's state is safe.
+    first_row, whole_batch: the B rows are those from `first_row` on of a batch of `whole_batch`,
+        whose mean loss `loss_and_gradients` computes its part of; by default the whole batch.
     """
 
     def __init__(
@@ -105,8 +112,11 @@ class Stack:
         steps: int,
         training: bool = False,
         workspace: Workspace | None = None,
+        first_row: int = 0,
+        whole_batch: int | None = None,
     ) -> None:
         c, cell, dtype = model.config, model.cell, model.dtype
+        self._first_row, self._whole_batch = first_row, whole_batch or batch_size
         self.model, self.batch_size, self.steps = model, batch_size, steps
         self.threads = max(1, min(model.team.size, batch_size // 2))
         T, B, H, L = steps, batch_size, padded(c.hidden_size), c.num_layers
@@ -134,7 +144,7 @@ class Stack:
             self.d_start = zeros((L, cell.STATES, B, H), dtype)
             self.d_embedded = zeros((T, B, E), dtype)
             self.gradients = Parameters(replace(c, num_ngrams=0), dtype)
-            self.ngram_gradients = NgramGradients(model, T * B)
+            self.ngram_gradients = NgramGradients(model, T * self._whole_batch)
             size = workspace_size(max(H, E))
             self.panel_buffers = [zeros((size,), model.panel_dtype) for _ in range(model.team.size)]
 
@@ -290,7 +300,7 @@ class Stack:
             for s in self.s:
                 zero_states(s, x, self.model.config.record_end_id)
             self.model.team.run(partial(gradients, False, True), self.threads)
-        return float(self.losses[:steps].sum() / (steps * self.batch_size))
+        return float(self.losses[:steps].sum() / (steps * self._whole_batch))
 
     def _layer_output(self, k: int, dropout_seed: int | None) -> Array:
         """The output of layer k after dropout, (T, B, H)."""
@@ -322,7 +332,8 @@ class Stack:
             cell.forward(*arrays, x, m.config.record_end_id, self.held, *rows)
             if dropout_seed is not None:
                 seed, rate = self._dropout(k, dropout_seed)
-                drop(self.s[k][0, 1:], self.dropped[k], seed, rate, *rows)
+                of_batch = self._first_row, self._whole_batch
+                drop(self.s[k][0, 1:], self.dropped[k], seed, rate, *rows, *of_batch)
         outputs = self._layer_output(-1, dropout_seed)
         logits_of(outputs, m.w_out[0], weights["output.bias"], self.logits, *rows)
 
@@ -334,13 +345,14 @@ class Stack:
         self, x: Array, y: Array, dropout_seed: int | None, first: int, last: int
     ) -> None:
         m, cell, rows = self.model, self.model.cell, (x.shape[0], first, last)
-        scale = m.dtype.type(1 / x.size)
+        scale = m.dtype.type(1 / (len(x) * self._whole_batch))
         losses_of(self.logits, y, self.losses, m.config.vocab_size, scale, *rows)
         dh, dc = self.dh, self.dc
         output_gradient(self.logits, m.w_out_t[0], dh[1:], *rows)
         for k in reversed(range(len(self.z))):
             if dropout_seed is not None:
-                drop_(dh[1:], *self._dropout(k, dropout_seed), *rows)
+                of_batch = self._first_row, self._whole_batch
+                drop_(dh[1:], *self._dropout(k, dropout_seed), *rows, *of_batch)
             dh[0, first:last] = 0
             dc[first:last] = 0
             arrays = self.z[k], self.s[k], self.saved[k], m.w_hh_t[k], m.peepholes[k]

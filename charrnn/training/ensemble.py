@@ -17,8 +17,9 @@ from ..network.model import Model
 from ..network.parameters import Parameters
 from ..network.stack import Stack
 from ..text.ngrams import NgramTable
-from .initial_model import make_learnable
+from .data_parallel import make_trainer
 from .memory import require_memory
+from .ranks import ONE_RANK, Ranks
 from .trainer import Trainer, Weights
 
 SEED_STEP = 0x9E3779B9  # between the dropout seeds of two members
@@ -36,7 +37,8 @@ class Ensemble:
     (see network.averaging), as of the last `average`: of none, its weights are zero. With one
     member it is that member's model.
 
-    Arguments and errors as of Trainer. Raises CharRNNError when memory is too small.
+    `ranks` share the batch; an ensemble of several models is of one rank. Other arguments and
+    errors as of Trainer. Raises CharRNNError when memory is too small.
     """
 
     def __init__(
@@ -46,12 +48,13 @@ class Ensemble:
         rng: np.random.Generator,
         threads: int,
         ngrams: NgramTable = (),
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         count = options.ensemble
         _require_memory(config, options)
         self._team = ThreadTeam(min(count, threads))
-        arguments = config, options, rng, max(1, threads // count), ngrams
-        self.members = [Trainer(*arguments) for _ in range(count)]
+        arguments = ranks, config, options, rng, max(1, threads // count), ngrams
+        self.members = [make_trainer(*arguments) for _ in range(count)]
         self._norms = np.zeros(count)
         self.model, self.workspace = self.members[0].model, self.members[0].workspace
         if count > 1:
@@ -124,10 +127,9 @@ class Ensemble:
                 member.reset(member.model.parameters.flat)
 
     def learn_new_characters(self) -> None:
-        """Let all members learn characters that no earlier model knew, see `make_learnable`."""
+        """Let all members learn characters that no earlier model knew."""
         for member in self.members:
-            make_learnable(member.model.parameters)
-            member.model.pack()
+            member.learn_new_characters()
 
     def reset_state(self) -> None:
         """Set the hidden states to zero, as at the start of a text."""
@@ -136,7 +138,7 @@ class Ensemble:
 
     def get_state(self) -> CarriedState:
         """The state of all members that the next chunk starts from, one after another in H."""
-        states = [member.stack.get_state() for member in self.members]
+        states = [member.get_carried() for member in self.members]
         return CarriedState(np.concatenate([s.hidden for s in states], -1), states[0].recent)
 
     def set_state(self, state: CarriedState) -> None:
@@ -144,7 +146,7 @@ class Ensemble:
         for member, hidden in zip(
             self.members, np.split(state.hidden, len(self.members), -1), strict=True
         ):
-            member.stack.set_state(CarriedState(hidden, state.recent))
+            member.set_carried(CarriedState(hidden, state.recent))
 
 
 def _require_memory(config: ModelConfig, options: ResolvedOptions) -> None:

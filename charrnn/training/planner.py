@@ -41,6 +41,7 @@ from .model_choice import (
     num_saves,
     save_seconds,
 )
+from .ranks import Ranks
 from .regularisation import choose_regularisation, choose_weight_decay
 
 TRIAL_SECONDS = 1.2
@@ -229,6 +230,7 @@ def measure_chars_per_second(
     streams: BatchStreams,
     threads: int,
     ngrams: NgramTable,
+    ranks: Ranks,
     config: ModelConfig,
     options: ResolvedOptions,
 ) -> float:
@@ -237,7 +239,7 @@ def measure_chars_per_second(
     At least three steps are measured.
     """
     ngrams = ngrams[: config.ngrams - 1]
-    models = Ensemble(config, options, np.random.default_rng(0), threads, ngrams)
+    models = Ensemble(config, options, np.random.default_rng(0), threads, ngrams, ranks)
     x, y = streams.chunk(0)
     times: list[float] = []
     while len(times) < 4 or sum(times) < TRIAL_SECONDS:

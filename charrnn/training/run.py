@@ -34,6 +34,7 @@ from .line_ends import text_starts
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
+from .ranks import ONE_RANK, Ranks
 from .recovery import Diverged, Recovery
 from .report import Initial, Notices, Report, log_record, make_report, summarize
 from .run_writer import BestWeights, RunWriter
@@ -55,7 +56,7 @@ class TrainingRun:
 
     `requested` are the options that the user asked for. `initial` are the weights that a new run
     starts from. `state` is the saved state of a resumed run, and `limit` its new length, see
-    `extend`. `clock` returns seconds.
+    `extend`. `clock` returns seconds. `ranks` share the batch; this is rank 0.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class TrainingRun:
         initial: InitialWeights | None = None,
         state: State | None = None,
         limit: Mapping[str, float] | None = None,
+        ranks: Ranks = ONE_RANK,
     ) -> None:
         self.corpus, self.streams, self.files, self.requested = corpus, streams, files, requested
         self.config, self.options = plan.config, plan.options
@@ -85,7 +87,7 @@ class TrainingRun:
         self._lock, self._save_every, self._stopping = lock, save_every, False
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
-        self.ensemble = Ensemble(self.config, self.options, self.rng, threads, ngrams)
+        self.ensemble = Ensemble(self.config, self.options, self.rng, threads, ngrams, ranks)
         self._starts = text_starts(train_ids, corpus.vocabulary, corpus.record_end_id)
         self.writer = RunWriter(files, self.model.config, corpus.vocabulary, ngrams, clock)
         self.progress = Progress(self.options.steps, plan.deadline)

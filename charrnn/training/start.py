@@ -35,6 +35,7 @@ from ..text.splitting import TextSplit, split_corpus
 from ..text.streams import BatchStreams, RecordStreams, clamp_batch_shape
 from ..text.vocabulary import CharVocabulary
 from .initial_model import InitialModel, InitialWeights
+from .ranks import ONE_RANK, Ranks
 from .state import State, corrupt_if_invalid, read_state
 from .stopwatch import STALL_FACTOR
 from .text_notes import text_notes
@@ -61,6 +62,7 @@ def prepare_run(
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
     cpu_clock: Callable[[], float] | None = None,
+    ranks: Ranks = ONE_RANK,
 ) -> PreparedRun:
     """Lock the run `output`, read its state with `resume`, and read its text.
 
@@ -71,7 +73,8 @@ def prepare_run(
     `threads` None: all usable cores. `save_every` is the least time between two saves, in seconds.
     `progress(done, total)` is called while the text is read, with numbers of bytes. `clock` returns
     seconds; the time limit of the run starts when the text has been read. `cpu_clock` returns
-    seconds of the processor: with it, a stall between reading and training does not count.
+    seconds of the processor: with it, a stall between reading and training does not count. `ranks`
+    train together, and this is rank 0; the others call `data_parallel.follow`.
 
     Raises UsageError for impossible settings, CharRNNError for a text or an output that cannot be
     used. Nothing is written then, and the lock is released.
@@ -80,6 +83,9 @@ def prepare_run(
     paths = expand_folders(list_of_paths(paths), excluded=files)
     val_paths = [] if val_file is None else expand_folders([val_file], excluded=files)
     requested = train_options(settings)
+    if ranks.size > 1:
+        _check_ensemble(requested.ensemble, ranks)
+        requested = replace(requested, ensemble=1)
     limit: dict[str, float] | None = None
     if val_paths and settings.get("val_fraction") is not None:
         raise UsageError("give --val-file or --val-fraction, not both.")
@@ -94,6 +100,7 @@ def prepare_run(
             _check_settings(settings, state)
             limit = _other_limit(requested.limit, state)
             _check_encoding(encoding, as_bytes, state)
+            _check_ensemble(state.options.ensemble, ranks)
             encoding, as_bytes = state.encoding, state.encoding == "bytes"
         reading = requested if state is None else state.requested
         if as_bytes and reading.min_count > 1:
@@ -151,6 +158,7 @@ def prepare_run(
         started_at=started_at,
         cpu_clock=cpu_clock,
         cpu_started_at=cpu_started_at,
+        ranks=ranks,
     )
 
 
@@ -176,6 +184,7 @@ class PreparedRun:
     started_at: float  # when the time limit started, by the clock ...
     cpu_clock: Callable[[], float] | None
     cpu_started_at: float  # ... and by the processor's clock
+    ranks: Ranks = ONE_RANK
 
     def start(self) -> TrainingRun:
         """Plan a new run, or take up the saved one; iterate over the result to train.
@@ -212,7 +221,9 @@ class PreparedRun:
         fitted = _notes(requested, plan, len(self.split.val_ids), unit)
         is_resumed_bfloat16 = state is not None and plan.options.precision == "bfloat16"
         slower = slower_bfloat16() if is_resumed_bfloat16 else ""
-        notes = (*self.notes, *filter(None, [plan.summary, slower]), *fitted)
+        count = self.ranks.size
+        shared = f"{count} processes share the streams of each batch" if count > 1 else ""
+        notes = (*self.notes, *filter(None, [plan.summary, slower, shared]), *fitted)
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
@@ -230,6 +241,7 @@ class PreparedRun:
             initial=weights,
             state=state,
             limit=self.limit,
+            ranks=self.ranks,
         )
 
     def _plan(
@@ -253,7 +265,7 @@ class PreparedRun:
             unit=vocabulary.unit,
             record_end_id=end_id,
         )
-        measure = partial(measure_chars_per_second, streams, threads, ngrams)
+        measure = partial(measure_chars_per_second, streams, threads, ngrams, self.ranks)
         plan = make_plan(streams, sizes, requested, measure, self._seconds_used)
         return streams, ngrams[: plan.config.ngrams - 1], plan
 
@@ -301,6 +313,15 @@ def _check_precision(precision: str | None, resume: bool) -> None:
 
         if slower := slower_bfloat16():
             raise UsageError(f"{slower}: train in float32, the default.")
+
+
+def _check_ensemble(count: int | None, ranks: Ranks) -> None:
+    """Raise UsageError for several models that several processes would have to share."""
+    if ranks.size > 1 and count not in (None, 1):
+        raise UsageError(
+            f"{ranks.size} processes train one model together, not {count}: leave out --ensemble, "
+            "or give --distributed none."
+        )
 
 
 def _saved_vocabulary(characters: str, files: RunFiles, own: CharVocabulary) -> CharVocabulary:

@@ -13,6 +13,7 @@ from ..config import ModelConfig, ResolvedOptions, TensorRole, field_names
 from ..errors import UsageError
 from ..network import jit
 from ..network.arrays import Workspace
+from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.numba_internals import processor
 from ..network.optimizers import (
@@ -28,6 +29,7 @@ from ..network.parameters import Parameters
 from ..network.stack import Stack
 from ..storage.checkpoint import corrupt_file
 from ..text.ngrams import NgramTable
+from .initial_model import make_learnable
 from .state import TrainerState
 
 # Factors on the output layer's learning rate. With Adam, 3 lowers the loss by 0.04 nats at 128
@@ -45,8 +47,8 @@ class Trainer:
     `compute` followed by `update` is one step of truncated backpropagation through time. Nothing of
     the model changes before `update`, so that a bad gradient can be refused.
 
-    `ngrams` are the model's. `workspace` may be shared with stacks that run between two steps, such
-    as the validator's.
+    `ngrams` are the model's. `rows` are those of the batch that it computes; None: all. `workspace`
+    be shared with stacks that run between two steps, such as the validator's.
 
     Raises UsageError when the processor lacks the precision.
     """
@@ -58,14 +60,23 @@ class Trainer:
         rng: np.random.Generator,
         threads: int,
         ngrams: NgramTable = (),
+        rows: range | None = None,
     ) -> None:
         require_precision(options.precision)
         self.options = options
         precision = options.precision
         self.model = Model(config, rng, threads=threads, precision=precision, ngrams=ngrams)
         self.workspace = Workspace(self.model.dtype)
-        shape = options.batch_size, options.seq_length
-        self.stack = Stack(self.model, *shape, training=True, workspace=self.workspace)
+        rows = range(options.batch_size) if rows is None else rows
+        self.stack = Stack(
+            self.model,
+            len(rows),
+            options.seq_length,
+            training=True,
+            workspace=self.workspace,
+            first_row=rows.start,
+            whole_batch=options.batch_size,
+        )
         self.optimizer = _optimizer(self.model, options)
         self.row_optimizer = self._row_optimizer(options)
         if options.recurrent_dropout:
@@ -96,6 +107,12 @@ class Trainer:
         self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], dropout_seed: int = 0
     ) -> tuple[float, float]:
         """Compute the mean loss in nats of y (T, B) after x (T, B), and the gradient's norm."""
+        loss = self._loss_and_gradients(x, y, dropout_seed)
+        return loss, self._norm(self.stack.ngram_gradients.norm())
+
+    def _loss_and_gradients(
+        self, x: npt.NDArray[np.int32], y: npt.NDArray[np.int32], dropout_seed: int
+    ) -> float:
         rate = self.options.recurrent_dropout
         if rate:
             self._pack_dropped(dropout_seed, rate)
@@ -104,7 +121,7 @@ class Trainer:
         if rate:
             self.model.drop_recurrent(self.stack.gradients, dropout_seed, rate)
         self._steps = len(x)
-        return loss, self._norm(self.stack.ngram_gradients.norm())
+        return loss
 
     def _norm(self, of_rows: float) -> float:
         """The norm of all gradients; `of_rows` is that of the rows of n-grams."""
@@ -182,9 +199,22 @@ class Trainer:
         self.row_optimizer.reset()
         self.reset_state()
 
+    def learn_new_characters(self) -> None:
+        """Let it learn characters that no earlier model knew, see `make_learnable`."""
+        make_learnable(self.model.parameters)
+        self.model.pack()
+
     def reset_state(self) -> None:
         """Set the hidden state to zero, as at the start of a text."""
         self.stack.set_state(self.model.zero_state(self.stack.batch_size))
+
+    def get_carried(self) -> CarriedState:
+        """The state that the next chunk starts from, of all rows of the batch."""
+        return self.stack.get_state()
+
+    def set_carried(self, state: CarriedState) -> None:
+        """Start the next chunk from `state`, as of `get_carried`."""
+        self.stack.set_state(state)
 
 
 def require_precision(precision: str) -> None:

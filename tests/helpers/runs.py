@@ -7,7 +7,7 @@ from charrnn.training.start import prepare_run
 
 # Some 30 chunks per epoch of conftest's text; a step takes a fraction of a millisecond.
 SMALL = {"hidden_size": 8, "num_layers": 1, "batch_size": 8, "seq_length": 12}
-HOW = ("as_bytes", "encoding", "overwrite", "save_every", "val_file")
+HOW = ("as_bytes", "encoding", "overwrite", "ranks", "save_every", "val_file")
 
 
 class StepClock:

@@ -241,16 +241,16 @@ def test_probabilities_are_the_softmax_of_the_logits(dtype):
 def test_dropout_preserves_the_mean_and_its_mask_depends_on_seed_and_position(rate):
     ones = np.ones((4, 100, 64), np.float32)
     out = np.zeros_like(ones)
-    drop(ones, out, 12345, rate, 4, 0, 100)
+    drop(ones, out, 12345, rate, 4, 0, 100, 0, 100)
     assert (out == 0).mean() == pytest.approx(rate, abs=0.02)
     assert out.mean() == pytest.approx(1, abs=0.05)
     again = np.zeros_like(ones)
     for first, last in [(0, 7), (7, 100)]:
-        drop(ones, again, 12345, rate, 4, first, last)
+        drop(ones, again, 12345, rate, 4, first, last, 0, 100)
     assert (out == again).all()
-    drop(ones, again, 12346, rate, 4, 0, 100)
+    drop(ones, again, 12346, rate, 4, 0, 100, 0, 100)
     for first, last in [(0, 7), (7, 100)]:
-        drop_(ones, 12345, rate, 4, first, last)
+        drop_(ones, 12345, rate, 4, first, last, 0, 100)
     assert (out == ones).all()
     agree = ((out == 0) == (again == 0)).mean()
     assert agree == pytest.approx(rate**2 + (1 - rate) ** 2, abs=0.03)

@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -18,6 +18,7 @@ from ...config import (
     CELL_NAMES,
     DECODING_ERRORS,
     DEFAULT_NGRAMS,
+    DISTRIBUTED,
     LEARNING_RATES,
     OPTIMIZER_NAMES,
     PRECISIONS,
@@ -43,6 +44,7 @@ from ..output import echo_err, loss_in_words, read_stdin
 
 if TYPE_CHECKING:
     from ...evaluation.baselines import Baselines
+    from ...training.ranks import Ranks
     from ...training.report import Report
     from ...training.run import TrainingRun
     from ...training.start import PreparedRun
@@ -249,6 +251,13 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
     ),
     field_option("seed", "Seed of the random numbers. The same seed gives the same weights."),
     threads_option,
+    option(
+        "--distributed",
+        type=click.Choice(DISTRIBUTED),
+        default="auto",
+        help="Share each batch with the other processes that mpirun or srun has started: mpi; "
+        "train alone: none. auto finds them by the launcher's environment.",
+    ),
 )
 @option_group(
     "Regularization",
@@ -327,6 +336,7 @@ def command(
     overwrite: bool,
     sample_every: int,
     quiet: bool,
+    distributed: str,
     **settings: Any,
 ) -> None:
     """Train a model on text files.
@@ -349,14 +359,8 @@ def command(
     """
     if resume and overwrite:
         raise UsageError("give --resume or --overwrite, not both.")
-    if files_from is None:
-        paths = list(corpus)
-    elif corpus:
+    if corpus and files_from is not None:
         raise UsageError("give CORPUS or --files-from, not both.")
-    else:
-        paths = _read_names(files_from)
-    if not paths:
-        raise UsageError("there is no text to learn: give files, a folder, or --files-from.")
     given = {name: value for name, value in settings.items() if is_explicit(ctx, name)}
     if given.get("as_bytes") and "encoding" in given:
         raise UsageError("give --bytes or --encoding, not both.")
@@ -364,27 +368,74 @@ def command(
         raise UsageError("give --bytes or --errors, not both.")
     if records:
         given.setdefault("separator", "\n")
-    encoding, as_bytes, threads = (
-        given.pop(name, None) for name in ("encoding", "as_bytes", "threads")
-    )
+    how = {name: given.pop(name, None) for name in ("encoding", "as_bytes", "threads")}
+    how |= {"val_file": val_file, "resume": resume, "overwrite": overwrite}
     if quiet:
         logging.getLogger("charrnn").setLevel(logging.WARNING)
+    from ...training.mpi import connect
+    from ...training.ranks import leading, threads_of_rank
+
+    ranks = connect(distributed)
+    if ranks.size > 1:
+        texts = {"CORPUS": corpus, "--files-from": files_from, "--output": output}
+        _require_agreement(ctx, ranks, given | how | texts)
+        how["threads"] = how["threads"] or threads_of_rank(ranks)
+    if ranks.rank:
+        _follow(ranks, how["threads"])
+        return
+    with leading(ranks):
+        paths = list(corpus) if files_from is None else _read_names(files_from)
+        run, received = _lead(paths, output, given, how | {"ranks": ranks}, quiet, sample_every)
+    if not run.finished:
+        word, step = SIGNALS[received[0]], run.progress.step
+        echo_err(f"{word} after step {step:,}; the run is saved. To resume it:")
+        echo_err(f"  {_resume_command(ctx, ranks)}")
+        ctx.exit(128 + received[0])
+
+
+def _require_agreement(ctx: click.Context, ranks: Ranks, options: dict[str, Any]) -> None:
+    """End all ranks unless they have the same options and version; rank 0 says why."""
+    from ... import __version__
+    from ...training.ranks import difference
+
+    problem = difference(ranks, {"charrnn": __version__, **options})
+    if "-" in (
+        *options["CORPUS"],
+        options["--files-from"],
+    ):  # MPICH cuts it, Open MPI never ends it
+        problem = "a launcher does not forward standard input reliably: give a file."
+    if problem and ranks.rank:
+        ctx.exit(2)
+    if problem:
+        raise UsageError(problem)
+
+
+def _follow(ranks: Ranks, threads: int) -> None:
+    """Train with rank 0, which gets the same signals and decides when all end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    from ...training.data_parallel import follow
+
+    follow(ranks, threads)
+
+
+def _lead(
+    paths: list[str],
+    output: str,
+    settings: Mapping[str, Any],
+    how: Mapping[str, Any],
+    quiet: bool,
+    sample_every: int,
+) -> tuple[TrainingRun, list[signal.Signals]]:
+    """Train, `how` being arguments of prepare_run; returns the run and the signals received."""
     from ...training.start import prepare_run
     from ..progress import byte_bar, describe, show_baselines, show_initial_loss
 
+    if not paths:
+        raise UsageError("there is no text to learn: give files, a folder, or --files-from.")
     with byte_bar(quiet) as progress:
         prepared = prepare_run(
-            paths,
-            output,
-            given,
-            val_file=val_file,
-            encoding=encoding,
-            as_bytes=as_bytes,
-            resume=resume,
-            overwrite=overwrite,
-            threads=threads,
-            progress=progress,
-            cpu_clock=time.process_time,
+            paths, output, settings, progress=progress, cpu_clock=time.process_time, **how
         )
     baselines = None if quiet else _baselines(prepared)
     run = prepared.start()
@@ -393,13 +444,9 @@ def command(
         show_baselines(baselines, run.summary.unit)
         show_initial_loss(run.summary)
     report, received = _train(run, quiet, sample_every)
-    if not run.finished:
-        step = report.step if report else run.summary.resumed_step
-        echo_err(f"{SIGNALS[received[0]]} after step {step:,}; the run is saved. To resume it:")
-        echo_err(f"  {_resume_command(ctx)}")
-        ctx.exit(128 + received[0])
-    if not quiet:
+    if run.finished and not quiet:
         _conclude(run, report, output, baselines)
+    return run, received
 
 
 def _read_names(path: str) -> list[str]:
@@ -482,10 +529,11 @@ def _stopped_by_signals(run: TrainingRun) -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _resume_command(ctx: click.Context) -> str:
+def _resume_command(ctx: click.Context, ranks: Ranks) -> str:
     """The command line that was typed, with --resume."""
+    launcher = ["mpirun", "-n", str(ranks.size)] if ranks.size > 1 else []
     words = [word for word in ctx.obj[1:] if word not in ("--resume", "--overwrite")]
-    return " ".join(map(_quoted, [*ctx.command_path.split(), "--resume", *words]))
+    return " ".join(map(_quoted, [*launcher, *ctx.command_path.split(), "--resume", *words]))
 
 
 def _quoted(word: str) -> str:

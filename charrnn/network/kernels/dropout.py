@@ -12,22 +12,24 @@ _A, _B = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
 
 @kernel
-def drop(source, target, seed, rate, steps, first, last):
+def drop(source, target, seed, rate, steps, first, last, offset, batch_size):
     """target[t, rows] = source[t, rows] * mask / (1 - rate).
 
-    The mask is 0 with probability `rate`, else 1. source, target (T, B, H); seed uint32.
+    The mask is 0 with probability `rate`, else 1. source, target (T, B, H); seed uint32. Their rows
+    are those from `offset` on of a batch of `batch_size`, for which the mask is drawn.
     """
     for t in range(steps):
         a, b = source[t, first:last].reshape(-1), target[t, first:last].reshape(-1)
         copy(a, b)
-        _mask_(b, _start(source, t, first), seed, rate)
+        _mask_(b, _start(source, t, first + offset, batch_size), seed, rate)
 
 
 @kernel
-def drop_(array, seed, rate, steps, first, last):
+def drop_(array, seed, rate, steps, first, last, offset, batch_size):
     """Apply dropout to array (T, B, H) in place; `drop` with one array twice would be slower."""
     for t in range(steps):
-        _mask_(array[t, first:last].reshape(-1), _start(array, t, first), seed, rate)
+        start = _start(array, t, first + offset, batch_size)
+        _mask_(array[t, first:last].reshape(-1), start, seed, rate)
 
 
 def fold_in(seed: int, number: int) -> int:
@@ -36,8 +38,8 @@ def fold_in(seed: int, number: int) -> int:
 
 
 @jit
-def _start(array, t, first):
-    return np.uint32((t * array.shape[1] + first) * array.shape[2])
+def _start(array, t, first, batch_size):
+    return np.uint32((t * batch_size + first) * array.shape[2])
 
 
 @jit
