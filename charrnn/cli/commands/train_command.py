@@ -399,10 +399,8 @@ def _require_agreement(ctx: click.Context, ranks: Ranks, options: dict[str, Any]
     from ...training.ranks import difference
 
     problem = difference(ranks, {"charrnn": __version__, **options})
-    if "-" in (
-        *options["CORPUS"],
-        options["--files-from"],
-    ):  # MPICH cuts it, Open MPI never ends it
+    if "-" in (*options["CORPUS"], options["--files-from"]):
+        # MPICH 5.0 fails on more than a pipe holds, Open MPI 5.0 never ends it.
         problem = "a launcher does not forward standard input reliably: give a file."
     if problem and ranks.rank:
         ctx.exit(2)
