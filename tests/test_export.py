@@ -267,3 +267,15 @@ def test_impossible_exports_are_refused(
     result = invoke("export", *([] if "-m" in arguments else ["-m", model_file]), *arguments)
     assert result.exit_code in (1, 2) and reason in result.stderr.splitlines()[-1]
     assert [p.name for p in tmp_path.iterdir()] == ["x.html"]
+
+
+# --- what a stranger wants to know of a model
+
+
+def test_info_shows_a_sample(invoke, model_file, bytes_model_file):
+    for path in model_file, bytes_model_file:
+        expected = charrnn.load(path).sample(80, temperature=0.7, seed=0)
+        found = json.loads(invoke("info", path, "--sample", "--json").stdout)
+        assert found["sample"] == expected and "sample" not in invoke("info", path, "--json").stdout
+        shown = invoke("info", path, "--sample").stdout.splitlines()
+        assert shown[-1].startswith("sample ") and shown[-1].isprintable()

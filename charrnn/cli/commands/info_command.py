@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...errors import escape_unprintable
-from ..options import FILE, MODEL, Command, json_option
+from ..options import FILE, MODEL, Command, json_option, option
 from ..output import loss_in_words, print_json, print_table
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("info", cls=Command)
 @click.argument("model", default=MODEL, type=FILE)
+@option("--sample", is_flag=True, help="Also show 80 characters that the model writes.")
 @json_option()
-def command(model: str, as_json: bool) -> None:
+def command(model: str, sample: bool, as_json: bool) -> None:
     """Describe a model file.
 
     Print its network, the characters it knows, how it was trained and its loss. Without MODEL,
@@ -26,14 +27,24 @@ def command(model: str, as_json: bool) -> None:
     \b
     Example:
       charrnn info novels.safetensors
+      charrnn info --sample novels.safetensors
     """
     from ...api import read_model
 
     file = read_model(model)
+    text = _sample(model) if sample else None
     if as_json:
-        print_json(_object(file))
+        print_json(_object(file) | ({} if text is None else {"sample": text}))
     else:
-        print_table(_rows(model, file))
+        shown = [] if text is None else [("sample", escape_unprintable(text))]
+        print_table(_rows(model, file) + shown)
+
+
+def _sample(model: str) -> str:
+    """A text of the model that is always the same."""
+    from ...api import load
+
+    return load(model).sample(80, temperature=0.7, seed=0)
 
 
 def _num_parameters(file: ModelFile) -> int:
