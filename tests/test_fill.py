@@ -208,6 +208,30 @@ def test_bytes_are_filled_with_whole_characters(bytes_model_file):
         fill.text.encode()
 
 
+@pytest.mark.parametrize("how", [{}, {"sample": True, "seed": 1}, {"max_length": 4}], ids=str)
+def test_a_narrow_beam_fills_bytes_with_whole_characters(bytes_model_file, how):
+    model = charrnn.load(bytes_model_file)
+    other = model_of("gru", V=256, H=5, scale=0.5, seed=9, backward=True)[0]
+    backward = charrnn.LanguageModel(other, model.vocabulary, {})
+    for length in (None,) if "max_length" in how else range(1, 6):
+        for beam, second in product((1, 2, 9), (None, backward)):
+            fills = model.fill("aus ", "京", length, beam=beam, backward=second, count=3, **how)
+            assert fills
+            for fill in fills:
+                fill.text.encode()
+
+
+def test_the_rest_of_a_character_that_a_gap_cuts_may_fill_it(bytes_model_file):
+    """The gap is a byte of 東: no whole character makes the text valid."""
+    model = charrnn.load(bytes_model_file)
+    data = "東".encode()
+    for k in range(3):
+        before, after = (b.decode("utf-8", "surrogateescape") for b in (data[:k], data[k + 1 :]))
+        found = model.fill("aus " + before, after + "京", 1, count=256, beam=256)
+        posterior = {fill.text: fill.posterior for fill in found}
+        assert posterior[data[k : k + 1].decode("utf-8", "surrogateescape")] > 0
+
+
 @pytest.mark.parametrize(
     "how",
     [

@@ -6,8 +6,6 @@ forward model ranks the fills, so that the backward one changes only which of th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +13,19 @@ from ..arithmetic import ceil_div
 from ..network.model import Model
 from ..text.gaps import Gap
 from .beam_search import likeliest
-from .filling import MAX_FILLS, Beam, Fill, Fills, GapFiller, Ids, Place, Scores, begun
+from .filling import (
+    MAX_FILLS,
+    Beam,
+    Fills,
+    GapFiller,
+    Ids,
+    Place,
+    Scores,
+    begun,
+    is_whole,
+    ranked,
+    whole_rows,
+)
 from .primes import read_primes
 
 REACH = 32  # ids after a gap that the backward model reads
@@ -33,11 +43,10 @@ class BidirectionalFiller(GapFiller):
         model: Model,
         width: int,
         allowed: npt.NDArray[np.bool_],
-        is_valid: Callable[[Fill], bool],
         backward: Model,
         backward_ids: Ids,
     ) -> None:
-        super().__init__(model, width, allowed, is_valid)
+        super().__init__(model, width, allowed)
         self._backward, self._backward_ids = backward, backward_ids
         self._forward_ids = np.argsort(backward_ids).astype(np.int32)
         self._half_width = ceil_div(width, 2)
@@ -57,7 +66,12 @@ class BidirectionalFiller(GapFiller):
             )
             for length in range(gap.least, gap.most + 1)
         ]
-        return self._ranked(self._read(Beam.joined(beams), place.context, to_end))
+        beam = Beam.joined(beams)
+        if place.whole:
+            beam = beam.select(whole_rows(beam.fills))
+            if not is_whole(beam.fills[0]):  # halves that are cut in a character do not fit
+                return super().likeliest(place, to_end)
+        return ranked(self._read(beam, place.context, to_end))
 
     def _right_halves(self, following: Ids, count: int) -> list[tuple[Ids, Scores]]:
         """For each length up to `count`, right halves (N, length) and their scores (N,)."""

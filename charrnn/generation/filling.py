@@ -7,7 +7,7 @@ the best that such models do (Berglund et al. 2015). A beam search proposes the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.stack import Stack
 from ..text.gaps import Gap
+from ..text.utf8 import LONGEST, begun_character, is_utf8, next_bytes
 from .beam_search import likeliest, log_probabilities
 
 CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
@@ -37,7 +38,8 @@ class Place(NamedTuple):
     """Where gaps are: the one-row state before the id `last`, and what follows that id.
 
     template: gaps, and the ids between two of them. context: the ids after the last gap that rank
-    fills. following: the same ids and more, if more are known.
+    fills. following: the same ids and more, if more are known. whole: whether ids are bytes and
+    each gap is filled with whole UTF-8 characters, if any fit.
     """
 
     state: CarriedState
@@ -45,6 +47,7 @@ class Place(NamedTuple):
     template: Sequence[Gap | Ids]
     context: Ids
     following: Ids
+    whole: bool = False
 
 
 class Fills(NamedTuple):
@@ -133,18 +136,10 @@ class GapFiller:
     """Fills the gaps of templates with ids `allowed`, (V,) bool.
 
     width: the hypotheses of a beam at each length.
-    is_valid: which fills count, unless none does.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        width: int,
-        allowed: npt.NDArray[np.bool_],
-        is_valid: Callable[[Fill], bool] = lambda fill: True,
-    ) -> None:
+    def __init__(self, model: Model, width: int, allowed: npt.NDArray[np.bool_]) -> None:
         self._model, self._width, self._allowed = model, width, allowed
-        self._is_valid = is_valid
         self._stacks: dict[int, Stack] = {}
 
     def likeliest(self, place: Place, to_end: bool = False) -> Fills:
@@ -154,13 +149,11 @@ class GapFiller:
         """
         beam = self._first(place.state, place.last, 1)
         for item in place.template:
-            beam = self._search(beam, item) if isinstance(item, Gap) else self._read(beam, item)
-        return self._ranked(self._read(beam, place.context, to_end))
-
-    def _ranked(self, beam: Beam) -> Fills:
-        """The different valid fills, the likeliest first."""
-        found = self._checked(_without_copies(beam))
-        return found.select(np.argsort(-found.scores, kind="stable"))
+            if isinstance(item, Gap):
+                beam = self._search(beam, item, place.whole)
+            else:
+                beam = self._read(beam, item)
+        return ranked(self._read(beam, place.context, to_end))
 
     def draw(self, place: Place, rng: np.random.Generator, temperature: float = 1.0) -> Fills:
         """Draw a fill from its posterior to the power of 1 / temperature; it is the first returned.
@@ -173,18 +166,20 @@ class GapFiller:
         found = self.likeliest(place, to_end=True)
         p = found.posterior(temperature)
         is_forward = rng.random(CHAIN) < 0.5
-        drawn = self._checked(self._draw_forwards(place, rng, 1 + int(is_forward.sum())))
+        drawn = self._draw_forwards(place, rng, 1 + int(is_forward.sum()))
         pool = Fills.joined(found, drawn)
+        if place.whole:
+            pool = _without_halves(pool)
         of_beam = dict(zip(found.fills, p, strict=True))
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):  # impossible fills have -inf
             log_b = np.log([of_beam.get(fill, 0.0) for fill in pool.fills])
-        log_weights = pool.scores / temperature - np.logaddexp(log_b, pool.log_q)
-        proposals = rng.choice(len(p), CHAIN, p=p)
-        proposals[is_forward] = len(p) + np.arange(is_forward.sum())
-        current = rng.choice(len(p), p=p)
-        for proposal, log_u in zip(proposals, np.log(rng.random(CHAIN)), strict=True):
-            if log_u < log_weights[proposal] - log_weights[current]:
-                current = proposal
+            log_weights = pool.scores / temperature - np.logaddexp(log_b, pool.log_q)
+            proposals = rng.choice(len(p), CHAIN, p=p)
+            proposals[is_forward] = len(p) + np.arange(is_forward.sum())
+            current = rng.choice(len(p), p=p)
+            for proposal, log_u in zip(proposals, np.log(rng.random(CHAIN)), strict=True):
+                if log_u < log_weights[proposal] - log_weights[current]:
+                    current = proposal
         others = [row for row, fill in enumerate(found.fills) if fill != pool.fills[current]]
         return pool.select(np.array([current, *others]))
 
@@ -193,23 +188,17 @@ class GapFiller:
         last_ids = np.full(rows, last, np.int32)
         return Beam(state.repeat(rows), last_ids, zeros, zeros, zeros, [()] * rows)
 
-    def _checked(self, fills: Fills) -> Fills:
-        """Give fills that are not valid the probability zero, unless none is valid."""
-        valid = np.array([self._is_valid(fill) for fill in fills.fills], bool)
-        if valid.all() or not valid.any():
-            return fills
-        return fills._replace(scores=np.where(valid, fills.scores, -np.inf))
-
     # --- the beam search
 
-    def _search(self, beam: Beam, gap: Gap) -> Beam:
+    def _search(self, beam: Beam, gap: Gap, whole: bool) -> Beam:
         """Extend hypotheses by the likeliest characters of a gap; of each length, `width`."""
         beam, found = begun(beam, gap), []
         for length in range(1, gap.most + 1):
-            beam = self._extended(beam, self._width)
+            beam = self._extended(beam, self._width, gap.most - length if whole else None)
             if length >= gap.least:
                 found.append(beam.first(MAX_FILLS // (gap.most - gap.least + 1)))
-        return Beam.joined(found)
+        beam = Beam.joined(found)
+        return beam.select(whole_rows(beam.fills)) if whole else beam
 
     def _lengthened(self, beam: Beam, count: int, width: int) -> list[Beam]:
         """The beam, and the `width` likeliest after each of the next `count` characters."""
@@ -218,11 +207,14 @@ class GapFiller:
             beams.append(self._extended(beams[-1], width))
         return beams
 
-    def _extended(self, beam: Beam, width: int) -> Beam:
+    def _extended(self, beam: Beam, width: int, room: int | None = None) -> Beam:
+        """room: the bytes that may follow to make UTF-8 characters whole; None: for any ids."""
         log_p, state = self._step(beam)
-        allowed = np.where(self._allowed, log_p, -np.inf)
-        places = likeliest(beam.scores[:, None] + allowed, width)
-        rows, ids = np.divmod(places, log_p.shape[1])
+        scores = beam.scores[:, None] + np.where(self._allowed, log_p, -np.inf)
+        if room is not None:
+            fitting = np.where(_next_bytes(beam.fills, room), scores, -np.inf)
+            scores = fitting if fitting.max() > -np.inf else scores
+        rows, ids = np.divmod(likeliest(scores, width), log_p.shape[1])
         return beam.extended(rows, ids, state, log_p, self._log_q(log_p))
 
     def _read(self, beam: Beam, ids: Ids, to_end: bool = True) -> Beam:
@@ -313,6 +305,53 @@ def begun(beam: Beam, gap: Gap) -> Beam:
     """The hypotheses before the first character of a gap, whose length is drawn evenly."""
     fills = [(*fill, SEPARATOR) if fill else fill for fill in beam.fills]
     return beam._replace(fills=fills, log_q=beam.log_q - np.log(gap.most - gap.least + 1))
+
+
+def is_whole(fill: Fill) -> bool:
+    """Whether each gap holds whole UTF-8 characters."""
+    return all(map(is_utf8, _bytes(fill)))
+
+
+def whole_rows(fills: Sequence[Fill]) -> Rows:
+    """The fills (n,) whose gaps hold whole UTF-8 characters; all of them, if none does."""
+    rows = np.flatnonzero([is_whole(fill) for fill in fills])
+    return rows if len(rows) else np.arange(len(fills))
+
+
+def _without_halves(fills: Fills) -> Fills:
+    """Give fills that are not whole characters the probability zero, unless none is."""
+    scores = np.full(len(fills.fills), -np.inf)
+    rows = whole_rows(fills.fills)
+    scores[rows] = fills.scores[rows]
+    return fills._replace(scores=scores)
+
+
+def _next_bytes(fills: Sequence[Fill], room: int) -> npt.NDArray[np.bool_]:
+    """The bytes, as a mask (N, 256), that may follow in the last gap of each fill."""
+    begun = [begun_character(_bytes(fill)[-1]) for fill in fills]
+    return np.array([next_bytes(character, min(room, LONGEST)) for character in begun])
+
+
+def _bytes(fill: Fill) -> list[bytes]:
+    """What fills each gap."""
+    return [bytes(part) for part in parts(fill)]
+
+
+def parts(fill: Fill) -> list[list[int]]:
+    """The ids of each gap."""
+    found: list[list[int]] = [[]]
+    for i in fill:
+        if i == SEPARATOR:
+            found.append([])
+        else:
+            found[-1].append(i)
+    return found
+
+
+def ranked(beam: Beam) -> Fills:
+    """The different fills, the likeliest first."""
+    found = _without_copies(beam)
+    return found.select(np.argsort(-found.scores, kind="stable"))
 
 
 def _without_copies(beam: Beam) -> Fills:

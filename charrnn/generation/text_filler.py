@@ -13,7 +13,7 @@ from ..network.model import Model
 from ..text.gaps import Gap, Piece
 from ..text.vocabulary import Vocabulary
 from .bidirectional import BidirectionalFiller
-from .filling import CONTEXT, SEPARATOR, Fill, Fills, GapFiller, Ids, Place
+from .filling import CONTEXT, Fill, Fills, GapFiller, Ids, Place, parts
 from .primes import states_after
 
 Part = TypeVar("Part")  # of a text: a str, or ids
@@ -52,7 +52,7 @@ class TextFiller:
     backward_ids: Ids | None = None
 
     def __post_init__(self) -> None:
-        how = self.model, self.width, self.allowed, self._is_valid
+        how = self.model, self.width, self.allowed
         if self.backward is None or self.backward_ids is None:
             self._filler = GapFiller(*how)
         else:
@@ -74,16 +74,17 @@ class TextFiller:
     def _filled(
         self, pieces: Sequence[Piece], count: int, fill: Callable[[Place], Fills]
     ) -> Iterator[str | list[FilledGap]]:
-        state, last = self.start, self.first_id
+        state, last, before = self.start, self.first_id, ""
         groups = list(self._groups(pieces))
         for group, following in zip(groups, [*groups[1:], ""], strict=True):
             if isinstance(group, str):
                 yield group
-                ids = self._ids(group)
+                ids, before = self._ids(group), group
             else:
                 template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
                 after = self._after(template[-1], following)
-                found = fill(Place(state, last, template, after[:CONTEXT], after))
+                whole = self.vocabulary.is_bytes and not _is_cut(before, group, str(following))
+                found = fill(Place(state, last, template, after[:CONTEXT], after, whole))
                 yield self._shown(group, found, count)
                 ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
             ids = np.concatenate([[last], ids]).astype(np.int32)
@@ -135,22 +136,11 @@ class TextFiller:
     def _text(self, ids: Sequence[int]) -> str:
         return self.vocabulary.decode(ids, "surrogateescape")
 
-    def _is_valid(self, fill: Fill) -> bool:
-        """Whether the bytes in each gap are whole UTF-8 characters."""
-        if not self.vocabulary.is_bytes:
-            return True
-        return not any("\udc80" <= c <= "\udcff" for part in _parts(fill) for c in self._text(part))
 
-
-def _parts(fill: Fill) -> list[list[int]]:
-    """The ids of each gap."""
-    parts: list[list[int]] = [[]]
-    for i in fill:
-        if i == SEPARATOR:
-            parts.append([])
-        else:
-            parts[-1].append(i)
-    return parts
+def _is_cut(before: str, group: Sequence[Piece], after: str) -> bool:
+    """Whether a gap cuts a UTF-8 character: its other bytes beside the gap are no character."""
+    between = "".join(piece for piece in group if isinstance(piece, str))
+    return any("\udc80" <= c <= "\udcff" for c in before[-1:] + between + after[:1])
 
 
 def _as_ids(ids: list[int]) -> Ids:
@@ -161,5 +151,5 @@ def _joined(
     pieces: Sequence[Part | Gap], fill: Fill, convert: Callable[[list[int]], Part]
 ) -> list[Part]:
     """The pieces, with the converted parts of `fill` instead of the gaps."""
-    parts = iter(_parts(fill))
-    return [convert(next(parts)) if isinstance(p, Gap) else p for p in pieces]
+    filled = iter(parts(fill))
+    return [convert(next(filled)) if isinstance(p, Gap) else p for p in pieces]
