@@ -76,7 +76,7 @@ class TextFiller:
     ) -> Iterator[str | list[FilledGap]]:
         state, last, before = self.start, self.first_id, ""
         groups = list(self._groups(pieces))
-        for group, following in zip(groups, [*groups[1:], ""], strict=True):
+        for group, following in zip(groups, [*groups[1:], ""], strict=False):
             if isinstance(group, str):
                 yield group
                 ids, before = self._ids(group), group
