@@ -17,7 +17,7 @@ from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..network.stack import Stack
 from ..text.gaps import Gap
-from ..text.utf8 import LONGEST, begun_character, is_utf8, next_bytes
+from ..text.utf8 import MAX_BYTES, begun_character, is_utf8, next_bytes
 from .beam_search import likeliest, log_probabilities
 
 CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
@@ -329,7 +329,7 @@ def _without_halves(fills: Fills) -> Fills:
 def _next_bytes(fills: Sequence[Fill], room: int) -> npt.NDArray[np.bool_]:
     """The bytes, as a mask (N, 256), that may follow in the last gap of each fill."""
     begun = [begun_character(_bytes(fill)[-1]) for fill in fills]
-    return np.array([next_bytes(character, min(room, LONGEST)) for character in begun])
+    return np.array([next_bytes(character, min(room, MAX_BYTES)) for character in begun])
 
 
 def _bytes(fill: Fill) -> list[bytes]:
