@@ -111,7 +111,7 @@ def test_draws_follow_the_posterior(pieces, temperature):
     expected = posterior(twin, pieces)
     scaled = np.array(list(expected.values())) / temperature
     p = dict(zip(expected, np.exp(scaled - np.logaddexp.reduce(scaled)), strict=True))
-    count = 400
+    count = 250
     texts = twin[0].fills(pieces, count, sample=True, seed=1, beam=2, temperature=temperature)
     drawn = Counter(part.text for text in texts for part in text if not isinstance(part, str))
     observed = np.array([drawn[fills[0]] for fills in p])
@@ -363,7 +363,7 @@ def test_the_right_half_comes_from_the_backward_model():
 
 def test_draws_with_a_backward_model_follow_the_posterior():
     twin = random_model(seed=3)
-    pieces, count = TEMPLATES[0], 400
+    pieces, count = TEMPLATES[0], 250
     expected = posterior(twin, pieces)
     total = np.logaddexp.reduce(list(expected.values()))
     texts = twin[0].fills(pieces, count, sample=True, seed=1, beam=2, backward=backward_model())
