@@ -25,7 +25,7 @@ UNPRUNED = 4  # ids of the context after which fills of different lengths can be
 MARGIN = 8.0  # nats below the best, from which a fill is dropped then
 MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
-CHAIN = 64  # proposals of a Markov chain, of which the last is a draw
+CHAIN = 256  # proposals of a Markov chain, of which the last is a draw
 SEPARATOR = -1  # between the gaps of a fill
 
 Ids = npt.NDArray[np.int32]
