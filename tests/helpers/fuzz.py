@@ -538,7 +538,7 @@ def fault_of_content(result, path):
         return None
     with contextlib.redirect_stdout(io.StringIO()) as out:
         info.command.callback(str(path), sample=False, as_json=False)
-        info.command.callback(str(path), as_json=True)
+        info.command.callback(str(path), sample=False, as_json=True)
     shown_raw = not out.getvalue().replace("\n", "").isprintable()
     return "info shows unprintable characters" if shown_raw else None
 
