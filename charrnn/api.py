@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .config import ModelConfig, check_float, check_int, tensor_shapes
+from .config import (
+    FILL_BEAM,
+    MAX_FILL_BEAM,
+    ModelConfig,
+    check_float,
+    check_int,
+    tensor_shapes,
+)
 from .errors import FilePath, UsageError, display_path
 from .storage.checkpoint import ModelFile, StoredStart, load_model, save_model
 from .text.gaps import LONGEST, MARK, MAX_LENGTH, Gap, Piece, parse_marks
@@ -37,10 +44,6 @@ if TYPE_CHECKING:
     from .network.model import Model
     from .network.start import TextStart
     from .training.report import Report
-
-
-BEAM = 128  # hypotheses of a beam that fills gaps, by default
-MAX_BEAM = 10_000
 
 
 class LanguageModel(TextGenerator):
@@ -83,7 +86,7 @@ class LanguageModel(TextGenerator):
         greedy: bool,
         state: PrimeState | None = None,
     ) -> PrimeReader:
-        """The reader of primes (n,); `greedy`: all texts start alike, whatever their seed."""
+        """Return the reader of primes (n,). With `greedy`, all texts start from one state."""
         from .generation.primes import PrimeReader
 
         start = self._start(mid_line) if state is None else state.start
@@ -191,7 +194,7 @@ class LanguageModel(TextGenerator):
         sample: bool = False,
         temperature: float = 1.0,
         seed: int | None = None,
-        beam: int = BEAM,
+        beam: int = FILL_BEAM,
         backward: LanguageModel | None = None,
         allow: str | None = None,
         forbid: str = "",
@@ -210,7 +213,7 @@ class LanguageModel(TextGenerator):
         """
         self.require_forward("fill")
         check_int("count", count, minimum=1)
-        check_int("beam", beam, minimum=1, maximum=MAX_BEAM)
+        check_int("beam", beam, minimum=1, maximum=MAX_FILL_BEAM)
         check_float("temperature", temperature, 0, math.inf, exclusive_min=True)
         check_int("seed", 0 if seed is None else seed, minimum=0)
         for piece in pieces:
@@ -228,7 +231,7 @@ class LanguageModel(TextGenerator):
             yield from _texts(list(drawn), 1)
 
     def require_forward(self, work: str) -> None:
-        """Raise UsageError if the model reads backwards; `work` names what it cannot do."""
+        """Raise UsageError if the model reads backwards and so cannot do `work`."""
         if self.backward:
             raise UsageError(f"the model reads backwards: {work} needs one that reads forwards.")
 
@@ -303,7 +306,7 @@ class LanguageModel(TextGenerator):
         from .evaluation.loss import num_predicted, surprisals
 
         ids = self._encode_whole(text)
-        read = np.asarray(reversed_ids(ids, self.record_end_id)) if self.backward else ids
+        read = self._as_read(ids)
         unpredicted = np.full(len(ids) - num_predicted(self.model, read), np.nan)
         losses = np.concatenate([unpredicted, *surprisals(self.model, read)])
         return in_reading_order(losses, ids, self.record_end_id) if self.backward else losses
@@ -344,10 +347,11 @@ class LanguageModel(TextGenerator):
         """
         from .evaluation.loss import mean_loss
 
-        ids = self._encode_whole(text)
-        if self.backward:
-            ids = np.asarray(reversed_ids(ids, self.record_end_id))
-        return mean_loss(self.model, ids)
+        return mean_loss(self.model, self._as_read(self._encode_whole(text)))
+
+    def _as_read(self, ids: np.ndarray) -> np.ndarray:
+        """The ids (n,) of a text in the order in which the model reads them."""
+        return np.asarray(reversed_ids(ids, self.record_end_id)) if self.backward else ids
 
 
 def _texts(filled: Sequence[str | list[FilledGap]], count: int) -> Iterator[list[str | FilledGap]]:

@@ -55,6 +55,8 @@ MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.
 DEFAULT_NGRAMS = 3
 MAX_ENSEMBLE = 64
 MAX_UNITS = 2**16
+FILL_BEAM = 128  # hypotheses of the beam search that fills gaps, by default and ...
+MAX_FILL_BEAM = 10_000  # ... at most
 # The surprisal that `score` and `eval` assume with `--unknown skip` for a character that a model
 # does not know. It is the same for all models, so that the size of an alphabet decides nothing, and
 # above the surprisals of known characters, which reach 32 nats on texts unlike the training text

@@ -19,7 +19,7 @@ from .errors import UsageError
 from .network.mixture import MixedModel
 from .text.records import end_id_of
 from .text.vocabulary import CharVocabulary, Vocabulary
-from .text_generator import TextGenerator, Writer
+from .text_generator import TextGenerator, Writer, require_one_kind
 
 if TYPE_CHECKING:
     from .api import LanguageModel
@@ -132,13 +132,7 @@ def _check_weights(weights: Sequence[float], count: int) -> None:
 def _united(models: Sequence[LanguageModel]) -> Vocabulary:
     """The first model's vocabulary, with the characters that it lacks after its own."""
     first = models[0].vocabulary
-    if len({m.vocabulary.is_bytes for m in models}) > 1:
-        raise UsageError("models of bytes and of characters cannot be mixed.")
-    if len({m.separator for m in models}) > 1:
-        raise UsageError(
-            "models of records and of running text, or of records with different separators, "
-            "cannot be mixed."
-        )
+    require_one_kind(models, "mixed")
     if any(m.backward for m in models):
         raise UsageError("models that read backwards cannot be mixed.")
     if first.characters is None:

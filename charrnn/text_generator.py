@@ -358,3 +358,14 @@ class TextGenerator(ABC):
 def _check_numbers(count: int, first: int) -> None:
     check_int("count", count, minimum=1)
     check_int("first", first, minimum=0)
+
+
+def require_one_kind(models: Sequence[TextGenerator], done: str) -> None:
+    """Raise UsageError for models whose texts differ in kind; `done` says what they cannot be."""
+    if len({m.vocabulary.is_bytes for m in models}) > 1:
+        raise UsageError(f"models of bytes and of characters cannot be {done}.")
+    if len({m.separator for m in models}) > 1:
+        raise UsageError(
+            "models of records and of running text, or of records with different separators, "
+            f"cannot be {done}."
+        )

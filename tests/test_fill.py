@@ -12,7 +12,7 @@ from helpers.random_models import model_of, ngram_tuples
 
 import charrnn
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.generation import bidirectional, filling, text_filler
+from charrnn.generation import filling, text_filler
 from charrnn.network.cells import CELLS
 from charrnn.text.gaps import Gap, parse_marks
 from charrnn.text.vocabulary import CharVocabulary
@@ -178,8 +178,7 @@ def test_the_longest_gap_takes_little_memory(monkeypatch):
         return joined(beams)
 
     monkeypatch.setattr(filling.Beam, "joined", staticmethod(counted))
-    for module in filling, bidirectional:
-        monkeypatch.setattr(module, "MAX_FILLS", 90)
+    monkeypatch.setattr(filling, "MAX_FILLS", 90)
     for backward in None, backward_model(L=1):
         [fill] = model.fill("ab", "dca", max_length=30, beam=16, backward=backward)
         assert 1 <= len(fill.text) <= 30

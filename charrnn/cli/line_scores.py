@@ -151,7 +151,7 @@ class LineScorer:
     def _forward_blocks(
         self, model: LanguageModel, table: np.ndarray, ids: Ids | None = None
     ) -> Iterator[np.ndarray]:
-        """Yield the scores of each block of `ids`, by default those of the text."""
+        """Yield the scores of each block of `ids`, by default the ids of the text."""
         from ..evaluation.loss import StreamingScorer  # Numba is loaded, as the models are
 
         ids = self.corpus.ids if ids is None else ids

@@ -143,16 +143,23 @@ FILE.name = "file"  # its metavar is FILE, not PATH
 model_option = option(
     "-m", "--model", default=MODEL, type=FILE, help="Model file, written by `charrnn train`."
 )
-models_option = option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    default=[MODEL],
-    show_default=MODEL,
-    type=FILE,
-    help="Model file, written by `charrnn train`. May be repeated with --mix.",
-)
+
+
+def models_option(repeated: str) -> OptionDecorator:
+    """Return the option -m of several model files; `repeated` says in its help what more do."""
+    return option(
+        "-m",
+        "--model",
+        "models",
+        multiple=True,
+        type=FILE,
+        default=[MODEL],
+        show_default=MODEL,
+        help=f"Model file, written by `charrnn train`. {repeated}",
+    )
+
+
+mixed_models_option = models_option("May be repeated with --mix.")
 mix_option = option(
     "--mix",
     metavar="W,W...",

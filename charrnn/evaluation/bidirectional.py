@@ -33,14 +33,13 @@ class BidirectionalScorer:
         log_prior: Scores,
         top: int = 0,
     ) -> None:
-        self._forward, self._backward = StreamingScorer(forward, top=1), backward
+        self._forward, self._backward = StreamingScorer(forward, top), backward
         self._backward_ids, self._log_prior = backward_ids, log_prior
-        self._format = StreamingScorer(forward, top)
 
     @property
     def dtype(self) -> np.dtype[np.void]:
         """The type of scores, as of StreamingScorer."""
-        return self._format.dtype
+        return self._forward.dtype
 
     def read(self, ids: npt.NDArray[np.integer], start: int, end: int) -> npt.NDArray[np.void]:
         """Score ids[start:end] of a text `ids`; blocks must be read in order."""
@@ -48,14 +47,14 @@ class BidirectionalScorer:
         log_p = self._log_p(self._forward.distributions(block)) - self._log_prior
         log_p += self._log_p(self._after(ids, start, end))
         log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True)
-        return self._format.scored(np.exp(log_p), block)
+        return self._forward.scored(np.exp(log_p), block)
 
     def _after(self, ids: npt.NDArray[np.integer], start: int, end: int) -> Scores:
         """The probabilities (end - start, V) of ids[start:end] given the ids after them."""
         read = self._backward_ids[ids[start : end + WARM_UP]][::-1]
         known = int(np.array_equal(read[:1], self._backward.start.ids))  # a line end at the end
         unpredicted = np.full((known, len(self._backward_ids)), np.nan)
-        p = StreamingScorer(self._backward, top=1).distributions(read[known:])
+        p = StreamingScorer(self._backward).distributions(read[known:])
         p = np.concatenate([unpredicted, p])[::-1]
         return p[: end - start, self._backward_ids]
 

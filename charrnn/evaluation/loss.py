@@ -229,8 +229,8 @@ class StreamingScorer:
         self._stack.set_state(model.start.first.states)
         self._last = model.start.ids
         self._top = min(top, model.config.vocab_size)
-        p_shape = (self._stack.steps, 1, model.config.vocab_size)
-        self._p = np.empty(p_shape, model.dtype) if self._top else None
+        self._p_shape = (self._stack.steps, 1, model.config.vocab_size)
+        self._p = np.empty(self._p_shape, model.dtype) if self._top else None
         shape = (self._top,)
         self.dtype = np.dtype(
             [("nats", float), ("expected", np.int32, shape), ("probability", np.float32, shape)]
@@ -245,34 +245,40 @@ class StreamingScorer:
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Score the next ids (n,); from a blank start, the first of the text is not predicted."""
         scores = self.unscored(len(ids))
-        ids = np.concatenate([self._last, ids]).astype(np.int32)
-        self._last = ids[-1:]
-        predicted = scores[len(scores) - len(ids) + 1 :]
-        for start in range(0, len(ids) - 1, self.steps):
-            y = ids[start + 1 : start + 1 + self.steps]
-            part = predicted[start : start + len(y)]
-            x = ids[start : start + len(y)]
-            part["nats"] = self._stack.losses_of(x[:, None], y[:, None], self._p)[:, 0]
+        for place, nats in self._chunks(ids, self._p):
+            part = scores[place]
+            part["nats"] = nats
             if self._p is not None:
-                part["expected"], part["probability"] = self._likeliest(self._p[: len(y), 0])
+                part["expected"], part["probability"] = self._likeliest(self._p[: len(nats), 0])
         return scores
 
     def distributions(self, ids: np.ndarray) -> npt.NDArray[np.float64]:
         """Read the next ids (n,); return the predicted distribution (n, V) of each.
 
-        It is NaN where the id is not predicted. Needs a scorer with `top`.
+        It is NaN where the id is not predicted.
         """
-        assert self._p is not None
-        found = np.full((len(ids), self._p.shape[2]), np.nan)
+        found = np.full((len(ids), self._p_shape[2]), np.nan)
+        p = np.empty(self._p_shape, self._stack.model.dtype)
+        for place, nats in self._chunks(ids, p):
+            found[place] = p[: len(nats), 0]
+        return found
+
+    def _chunks(self, ids: np.ndarray, p: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray]]:
+        """Read the next ids (n,); yield the place of each chunk in them, and its losses in nats.
+
+        p: an array of `_p_shape` to fill with the distributions of a chunk, if any.
+        """
+        unpredicted = 1 - len(self._last)
         ids = np.concatenate([self._last, ids]).astype(np.int32)
         self._last = ids[-1:]
-        predicted = found[len(found) - len(ids) + 1 :]
         for start in range(0, len(ids) - 1, self.steps):
             y = ids[start + 1 : start + 1 + self.steps]
             x = ids[start : start + len(y)]
-            self._stack.losses_of(x[:, None], y[:, None], self._p)
-            predicted[start : start + len(y)] = self._p[: len(y), 0]
-        return found
+            first = unpredicted + start
+            yield (
+                slice(first, first + len(y)),
+                self._stack.losses_of(x[:, None], y[:, None], p)[:, 0],
+            )
 
     def scored(self, p: np.ndarray, ids: np.ndarray) -> np.ndarray:
         """The scores of ids (n,) under the distributions p (n, V)."""

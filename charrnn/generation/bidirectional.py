@@ -14,7 +14,6 @@ from ..network.model import Model
 from ..text.gaps import Gap
 from .beam_search import likeliest
 from .filling import (
-    MAX_FILLS,
     Beam,
     Fills,
     GapFiller,
@@ -22,6 +21,7 @@ from .filling import (
     Place,
     Scores,
     begun,
+    fills_per_length,
     is_whole,
     ranked,
     whole_rows,
@@ -61,12 +61,10 @@ class BidirectionalFiller(GapFiller):
         lefts = self._lengthened(left, gap.most - gap.most // 2, self._half_width)
         rights = self._right_halves(place.following, gap.most // 2)
         beams = [
-            self._met(lefts[length - length // 2], rights[length // 2]).first(
-                MAX_FILLS // (gap.most - gap.least + 1)
-            )
+            self._met(lefts[length - length // 2], rights[length // 2])
             for length in range(gap.least, gap.most + 1)
         ]
-        beam = Beam.joined(beams)
+        beam = Beam.joined([beam.first(fills_per_length(gap)) for beam in beams])
         if place.whole:
             beam = beam.select(whole_rows(beam.fills))
             if not is_whole(beam.fills[0]):  # halves that are cut in a character do not fit

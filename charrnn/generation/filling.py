@@ -25,7 +25,7 @@ UNPRUNED = 4  # ids of the context after which fills of different lengths can be
 MARGIN = 8.0  # nats below the best, from which a fill is dropped then
 MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
-CHAIN = 256  # proposals of a Markov chain, of which the last is a draw
+CHAIN = 256  # proposals of a Markov chain, whose last state is the draw
 SEPARATOR = -1  # between the gaps of a fill
 
 Ids = npt.NDArray[np.int32]
@@ -196,7 +196,7 @@ class GapFiller:
         for length in range(1, gap.most + 1):
             beam = self._extended(beam, self._width, gap.most - length if whole else None)
             if length >= gap.least:
-                found.append(beam.first(MAX_FILLS // (gap.most - gap.least + 1)))
+                found.append(beam.first(fills_per_length(gap)))
         beam = Beam.joined(found)
         return beam.select(whole_rows(beam.fills)) if whole else beam
 
@@ -273,7 +273,7 @@ class GapFiller:
         return beam
 
     def _log_q(self, log_p: Scores) -> Scores:
-        """The log-probabilities (N, V) of allowed ids, of which one is drawn."""
+        """The log-probabilities (N, V) of the ids, if one of the allowed ids is drawn."""
         allowed = np.where(self._allowed, log_p, -np.inf)
         highest = allowed.max(1, keepdims=True)
         total = highest + np.log(np.exp(allowed - highest).sum(1, keepdims=True))
@@ -299,6 +299,11 @@ class GapFiller:
         if size not in self._stacks:
             self._stacks[size] = Stack(self._model, size, 1)
         return self._stacks[size]
+
+
+def fills_per_length(gap: Gap) -> int:
+    """The hypotheses of each length that remain, so that there are MAX_FILLS of all lengths."""
+    return MAX_FILLS // (gap.most - gap.least + 1)
 
 
 def begun(beam: Beam, gap: Gap) -> Beam:

@@ -41,7 +41,7 @@ class MixturePrimes:
 
     def read(self, numbers: Sequence[int], states: Sequence[int]) -> Iterator[MixedPrime]:
         """Read the primes of the texts `numbers`, each from the state with this number."""
-        first = self._readers[0].start  # whose ids are those of the mixture
+        first = self._readers[0].start  # the mixture has the ids of the first model
         primes = [first.prepend(self._primes[t if len(self._primes) > 1 else 0]) for t in numbers]
         read = [r.read(numbers, [s % r.start.states.rows for s in states]) for r in self._readers]
         return map(MixedPrime, primes, zip(*read, strict=True))

@@ -48,7 +48,7 @@ class Trainer:
     the model changes before `update`, so that a bad gradient can be refused.
 
     `ngrams` are the model's. `rows` are those of the batch that it computes; None: all. `workspace`
-    be shared with stacks that run between two steps, such as the validator's.
+    may be shared with stacks that run between two steps, such as the validator's.
 
     Raises UsageError when the processor lacks the precision.
     """

@@ -18,7 +18,7 @@ from ..options import (
     errors_option,
     json_option,
     mix_option,
-    models_option,
+    mixed_models_option,
     option,
     threads_option,
     validator,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command("eval", cls=Command, short_help="Measure the loss of a model on a text.")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
-@models_option
+@mixed_models_option
 @mix_option
 @json_option()
 @charged_unknown_option

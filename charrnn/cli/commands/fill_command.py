@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ...config import check_float, check_int
+from ...config import FILL_BEAM, MAX_FILL_BEAM, check_float, check_int
 from ...errors import CharRNNError, UsageError, display_path
 from ...text.gaps import LONGEST, MARK, MAX_LENGTH, Gap, Piece, parse_marks, parse_mask
 from ..options import (
     FILE,
-    MODEL,
     TEXT,
     Command,
     is_explicit,
+    models_option,
     option,
     option_group,
     threads_option,
@@ -38,16 +38,8 @@ BYTE_ORDER_MARK = "\ufeff"
 @click.argument("text", metavar="TEXT", type=FILE)
 @option_group(
     "Model",
-    option(
-        "-m",
-        "--model",
-        "models",
-        multiple=True,
-        type=FILE,
-        default=[MODEL],
-        show_default=MODEL,
-        help="Model file, written by `charrnn train`. A second one, written by `charrnn train "
-        "--backward`, proposes fills from the right.",
+    models_option(
+        "A second one, written by `charrnn train --backward`, proposes fills from the right."
     ),
     threads_option,
 )
@@ -111,8 +103,8 @@ BYTE_ORDER_MARK = "\ufeff"
         "--beam",
         type=int,
         metavar="K",
-        default=128,
-        callback=validator(check_int, minimum=1, maximum=10_000),
+        default=FILL_BEAM,
+        callback=validator(check_int, minimum=1, maximum=MAX_FILL_BEAM),
         help="Fills of each length that are considered; with two models, K / 2 halves at each "
         "side.",
     ),
@@ -250,7 +242,7 @@ def _read(
 
 
 def _objects(parts: Sequence[str | FilledGap], index: int) -> Iterator[dict[str, object]]:
-    """A JSON object for each filled gap of a text; `index` is that of the alternative."""
+    """Yield a JSON object for each filled gap of the text, which is alternative `index`."""
     texts = [part if isinstance(part, str) else part.text for part in parts]
     for place, part in enumerate(parts):
         if not isinstance(part, str):

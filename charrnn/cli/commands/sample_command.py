@@ -18,7 +18,7 @@ from ..options import (
     corpus_encoding_option,
     is_explicit,
     mix_option,
-    models_option,
+    mixed_models_option,
     option,
     option_group,
     threads_option,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 @click.command("sample", cls=Command)
 @option_group(
     "Model",
-    models_option,
+    mixed_models_option,
     mix_option,
     threads_option,
 )

@@ -14,12 +14,12 @@ from ...errors import CharRNNError, UsageError, escape_unprintable
 from ...storage.inputs import require_not_input
 from ..options import (
     FILE,
-    MODEL,
     Command,
     charged_unknown_option,
     encoding_option,
     errors_option,
     json_option,
+    models_option,
     option,
 )
 from ..output import echo_err, page_file, stdout
@@ -36,16 +36,7 @@ NUM_EXPECTED = 3  # expected characters that the page shows
 
 @click.command("score", cls=Command, short_help="Show the surprisal of each line of a text.")
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=FILE)
-@option(
-    "-m",
-    "--model",
-    "models",
-    multiple=True,
-    type=FILE,
-    default=[MODEL],
-    show_default=MODEL,
-    help="Model file, written by `charrnn train`. May be repeated to compare models.",
-)
+@models_option("May be repeated to compare models.")
 @option(
     "--bidirectional",
     is_flag=True,
@@ -208,15 +199,10 @@ def _unknown_nats(models: Sequence[LanguageModel], unknown: str) -> float:
 
 def _load_models(paths: Sequence[str]) -> list[LanguageModel]:
     from ...api import load
+    from ...text_generator import require_one_kind
 
     models = [load(path, threads=1) for path in paths]
-    if len({m.vocabulary.is_bytes for m in models}) > 1:
-        raise UsageError("models of bytes and of characters cannot be compared with each other.")
-    if len({m.separator for m in models}) > 1:
-        raise UsageError(
-            "models of records and of running text, or of records with different separators, "
-            "cannot be compared with each other."
-        )
+    require_one_kind(models, "compared with each other")
     return models
 
 
