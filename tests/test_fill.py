@@ -12,7 +12,7 @@ from helpers.random_models import model_of, ngram_tuples
 
 import charrnn
 from charrnn.errors import CharRNNError, UsageError
-from charrnn.generation import filling, text_filler
+from charrnn.generation import bidirectional, filling, text_filler
 from charrnn.network.cells import CELLS
 from charrnn.text.gaps import Gap, parse_marks
 from charrnn.text.vocabulary import CharVocabulary
@@ -358,6 +358,18 @@ def test_the_right_half_comes_from_the_backward_model():
         assert both.text[2:] == half.decode()
         differ += both.text != forward.fill("ab", after, 4, beam=1)[0].text
     assert differ
+
+
+def test_right_sides_that_are_read_together_give_the_same_fills(monkeypatch):
+    forward, backward = random_model()[0], backward_model()
+    pieces = [p for k in range(7) for p in (LETTERS[k % 5] * (k + 1), Gap(3, 3))]
+    together = list(forward.fills(pieces, 3, beam=8, backward=backward))
+    for count in 1, 2:
+        monkeypatch.setattr(bidirectional, "READ_AHEAD", count)
+        for fills, expected in zip(
+            forward.fills(pieces, 3, beam=8, backward=backward), together, strict=True
+        ):
+            assert [fill[0] for fill in fills] == [fill[0] for fill in expected]
 
 
 def test_draws_with_a_backward_model_follow_the_posterior():

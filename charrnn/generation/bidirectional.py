@@ -6,6 +6,9 @@ forward model ranks the fills, so that the backward one changes only which of th
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
 import numpy as np
 import numpy.typing as npt
 
@@ -26,14 +29,15 @@ from .filling import (
     ranked,
     whole_rows,
 )
-from .primes import read_primes
+from .primes import ReadPrime, read_primes
 
 REACH = 32  # ids after a gap that the backward model reads
-PAIRS = 4  # pairs of halves that the forward model reads, times the hypotheses at each side
+READ_AHEAD = 64  # gaps whose ids are read together
+SHARE = 4  # a beam of one model is as wide as so many of each of the two
 
 
 class BidirectionalFiller(GapFiller):
-    """A GapFiller that fills single gaps from both sides, with half of the hypotheses at each.
+    """A GapFiller that fills single gaps from both sides, with fewer hypotheses at each.
 
     backward: the model that reads backwards. backward_ids: its ids (V,) of the forward ids.
     """
@@ -49,17 +53,17 @@ class BidirectionalFiller(GapFiller):
         super().__init__(model, width, allowed)
         self._backward, self._backward_ids = backward, backward_ids
         self._forward_ids = np.argsort(backward_ids).astype(np.int32)
-        self._half_width = ceil_div(width, 2)
+        self._half_width = ceil_div(width, SHARE)
         self._right = GapFiller(backward, self._half_width, allowed[self._forward_ids])
 
     def likeliest(self, place: Place, to_end: bool = False) -> Fills:
         """The fills that both searches find, the likeliest first, as of GapFiller."""
         gap, *others = place.template
-        if others or not isinstance(gap, Gap):
+        if others or not isinstance(gap, Gap) or place.right is None:
             return super().likeliest(place, to_end)
         left = begun(self._first(place.state, place.last, 1), gap)
         lefts = self._lengthened(left, gap.most - gap.most // 2, self._half_width)
-        rights = self._right_halves(place.following, gap.most // 2)
+        rights = self._right_halves(place.right, gap.most // 2)
         beams = [
             self._met(lefts[length - length // 2], rights[length // 2])
             for length in range(gap.least, gap.most + 1)
@@ -71,15 +75,17 @@ class BidirectionalFiller(GapFiller):
                 return super().likeliest(place, to_end)
         return ranked(self._read(beam, place.context, to_end))
 
-    def _right_halves(self, following: Ids, count: int) -> list[tuple[Ids, Scores]]:
+    def read_ahead(self, texts: Iterable[Ids]) -> Iterator[ReadPrime]:
+        """Read the beginning of the text after each gap, some texts together."""
+        start, texts = self._backward.start.first, iter(texts)
+        while some := list(islice(texts, READ_AHEAD)):
+            read = [start.prepend(self._backward_ids[ids[:REACH]][::-1]) for ids in some]
+            primes = [ids if len(ids) else np.zeros(1, np.int32) for ids in read]
+            yield from read_primes(self._backward, primes, start.states.repeat(len(primes)))
+
+    def _right_halves(self, read: ReadPrime, count: int) -> list[tuple[Ids, Scores]]:
         """For each length up to `count`, right halves (N, length) and their scores (N,)."""
-        start = self._backward.start.first
-        read = self._backward_ids[following[:REACH]][::-1]
-        ids = start.prepend(read)
-        if not len(ids):
-            ids = np.zeros(1, np.int32)
-        [prime] = read_primes(self._backward, [ids], start.states)
-        first = self._right._first(prime.state, int(prime.ids[-1]), 1)
+        first = self._right._first(read.state, int(read.ids[-1]), 1)
         halves = []
         for length, beam in enumerate(self._right._lengthened(first, count, self._half_width)):
             reverse = np.array(beam.fills, np.int32).reshape(len(beam.fills), length)
@@ -89,13 +95,16 @@ class BidirectionalFiller(GapFiller):
     def _met(self, left: Beam, right: tuple[Ids, Scores]) -> Beam:
         """The likeliest fills of a left half and a right half, read by the forward model.
 
-        A pair is as likely as both halves; then also as the right half is after the left one.
+        A pair is as likely as both halves, and as the right half's first id after the left half.
         """
         ids, scores = right
-        places = likeliest(left.scores[:, None] + scores, PAIRS * self._half_width)
-        rows, columns = np.divmod(places, len(scores))
-        beam, ids = left.select(rows), ids[columns]
-        for i in ids.T:
+        if not ids.shape[1]:
+            return left
+        log_p, state = self._step(left)
+        pairs = left.scores[:, None] + log_p[:, ids[:, 0]] + scores
+        rows, columns = np.divmod(likeliest(pairs, self._half_width), len(scores))
+        beam = left.extended(rows, ids[columns, 0], state, log_p, self._log_q(log_p))
+        for i in ids[columns, 1:].T:
             log_p, state = self._step(beam)
             beam = beam.extended(np.arange(len(i)), i, state, log_p, self._log_q(log_p))
         return beam.select(likeliest(beam.scores + scores[columns], self._half_width))

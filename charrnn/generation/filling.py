@@ -19,12 +19,14 @@ from ..network.stack import Stack
 from ..text.gaps import Gap
 from ..text.utf8 import MAX_BYTES, begun_character, is_utf8, next_bytes
 from .beam_search import likeliest, log_probabilities
+from .primes import ReadPrime
 
 CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
 UNPRUNED = 4  # ids of the context after which fills of different lengths can be compared
-MARGIN = 8.0  # nats below the best, from which a fill is dropped then
+MARGIN = 5.0  # nats below the best, from which a fill is dropped then
 MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
+PART = 8  # ids that are read at once at most
 CHAIN = 256  # proposals of a Markov chain, whose last state is the draw
 SEPARATOR = -1  # between the gaps of a fill
 
@@ -38,15 +40,15 @@ class Place(NamedTuple):
     """Where gaps are: the one-row state before the id `last`, and what follows that id.
 
     template: gaps, and the ids between two of them. context: the ids after the last gap that rank
-    fills. following: the same ids and more, if more are known. whole: whether ids are bytes and
-    each gap is filled with whole UTF-8 characters, if any fit.
+    fills. right: what a backward model has read of those ids, if there is one. whole: whether ids
+    are bytes and each gap is filled with whole UTF-8 characters, if any fit.
     """
 
     state: CarriedState
     last: int
     template: Sequence[Gap | Ids]
     context: Ids
-    following: Ids
+    right: ReadPrime | None = None
     whole: bool = False
 
 
@@ -140,7 +142,7 @@ class GapFiller:
 
     def __init__(self, model: Model, width: int, allowed: npt.NDArray[np.bool_]) -> None:
         self._model, self._width, self._allowed = model, width, allowed
-        self._stacks: dict[int, Stack] = {}
+        self._stacks: dict[tuple[int, int], Stack] = {}  # by rows and steps
 
     def likeliest(self, place: Place, to_end: bool = False) -> Fills:
         """The fills that the beam search finds, the likeliest first.
@@ -220,10 +222,11 @@ class GapFiller:
     def _read(self, beam: Beam, ids: Ids, to_end: bool = True) -> Beam:
         """Read the text after a gap; drop the hypotheses that it makes unlikely."""
         is_even = len({len(fill) for fill in beam.fills}) == 1
-        for count in range(1, len(ids) + 1):
-            if len(beam.fills) == 1 and not to_end:
-                break
-            beam = self._follow(beam, ids[count - 1 : count])
+        count = 0
+        while count < len(ids) and (to_end or len(beam.fills) > 1):
+            part = ids[count : count + min(max(1, count), PART)]
+            beam = self._follow(beam, part)
+            count += len(part)
             if count >= UNPRUNED or is_even:
                 kept = likeliest(beam.scores, self._width)
                 beam = beam.select(kept[beam.scores[kept] >= beam.scores.max() - MARGIN])
@@ -266,10 +269,20 @@ class GapFiller:
 
     def _follow(self, beam: Beam, ids: Ids) -> Beam:
         """Let each hypothesis go on with `ids` (n,)."""
-        for i in ids:
-            log_p, state = self._step(beam)
-            last = np.full_like(beam.last, i)
-            beam = beam._replace(state=state, last=last, scores=beam.scores + log_p[:, i])
+        for first in range(0, len(ids), PART):
+            part = ids[first : first + PART]
+            log_p, states = [], []
+            for rows in self._parts(beam):
+                stack, count = self._set(beam, rows, PART)
+                y = np.tile(part[:, None], stack.batch_size)
+                x = np.concatenate([np.resize(beam.last[rows], (1, stack.batch_size)), y[:-1]])
+                log_p.append(-stack.losses_of(x, y)[:, :count].sum(0))
+                states.append(stack.get_state().select(slice(0, count)))
+            beam = beam._replace(
+                state=CarriedState.joined(states),
+                last=np.full_like(beam.last, part[-1]),
+                scores=beam.scores + np.concatenate(log_p),
+            )
         return beam
 
     def _log_q(self, log_p: Scores) -> Scores:
@@ -283,22 +296,27 @@ class GapFiller:
     def _step(self, beam: Beam) -> tuple[Scores, CarriedState]:
         """Read the last ids; return the log-probabilities (N, V) and the states after them."""
         log_p, states = [], []
-        for first in range(0, len(beam.last), MAX_ROWS):
-            rows = slice(first, first + MAX_ROWS)
-            ids = beam.last[rows]
-            stack = self._stack(len(ids))
-            stack.set_state(beam.state.select(rows), slice(0, len(ids)))
-            stack.forward(np.resize(ids, (1, stack.batch_size)))
+        for rows in self._parts(beam):
+            stack, count = self._set(beam, rows, 1)
+            stack.forward(np.resize(beam.last[rows], (1, stack.batch_size)))
             stack.advance_state(1)
-            log_p.append(log_probabilities(stack, len(ids), np.ones_like(self._allowed)))
-            states.append(stack.get_state().select(slice(0, len(ids))))
+            log_p.append(log_probabilities(stack, count, np.ones_like(self._allowed)))
+            states.append(stack.get_state().select(slice(0, count)))
         return np.concatenate(log_p), CarriedState.joined(states)
 
-    def _stack(self, rows: int) -> Stack:
-        size = 1 << (rows - 1).bit_length()
-        if size not in self._stacks:
-            self._stacks[size] = Stack(self._model, size, 1)
-        return self._stacks[size]
+    def _parts(self, beam: Beam) -> list[slice]:
+        """The rows that are read together."""
+        return [slice(k, k + MAX_ROWS) for k in range(0, len(beam.last), MAX_ROWS)]
+
+    def _set(self, beam: Beam, rows: slice, steps: int) -> tuple[Stack, int]:
+        """A stack of `steps`, whose first rows go on from `rows` of the beam; their number."""
+        state = beam.state.select(rows)
+        size = 1 << (state.rows - 1).bit_length()
+        if (size, steps) not in self._stacks:
+            self._stacks[size, steps] = Stack(self._model, size, steps)
+        stack = self._stacks[size, steps]
+        stack.set_state(state, slice(0, state.rows))
+        return stack, state.rows
 
 
 def fills_per_length(gap: Gap) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..text.gaps import Gap, Piece
 from ..text.vocabulary import Vocabulary
 from .bidirectional import BidirectionalFiller
 from .filling import CONTEXT, Fill, Fills, GapFiller, Ids, Place, parts
-from .primes import states_after
+from .primes import ReadPrime, states_after
 
 Part = TypeVar("Part")  # of a text: a str, or ids
 Group = str | list[Piece]  # text without a gap; or gaps, and short texts between them
@@ -53,9 +54,8 @@ class TextFiller:
 
     def __post_init__(self) -> None:
         how = self.model, self.width, self.allowed
-        if self.backward is None or self.backward_ids is None:
-            self._filler = GapFiller(*how)
-        else:
+        self._filler: GapFiller | BidirectionalFiller = GapFiller(*how)
+        if self.backward is not None and self.backward_ids is not None:
             self._filler = BidirectionalFiller(*how, self.backward, self.backward_ids)
 
     def likeliest(self, pieces: Sequence[Piece], count: int) -> Iterator[str | list[FilledGap]]:
@@ -76,19 +76,29 @@ class TextFiller:
     ) -> Iterator[str | list[FilledGap]]:
         state, last, before = self.start, self.first_id, ""
         groups = list(self._groups(pieces))
-        for group, following in zip(groups, [*groups[1:], ""], strict=False):
+        followed = list(zip(groups, [*groups[1:], ""], strict=False))
+        rights = self._rights(followed)
+        for group, following in followed:
             if isinstance(group, str):
                 yield group
                 ids, before = self._ids(group), group
             else:
                 template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
-                after = self._after(template[-1], following)
+                context = self._after(template[-1], following)[:CONTEXT]
                 whole = self.vocabulary.is_bytes and not _is_cut(before, group, str(following))
-                found = fill(Place(state, last, template, after[:CONTEXT], after, whole))
+                found = fill(Place(state, last, template, context, next(rights), whole))
                 yield self._shown(group, found, count)
                 ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
             ids = np.concatenate([[last], ids]).astype(np.int32)
             state, last = states_after(self.model, [ids[:-1]], state), int(ids[-1])
+
+    def _rights(self, followed: Sequence[tuple[Group, Group]]) -> Iterator[ReadPrime | None]:
+        """What the backward model has read of the text after each group of gaps."""
+        groups = [(group[-1], after) for group, after in followed if not isinstance(group, str)]
+        if not isinstance(self._filler, BidirectionalFiller):
+            return repeat(None, len(groups))
+        afters = (self._after(piece, after) for piece, after in groups)
+        return self._filler.read_ahead(afters)
 
     def _groups(self, pieces: Sequence[Piece]) -> Iterator[Group]:
         """Put gaps together that have at most CONTEXT ids between them."""
@@ -106,7 +116,7 @@ class TextFiller:
         if group:
             yield group
 
-    def _after(self, gap: Gap | Ids, following: Group) -> Ids:
+    def _after(self, gap: Gap | str | Ids, following: Group) -> Ids:
         """The ids that are known after a gap, up to the end of a record.
 
         At the end of a text, a gap whose length is not known is filled up to the end of the line.
