@@ -35,7 +35,7 @@ class Ensemble:
     They differ in their initial weights and dropout masks, and share nothing while they train, so
     each takes its part of the threads. `model` predicts the geometric mean of their predictions
     (see network.averaging), as of the last `average`: of none, its weights are zero. With one
-    member it is that member's model.
+    member it is that member's model, which `average` packs.
 
     `ranks` share the batch; an ensemble of several models is of one rank. Other arguments and
     errors as of Trainer. Raises CharRNNError when memory is too small.
@@ -93,10 +93,10 @@ class Ensemble:
         self._team.run(task)
 
     def average(self) -> None:
-        """Bring `model` up to date with the members."""
+        """Bring `model` up to date with the members, packed weights included."""
         if len(self.members) > 1:
             average(self._parameters(), self.model.parameters)
-            self.model.pack()
+        self.model.pack()
 
     def _parameters(self) -> list[Parameters]:
         return [member.model.parameters for member in self.members]

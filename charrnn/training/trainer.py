@@ -144,7 +144,8 @@ class Trainer:
     def update(self, learning_rate: float, gradient_norm: float) -> None:
         """Clip the gradients, update the weights, carry the hidden state to the next chunk.
 
-        `gradient_norm` is the norm that `compute` returned.
+        `gradient_norm` is the norm that `compute` returned. With recurrent dropout the weights are
+        not packed: the next `compute` packs what it keeps of them, others call `Model.pack`.
         """
         parameters, gradients = self.model.parameters, self.stack.ngram_gradients
         scale = self._clip(gradient_norm)
@@ -153,7 +154,8 @@ class Trainer:
             rows, g = (a.reshape(len(a), -1) for a in (parameters.ngram_rows, gradients.rows))
             step = self.optimizer.steps
             self.row_optimizer.step(rows, gradients.used, g, learning_rate, step, scale)
-        self.model.pack()
+        if not self.options.recurrent_dropout:
+            self.model.pack()
         self.stack.advance_state(self._steps)
 
     def _clip(self, gradient_norm: float) -> float:

@@ -11,6 +11,7 @@ from charrnn.network.model import Model
 from charrnn.network.optimizers import ROW_RULES
 from charrnn.network.parameters import Parameters
 from charrnn.network.stack import forward
+from charrnn.training.ensemble import Ensemble
 from charrnn.training.trainer import OUTPUT_RATES, Trainer
 
 
@@ -135,15 +136,20 @@ def test_recurrent_dropout_trains_a_network_without_some_hidden_to_hidden_weight
             assert 0.1 < (mask == 0).mean() < 0.4
 
 
-def test_after_a_step_with_recurrent_dropout_the_model_has_all_weights():
-    trainer = make_trainer(recurrent_dropout=0.5)
-    _, gradient_norm = trainer.compute(*chunk(), 5)
-    trainer.update(0.01, gradient_norm)
+def test_average_brings_back_the_weights_that_recurrent_dropout_drops():
+    shape = {"batch_size": 4, "seq_length": 6}
+    options = ResolvedOptions(
+        steps=1, learning_rate=0.01, optimizer="adam", recurrent_dropout=0.5, **shape
+    )
+    ensemble = Ensemble(CONFIG, options, np.random.default_rng(0), 1, NGRAMS)
+    ensemble.compute(*chunk(), 5)
+    ensemble.update(0.01)
+    ensemble.average()
     x, y = chunk()
     whole = Model(CONFIG, ngrams=NGRAMS)
-    whole.load_state_dict(trainer.model.state_dict())
+    whole.load_state_dict(ensemble.model.state_dict())
     state = whole.zero_state(4)
-    assert np.array_equal(forward(trainer.model, x, state)[0], forward(whole, x, state)[0])
+    assert np.array_equal(forward(ensemble.model, x, state)[0], forward(whole, x, state)[0])
 
 
 def test_both_kinds_of_dropout_depend_on_the_seed_alone():
