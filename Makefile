@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # pip does not compile an editable package, and PYTHONDONTWRITEBYTECODE keeps Python from it.
 COMPILE := $(BIN)/python -m compileall -q charrnn
+# A test in each of two processes: they often wait for processes of their own.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 .PHONY: help demo test test-all test-versions lint bench results clean
 .DELETE_ON_ERROR:
@@ -19,10 +21,10 @@ demo: .venv/charrnn  ## train on data/harbour.txt for about a minute and print 5
 
 test: .venv/test  ## run the quick tests
 	@$(COMPILE)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/test  ## run all tests
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 test-versions: build/versions-lowest/test build/versions-highest/test  ## test with the lowest and highest versions of the dependencies
 	build/versions-lowest/bin/python -m pytest
