@@ -78,7 +78,8 @@ def measure(text: Path, time_option: str, folder: Path) -> dict[str, object]:
     model = folder / f"{text.stem}-{time_option}.safetensors"
     seconds, memory = run(["train", text, "-o", model, "--overwrite", "--time", time_option])
     train, val = write_split(text, folder)
-    losses = json_of("eval", "-m", model, val, "--corpus", train, "--window", WINDOW, "--json")
+    window = min(WINDOW, len(val.read_text("utf-8")) - 1)
+    losses = json_of("eval", "-m", model, val, "--corpus", train, "--window", window, "--json")
     info = json_of("info", model, "--json")
     log = model.with_suffix(".log.jsonl").read_text("utf-8").splitlines()
     return {
