@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 
 from ..arithmetic import ceil_div
 from ..text.streams import BatchStreams
-from .model_choice import MAX_EPOCHS
 from .progress import Progress
 from .stopwatch import STALL_FACTOR, Stopwatch
 
@@ -27,7 +26,8 @@ class Pacer:
     """Replans `progress.total_steps` so that the run ends at `progress.deadline`.
 
     Time is counted in seconds of training, over all processes of the run: `seconds_before` is the
-    time of earlier processes. A validation reads `val_chars` characters.
+    time of earlier processes. A validation reads `val_chars` characters. After `most_steps` the run
+    ends, however much time is left.
     """
 
     def __init__(
@@ -35,12 +35,14 @@ class Pacer:
         progress: Progress,
         streams: BatchStreams,
         clock: Callable[[], float],
+        most_steps: int,
         seconds_before: float = 0.0,
         val_chars: int = 0,
     ) -> None:
         self._progress, self._streams = progress, streams
         self._stopwatch = Stopwatch(clock, seconds_before)
         self._val_steps = val_chars * streams.num_chunks / streams.chars_per_epoch
+        self._most_steps = most_steps
         self._notices: list[str] = []
         self._validation_seconds = 0.0
 
@@ -82,9 +84,21 @@ class Pacer:
 
     @property
     def may_validate(self) -> bool:
-        """Whether there is time for another validation; one of a large model takes seconds."""
-        is_timed = self._progress.deadline is not None
-        return not is_timed or self._validation_seconds <= MOST_VALIDATION * self.seconds
+        """Whether there is time for another validation; one of a large model takes seconds.
+
+        A run that makes its most steps before its deadline has time: it does not depend on a clock.
+        """
+        if self._progress.deadline is None or self._makes_most_steps():
+            return True
+        return self._validation_seconds <= MOST_VALIDATION * self.seconds
+
+    def _makes_most_steps(self) -> bool:
+        """Whether time is left after the most steps, at the typical speed."""
+        progress = self._progress
+        if progress.total_steps < self._most_steps:
+            return False
+        needed = (progress.total_steps - progress.step) * self._stopwatch.seconds_per_step
+        return needed <= self._seconds_left
 
     def pop_notices(self) -> list[str]:
         """Return the sentences on stalls and new plans since the last call."""
@@ -136,6 +150,8 @@ class Pacer:
         steps = progress.total_steps - progress.step
         if progress.deadline is None or not steps or not self._stopwatch.is_certain:
             return False
+        if self._makes_most_steps():
+            return False
         early = left - steps * self._stopwatch.seconds_per_step  # seconds; below 0: late
         tolerance = max(REPLAN_INTERVAL * progress.deadline, OFF_PLAN * left)
         return early > tolerance or (
@@ -175,7 +191,7 @@ class Pacer:
         """Plan `steps` more steps; returns whether the position in the text has changed."""
         progress = self._progress
         self._replan_marks.append((progress.step, self.seconds))
-        total = min(progress.step + steps, MAX_EPOCHS * self._streams.num_chunks)
+        total = min(progress.step + steps, self._most_steps)
         total = max(progress.step, total)
         if abs(total - progress.total_steps) > REPLAN_TOLERANCE * progress.total_steps:
             progress.set_total_steps(total)

@@ -155,9 +155,8 @@ def fit_to_time(
         recurrent_dropout=recurrent_dropout,
         weight_decay=given_or(options.weight_decay, weight_decay),
     )
-    deadline = budget.deadline * (epochs / budget.epochs if budget.epochs else 1)
     summary = _describe(config, resolved, seconds, rate, epochs < budget.epochs, text.unit)
-    return Plan(config, resolved, deadline, summary)
+    return Plan(config, resolved, budget.deadline, summary)
 
 
 def _resolved(options: TrainOptions, streams: BatchStreams, steps: int) -> ResolvedOptions:

@@ -31,6 +31,7 @@ from .ensemble import Ensemble
 from .extension import extend
 from .initial_model import InitialWeights, not_an_average
 from .line_ends import text_starts
+from .model_choice import MAX_EPOCHS, max_epochs
 from .pacing import Pacer, log_interval, validation_interval
 from .planner import Plan
 from .progress import Progress
@@ -98,7 +99,8 @@ class TrainingRun:
             self.requested, self.options = extension.requested, extension.options
             notes = (*notes, extension.note)
         val_chars = min(self.options.val_chars, len(val_ids))
-        self.pacer = Pacer(self.progress, streams, clock, seconds_before, val_chars)
+        most_steps = self._most_steps(len(train_ids))
+        self.pacer = Pacer(self.progress, streams, clock, most_steps, seconds_before, val_chars)
         if state is None and plan.deadline is not None:
             self.pacer.align_last_epoch()
         self.recovery = Recovery(self.progress, self.options, self.ensemble, self.writer)
@@ -108,6 +110,12 @@ class TrainingRun:
         begun = None if initial is None else self._begin_with(initial)
         sizes = len(val_ids), plan.config, self.options, self.progress
         self.summary = summarize(corpus, streams, *sizes, files, notes, begun)
+
+    def _most_steps(self, num_train: int) -> int:
+        """The most updates of a run with a time: more overfit. An extended run may make more."""
+        is_extended = self.progress.extended_step > 0
+        epochs = MAX_EPOCHS if is_extended else max_epochs(num_train, self.config)
+        return max(1, int(epochs * self.streams.num_chunks))
 
     def _begin_with(self, initial: InitialWeights) -> Initial:
         """Start from the weights of an earlier model, which is the best one so far.

@@ -121,7 +121,8 @@ def test_a_run_never_ends_early_with_time_left(corpus_file, tmp_path, first, aft
     assert last.learning_rate < (0.1 if factor < 25 else 0.3) * reports[0].learning_rate
 
 
-def test_a_machine_faster_than_planned_uses_its_time(corpus_file, tmp_path):
+def test_a_machine_faster_than_planned_uses_its_time(corpus_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("charrnn.training.run.max_epochs", lambda *_: 200)
     reports, end = timed(corpus_file, tmp_path, lambda k: 0.02, val_fraction=0.5)
     assert end >= DEADLINE * 0.95 and reports[-1].step > 4 * STEPS
     reports, end = timed(corpus_file, tmp_path, lambda k: 0.1 if k < 380 else 0.02, overwrite=True)
