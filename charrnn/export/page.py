@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..config import TensorRole, TensorSpec
+from ..config import TensorRole
 from ..evaluation.loss import mean_loss
 from ..generation.sampler import SamplingOptions, generate
 from ..network.arrays import Array
 from ..network.averaging import count_blocks
 from ..network.model import Model
-from ..text.records import separator_of
 from ..text.vocabulary import Vocabulary
+from .contents import base64_of, matrices, sampling_data
 
 MAX_LOSS = 0.01  # nats a character that eight bits may lose
 TESTED = 2000  # characters that the loss is measured on
@@ -72,25 +72,12 @@ def choose_bits(model: Model, vocabulary: Vocabulary) -> tuple[int, float]:
 
 def model_data(model: Model, vocabulary: Vocabulary, bits: int) -> dict[str, Any]:
     """What sampler.js needs of a model, for JSON."""
-    c, end_id = model.config, model.config.record_end_id
-    tensors = {name: _encoded(a, bits) for name, a in _matrices(model).items()}
-    separator = separator_of(vocabulary, end_id) if end_id >= 0 else ""
-    return {
-        "cell": c.cell,
-        "units": c.hidden_size,
+    c = model.config
+    tensors = {name: _encoded(a, bits) for name, a in matrices(model).items()}
+    return sampling_data(model, vocabulary) | {
         "blocks": count_blocks(model.parameters),
-        "states": model.zero_state(1).hidden.shape[1],
         "embeddingSize": c.embedding_size,
         "rows": c.vocab_size + c.num_ngrams,
-        "characters": vocabulary.characters,
-        "unknown": vocabulary.unknown_id,
-        "writable": vocabulary.writable.tolist(),
-        "recordEnd": end_id,
-        "separator": separator,
-        "separatorId": end_id if len(separator) > 1 else -1,
-        "lineStart": vocabulary.line_start,
-        "ngrams": [ngram for level in model.ngrams.table for ngram in level.tolist()],
-        "starts": _starts(model),
         "layers": [_layer(tensors, k) for k in range(c.num_layers)],
         "table": tensors["table"],
         "outputWeight": tensors["output.weight"],
@@ -107,41 +94,6 @@ def _layer(tensors: dict[str, Any], k: int) -> dict[str, Any]:
         "hiddenBias": tensors[f"rnn.bias_hh_l{k}"],
         "peepholes": peepholes or None,
     }
-
-
-def _starts(model: Model) -> dict[str, Any] | None:
-    start = model.start
-    if not len(start.ids):
-        return None
-    states = np.moveaxis(start.states.hidden, 2, 0)  # (K, layers, states, units)
-    return {
-        "id": int(start.ids[0]),
-        "states": _encoded(states.reshape(1, -1), 32),
-        "recent": start.states.recent.T.tolist(),
-    }
-
-
-def _matrices(model: Model) -> dict[str, Array]:
-    """The weights by name; of a block-diagonal matrix the blocks, and the lookup table by rows."""
-    blocks, tensors = count_blocks(model.parameters), model.parameters.state_dict()
-    found = {}
-    for spec in model.config.tensor_specs():
-        tensor = tensors[spec.name]
-        if spec.is_lookup_table:
-            found["table"] = tensor if spec.role is TensorRole.EMBEDDING else tensor.T
-        elif spec.role in (TensorRole.INPUT_WEIGHT, TensorRole.RECURRENT_WEIGHT):
-            found[spec.name] = _diagonal(tensor, spec, blocks)
-        else:
-            found[spec.name] = tensor
-    return found
-
-
-def _diagonal(tensor: Array, spec: TensorSpec, blocks: int) -> Array:
-    """The blocks (G H, D / M) on the diagonals of the gates of a matrix (G H, D)."""
-    rows, columns = tensor.shape
-    parts = tensor.reshape(spec.gates, blocks, rows // spec.gates // blocks, blocks, -1)
-    diagonal = np.stack([parts[:, m, :, m] for m in range(blocks)], axis=1)
-    return diagonal.reshape(rows, columns // blocks)
 
 
 def _rounded(model: Model, bits: int) -> dict[str, Array]:
@@ -171,12 +123,8 @@ def _encoded(tensor: Array, bits: int) -> dict[str, str]:
     """A tensor for JSON; vectors keep 32 bits."""
     bits = bits if tensor.ndim > 1 else 32
     values, scales = _quantised(np.atleast_2d(tensor), bits)
-    encoded = {"type": TYPES[bits], "data": _base64(values)}
-    return encoded | {"scales": _base64(scales.astype("<f4"))} if bits == 8 else encoded
-
-
-def _base64(array: Array) -> str:
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
+    encoded = {"type": TYPES[bits], "data": base64_of(values)}
+    return encoded | {"scales": base64_of(scales.astype("<f4"))} if bits == 8 else encoded
 
 
 def _json_in_html(data: dict[str, Any]) -> str:

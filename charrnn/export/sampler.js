@@ -147,7 +147,7 @@ class Model {
     this.outputWeight = new Matrix(decodeTensor(data.outputWeight), data.units, this.size);
     this.starts = data.starts && {
       ...data.starts,
-      states: decodeTensor(data.starts.states), // (K, layers, states, units)
+      states: new Float32Array(decodeBytes(data.starts.states).buffer), // (K, layers, states, units)
     };
     this.ngrams = new Map(data.ngrams.map((ids, k) => [ids.join(), this.size + k]));
     this.longest = Math.max(1, ...data.ngrams.map((ids) => ids.length));
