@@ -352,6 +352,8 @@ class TrainingRun:
         self.ensemble.set_state(CarriedState(state.hidden, state.recent))
         self.rng, self.progress = state.rng, progress
         self.writer.has_best = progress.best_val_loss is not None and self.files.model.exists()
+        if self.writer.has_best:
+            self.writer.keep_provenance()
         if progress.best_val_loss is not None and progress.step == 0:
             self._restore_initial_best(progress.best_val_loss)
         return self.writer.resume_log(progress.step)

@@ -20,6 +20,7 @@ from ..text.ngrams import NgramTable
 from ..text.vocabulary import Vocabulary
 from .state import State
 
+PROVENANCE = ("command", "baselines")  # the keys of RunWriter.provenance
 MODEL_TIME_SHARE = 0.01  # of the time, spent on writing better models
 SAVE_TIME_SHARE = 0.03  # of the time, spent on saving everything
 RETRY_DELAYS = (0.1, 0.5)  # seconds before the first and the last save are tried again
@@ -36,6 +37,7 @@ class BestWeights(NamedTuple):
 class RunWriter:
     """Writes a run's model, state and log.
 
+    The model file gets `provenance`, too: what is known of the run besides its training history.
     A write that fails is retried at the next save; `save_last` raises the error that remains.
     """
 
@@ -51,6 +53,7 @@ class RunWriter:
         self._vocabulary, self._ngrams = vocabulary, ngrams
         self._best: BestWeights | None = None  # None: only the model file has them
         self.has_best = False
+        self.provenance: dict[str, Any] = {}
         self._best_is_saved = False
         self._log = RunLog(files.log)
         self._saved_at, self._saved_step = clock(), 0
@@ -76,6 +79,12 @@ class RunWriter:
         content, seconds = _log_until(step, self.files.log)
         self._log = RunLog(self.files.log, content)
         return seconds
+
+    def keep_provenance(self) -> None:
+        """Take what the model file of a run that is resumed says, as far as it can be read."""
+        with contextlib.suppress(CharRNNError):
+            training = load_model(self.files.model, tensor_shapes).training
+            self.provenance |= {k: v for k, v in training.items() if k in PROVENANCE}
 
     def set_best(self, best: BestWeights) -> None:
         """Replace the best weights; the next save writes them."""
@@ -181,6 +190,7 @@ class RunWriter:
         if self._best and not (self._best_is_saved and self.files.model.exists()):
             config = asdict(self._config)
             parameters, training, start = self._best
+            training = training | self.provenance
             texts = self._vocabulary, training, start, self._ngrams
             save_model(self.files.model, parameters.tensors(), config, *texts)
             self._best_is_saved = True

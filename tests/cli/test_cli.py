@@ -797,6 +797,35 @@ def test_info_describes_the_model(invoke, model_file):
         assert expected in table
 
 
+def test_info_tells_the_command_and_the_baselines(invoke, corpus_file, tmp_path):
+    """Without the folders of files, which are private; of a longer run, all commands."""
+    model = tmp_path / "model"
+    command = ["train", str(corpus_file), f"--output={model}", *TINY]
+    assert invoke(*command, "--steps", "4").exit_code == 0
+    first = " ".join(["charrnn train corpus.txt --output=model", *TINY, "--steps 4"])
+    training = json.loads(invoke("info", model, "--json").stdout)["training"]
+    assert training["command"] == first and 0 < training["baselines"]["ngram"] < 3
+    assert invoke(*command, "--resume", "--steps", "6").exit_code == 0
+    shown = invoke("info", model).stdout
+    both = first + " && " + first.replace("--steps 4", "--resume --steps 6")
+    assert f"command            {both}\n" in shown
+    assert re.search("loss of an n-gram +[0-9.]+ nats", shown)
+    assert invoke(*command, "--resume").exit_code == 0
+    assert f"command            {both}\n" in invoke("info", model).stdout
+
+
+def test_info_of_a_hostile_file_shows_only_what_it_understands(invoke, model_file, tmp_path):
+    model = charrnn.load(model_file)
+    model.training.update(command="a\x1b[31mb", baselines={"ngram": "x", "xz": 1.5})
+    model.save(tmp_path / "hostile")
+    shown = invoke("info", tmp_path / "hostile").stdout
+    assert r"command            a\x1b[31mb" in shown and "\x1b" not in shown
+    assert "loss of xz" in shown and "n-gram  " not in shown
+    model.training.update(command=["a"], baselines=[1])
+    model.save(tmp_path / "hostile", overwrite=True)
+    assert "command" not in invoke("info", tmp_path / "hostile").stdout
+
+
 def test_info_shows_no_raw_control_characters(invoke, tmp_path):
     (tmp_path / "text").write_bytes(b"a\x00b\x1b[31m\r\n" * 100)
     invoke("train", tmp_path / "text", *TINY, "--steps", "1", "-o", "model")

@@ -104,6 +104,16 @@ def _ngrams(file: ModelFile) -> str:
     return ", ".join(counts) or "none"
 
 
+def _baselines(losses: Any, unit: str) -> list[tuple[str, str]]:
+    """The losses of an n-gram and of xz on the validation text, if the file tells them."""
+    found = losses if isinstance(losses, dict) else {}
+    return [
+        (f"loss of {name}", loss_in_words(found[key], unit))
+        for name, key in (("an n-gram", "ngram"), ("xz", "xz"))
+        if type(found.get(key)) in (int, float)
+    ]
+
+
 def _history(training: dict[str, Any], unit: str) -> list[tuple[str, str]]:
     """How the model was trained. The file may be from anyone, and so each value is checked."""
     numbers = {k: v for k, v in training.items() if type(v) in (int, float)}
@@ -114,6 +124,9 @@ def _history(training: dict[str, Any], unit: str) -> list[tuple[str, str]]:
     for name, key in ("training loss", "train_loss"), ("validation loss", "val_loss"):
         if key in numbers:
             rows.append((name, loss_in_words(numbers[key], unit)))
+    rows += _baselines(training.get("baselines"), unit)
+    if isinstance(command := training.get("command"), str):
+        rows.append(("command", escape_unprintable(command)))
     options = training.get("options")
     options = options.items() if isinstance(options, dict) else ()
     shown = ((k.replace("_", " "), str(v)) for k, v in options if v is not None)

@@ -7,8 +7,9 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -385,7 +386,8 @@ def command(
         return
     with leading(ranks):
         paths = list(corpus) if files_from is None else _read_names(files_from)
-        run, received = _lead(paths, output, given, how | {"ranks": ranks}, quiet, sample_every)
+        how |= {"ranks": ranks}
+        run, received = _lead(ctx, paths, output, given, how, quiet, sample_every)
     if not run.finished:
         word, step = SIGNALS[received[0]], run.progress.step
         echo_err(f"{word} after step {step:,}; the run is saved. To resume it:")
@@ -418,6 +420,7 @@ def _follow(ranks: Ranks, threads: int) -> None:
 
 
 def _lead(
+    ctx: click.Context,
     paths: list[str],
     output: str,
     settings: Mapping[str, Any],
@@ -437,6 +440,7 @@ def _lead(
         )
     baselines = None if quiet else _baselines(prepared)
     run = prepared.start()
+    _describe_origin(run, _shared_command(ctx, how["ranks"]), prepared.limit, baselines)
     if not quiet:
         describe(run.summary)
         show_baselines(baselines, run.summary.unit)
@@ -461,6 +465,18 @@ def _baselines(prepared: PreparedRun) -> Baselines | None:
     train_ids, val_ids, _ = prepared.split
     corpus = prepared.corpus
     return baselines(train_ids, val_ids, corpus.vocabulary, corpus.record_end_id)
+
+
+def _describe_origin(
+    run: TrainingRun, typed: str, limit: Mapping[str, float] | None, baselines: Baselines | None
+) -> None:
+    """Let the model file say how it was made; of a run that goes on to a new limit, with both."""
+    known = run.writer.provenance
+    first = known.setdefault("command", typed)
+    if limit and first != typed:
+        known["command"] = f"{first} && {typed}"
+    if baselines:
+        known["baselines"] = asdict(baselines)
 
 
 def _train(
@@ -529,9 +545,26 @@ def _stopped_by_signals(run: TrainingRun) -> Iterator[list[signal.Signals]]:
 
 def _resume_command(ctx: click.Context, ranks: Ranks) -> str:
     """The command line that was typed, with --resume."""
-    launcher = ["mpirun", "-n", str(ranks.size)] if ranks.size > 1 else []
     words = [word for word in ctx.obj[1:] if word not in ("--resume", "--overwrite")]
-    return " ".join(map(_quoted, [*launcher, *ctx.command_path.split(), "--resume", *words]))
+    return _command_line(ctx, ranks, ["--resume", *words])
+
+
+def _shared_command(ctx: click.Context, ranks: Ranks) -> str:
+    """The command line that was typed, for the model file: without folders, which are private."""
+    return _command_line(ctx, ranks, map(_without_folder, ctx.obj[1:]))
+
+
+def _command_line(ctx: click.Context, ranks: Ranks, words: Iterable[str]) -> str:
+    launcher = ["mpirun", "-n", str(ranks.size)] if ranks.size > 1 else []
+    return " ".join(map(_quoted, [*launcher, *ctx.command_path.split(), *words]))
+
+
+def _without_folder(word: str) -> str:
+    """A word of a command line; of a path, also after `--option=`, its last part."""
+    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    name = os.path.basename(os.path.normpath(value))
+    is_path = os.path.isdir(os.path.dirname(value)) and bool(name)
+    return f"{option}{equals}{name if is_path else value}"
 
 
 def _quoted(word: str) -> str:
