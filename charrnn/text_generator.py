@@ -155,6 +155,7 @@ class TextGenerator(ABC):
         not_in: FilePath | None = None,
         match: str | None = None,
         min_length: int = 0,
+        max_length: int | None = None,
         **how: Any,
     ) -> Iterator[Sample]:
         """Generate `count` texts that fulfil all conditions; yield a Sample of each.
@@ -163,8 +164,8 @@ class TextGenerator(ABC):
         line as a line, one of several lines anywhere. `match`: only texts in which this regular
         expression is found. These three look at the prime and the new text together. A model of
         records compares records with those of `not_in`.
-        `min_length`: the least number of new characters, or bytes. Other options are the same as
-        for `texts`.
+        `min_length`, `max_length`: the least and the greatest number of new characters, or bytes;
+        `length` cuts texts, `max_length` leaves them out. Other options are those of `texts`.
 
         Raises, besides the errors of `texts`, UsageError for a wrong expression and for texts that
         have no end or are all the same, CharRNNError if `not_in` cannot be read, and when
@@ -173,7 +174,7 @@ class TextGenerator(ABC):
         _check_numbers(count, first)
         prime = self._prime(prime, how)
         source = self._whole(length, **how)
-        wanted = self._filter(source, unique, not_in, match, min_length)
+        wanted = self._filter(source, unique, not_in, match, min_length, max_length)
         return source.samples(prime, count, first, wanted)
 
     def answers(
@@ -186,6 +187,7 @@ class TextGenerator(ABC):
         not_in: FilePath | None = None,
         match: str | None = None,
         min_length: int = 0,
+        max_length: int | None = None,
         **how: Any,
     ) -> Iterator[Sample]:
         """Generate a text after each prime; yield a Sample of each, in order.
@@ -198,7 +200,7 @@ class TextGenerator(ABC):
         if how.get("state") is not None:
             raise UsageError("a state has its own prime: give primes or a state, not both.")
         source = self._whole(length, **how)
-        wanted = self._filter(source, unique, not_in, match, min_length)
+        wanted = self._filter(source, unique, not_in, match, min_length, max_length)
         return source.answers(batches, first, wanted)
 
     def _source(
@@ -258,21 +260,20 @@ class TextGenerator(ABC):
         not_in: FilePath | None = None,
         match: str | None = None,
         min_length: int = 0,
+        max_length: int | None = None,
     ) -> TextFilter | None:
         """The conditions of `samples`; None if there are none."""
-        check_int("min_length", min_length, minimum=0)
+        _check_lengths(source.criteria, min_length, max_length)
         end, greedy = self.record_end, source.options.is_greedy
-        if not unique and not_in is match is None and not min_length:
+        if not (unique or min_length) and (not_in, match, max_length) == (None, None, None):
             return TextFilter(record_end=end, all_alike=greedy) if end else None
         if greedy:
             raise UsageError(
                 "temperature 0 and top-k 1 give the same text each time: raise them, or omit "
                 "the conditions on the texts."
             )
-        if source.criteria.length is not None and min_length > source.criteria.length:
-            raise UsageError("no text is long enough: --min-length is larger than --length.")
         known = None if not_in is None else read_known_texts(not_in, self.vocabulary, end)
-        return TextFilter(unique, known, match, min_length, end)
+        return TextFilter(unique, known, match, min_length, max_length, end)
 
     def _check_record(
         self, mid_line: bool, stop: str | Iterable[str] | None, lines: int | None
@@ -358,6 +359,23 @@ class TextGenerator(ABC):
 def _check_numbers(count: int, first: int) -> None:
     check_int("count", count, minimum=1)
     check_int("first", first, minimum=0)
+
+
+def _check_lengths(criteria: StoppingCriteria, min_length: int, max_length: int | None) -> None:
+    """Raise UsageError if no text that ends by `criteria` has a length within these limits."""
+    check_int("min_length", min_length, minimum=0)
+    if criteria.length is not None and min_length > criteria.length:
+        raise UsageError("no text is long enough: --min-length is larger than --length.")
+    if max_length is None:
+        return
+    check_int("max_length", max_length, minimum=0)
+    if min_length > max_length:
+        raise UsageError("no text is wanted: --min-length is larger than --max-length.")
+    if criteria.ends_by_length and max_length < (criteria.length or 0):
+        raise UsageError(
+            "each text has --length characters: give a --length that --max-length admits, or "
+            "--stop or --lines."
+        )
 
 
 def require_one_kind(models: Sequence[TextGenerator], done: str) -> None:

@@ -11,7 +11,7 @@ from .sample_output import PLACEHOLDER, files_of
 LENGTH = 500
 SAMPLING_OPTIONS = (  # without effect in a beam search, which samples nothing
     "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed", "first", "num_samples",
-    "unique", "not_in", "match", "min_length",
+    "unique", "not_in", "match", "min_length", "max_length",
 )  # fmt: skip
 
 
@@ -47,6 +47,7 @@ class SampleRequest:
     not_in: str | None
     match: str | None
     min_length: int
+    max_length: int | None
     separator: str | None
     jsonl: bool
     output: str
@@ -54,7 +55,7 @@ class SampleRequest:
     corpus_encoding: str | None
 
     @property
-    def max_length(self) -> int | None:
+    def length_limit(self) -> int | None:
         """The limit of a text's length; None: no limit."""
         if self.length is None and self.lines is None:
             return LENGTH
@@ -73,14 +74,15 @@ class SampleRequest:
     @property
     def total_length(self) -> int | None:
         """The length of all texts together; None if it is not known before."""
-        if self.max_length is None or self.lines or self.stop or self.primes:
+        if self.length_limit is None or self.lines or self.stop or self.primes:
             return None
-        return self.max_length * self.num_texts
+        return self.length_limit * self.num_texts
 
     @property
     def needs_whole_texts(self) -> bool:
         """Whether a text can be written only when it is complete."""
-        conditions = self.unique or self.not_in or self.match is not None or self.min_length
+        limits = self.match is not None or self.max_length is not None
+        conditions = self.unique or self.not_in or self.min_length or limits
         return bool(self.jsonl or conditions)
 
 

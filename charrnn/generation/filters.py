@@ -12,9 +12,9 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from math import inf
 from pathlib import Path
 
-from ..config import check_int
 from ..errors import (
     CharRNNError,
     FilePath,
@@ -132,7 +132,7 @@ class TextFilter:
     unique: none that was accepted before.
     known: none that stands there.
     match: only texts in which this regular expression is found.
-    min_length: only texts of so many characters (bytes, for a model of bytes).
+    min_length, max_length: only texts of so many characters (bytes, for a model of bytes).
     record_end: only records: neither empty, nor without their end, nor with this inside.
     all_alike: whether every text is the same, so that one that is rejected is the last.
 
@@ -145,12 +145,13 @@ class TextFilter:
         known: KnownTexts | TextSet | None = None,
         match: str | None = None,
         min_length: int = 0,
+        max_length: int | None = None,
         record_end: bytes = b"",
         all_alike: bool = False,
     ) -> None:
-        check_int("min_length", min_length, minimum=0)
         self._accepted = TextSet() if unique else None
-        self._known, self._min_length, self._record_end = known, min_length, record_end
+        self._known, self._record_end = known, record_end
+        self._min_length, self._max_length = min_length, inf if max_length is None else max_length
         self._pattern = None if match is None else compiled(match)
         self._max_rejected = 1 if all_alike else MAX_REJECTED
         self.rejected: Counter[str] = Counter()
@@ -174,7 +175,8 @@ class TextFilter:
         return False
 
     def _error(self) -> CharRNNError:
-        longer = "raise --length, " if "too long" in self.rejected else ""
+        limit = "--length" if self._max_length == inf else "--max-length"
+        longer = f"raise {limit}, " if "too long" in self.rejected else ""
         if self._max_rejected == 1:
             return CharRNNError(
                 f"the most likely text is rejected ({self.describe()}): {longer}"
@@ -195,6 +197,8 @@ class TextFilter:
             return "with a separator inside"
         if length < self._min_length:
             return "too short"
+        if length > self._max_length:
+            return "too long"
         if self._pattern and not self._pattern.search(text.decode("utf-8", "surrogateescape")):
             return "without a match"
         if self._known is not None and text in self._known:

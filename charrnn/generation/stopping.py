@@ -30,9 +30,14 @@ class StoppingCriteria:
         return None if self.length is None else self.length + len(self.record_end)
 
     @property
+    def ends_by_length(self) -> bool:
+        """Whether nothing but `length` ends a text."""
+        return self.lines is None and not self.all_stops
+
+    @property
     def has_end(self) -> bool:
         """Whether there is a condition."""
-        return self.length is not None or self.lines is not None or bool(self.all_stops)
+        return self.length is not None or not self.ends_by_length
 
 
 class StopMatcher:

@@ -144,7 +144,7 @@ def read_corpus(
             chunks = chain.from_iterable(texts)
             vocabulary = _build_vocabulary(chunks, min_count, separator or "")
             if vocabulary is None:
-                raise _no_text(inputs)
+                raise _no_text(inputs, separator)
             vocabulary = extend(vocabulary) if extend else vocabulary
             # A character missing from the text's own vocabulary means that the text has changed,
             # which the reader reports at the end of the pass.
@@ -154,7 +154,7 @@ def read_corpus(
         encoded = _encode_files(files, vocabulary, unknown, skipped, starts)
         ids = store_ids(encoded, vocabulary.dtype, folder)
     if len(ids) == 0:
-        raise _no_text(inputs, skipped)
+        raise _no_text(inputs, separator, skipped)
     _report_seams(reader.seams)
     _report_replaced(reader.num_replaced)
     return Corpus(
@@ -293,7 +293,10 @@ def _report_replaced(counts: Counter[str]) -> None:
         )
 
 
-def _no_text(inputs: Sequence[TextInput], skipped: Iterable[str] = ()) -> CharRNNError:
+def _no_text(
+    inputs: Sequence[TextInput], separator: str | None, skipped: Iterable[str] = ()
+) -> CharRNNError:
     if skipped:
         return CharRNNError(f"the model knows no character of {names_of(inputs)}.")
-    return CharRNNError(f"no text: {names_of(inputs)} is empty.")
+    found = "has no record that is not empty" if separator else "is empty"
+    return CharRNNError(f"no text: {names_of(inputs)} {found}.")

@@ -191,6 +191,7 @@ def test_train_refuses_impossible_values(invoke, corpus_file, working_folder, op
     {
         "length": "-1 x 1.5",
         "min-length": "-1 x 1.5",
+        "max-length": "-1 x 1.5",
         "first": "-1 x",
         "temperature": "-0.1 nan inf -inf x",
         "top-k": "-1 x",

@@ -70,6 +70,7 @@ SAMPLE = {
     "--not-in": [None, "known", "-"],
     "--match": [None, "", "[a-z]|^.|^$", "("],
     "--min-length": [None, 0, 1, MOST],
+    "--max-length": [None, 3],
     "--first": [None, 0, MOST],
     "--primes": [None, None, "primes", "-"],
     "--omit-prime": [None, None, True],
@@ -94,6 +95,7 @@ OF_RECORDS = {
     "--not-in": [None, "known", "-"],
     "--match": [None, "[a-z]|^.|^$"],
     "--min-length": [None, 0, 1],
+    "--max-length": [None, 40, MOST],
     "--first": [None, MOST],
     "--primes": [None, None, "primes", "-"],
     "--omit-prime": [None, None, None, True],
@@ -198,7 +200,8 @@ COMMANDS = {
     "seq-length batch-size time epochs steps learning-rate momentum weight-decay lr-decay "
     "lr-decay-after clip-value clip-norm val-fraction seed threads sample-every cell optimizer "
     "schedule precision encoding separator",
-    "sample": "length min-length first temperature top-k top-p seed num-samples unknown threads",
+    "sample": "length min-length max-length first temperature top-k top-p seed num-samples "
+    "unknown threads",
     "eval": "unknown encoding threads",
     "score": "sort unknown encoding",
 }

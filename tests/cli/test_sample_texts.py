@@ -40,6 +40,7 @@ def test_conditions_are_those_of_the_library(sample, model, working_folder):
         (["--not-in", "known"], {"not_in": "known"}),
         (["--match", "^[MT]"], {"match": "^[MT]"}),
         (["--min-length", 11], {"min_length": 11}),
+        (["--max-length", 5], {"max_length": 5}),
     ]:
         expected = [s.text for s in model.samples(20, **HOW, **conditions)]
         result = sample("-n", 20, *LINES, *options)
@@ -226,6 +227,8 @@ def test_a_beam_search_continues_each_prime(sample, model):
         (["--match", "("], "regular expression"),
         (["--min-length", "501"], "--min-length"),
         (["--min-length", "-1"], "min length"),
+        (["--max-length", "499"], "each text has --length"),
+        (["--min-length", "3", "--max-length", "2"], "larger than --max-length"),
         (["--first", "-1"], "first"),
     ],
 )

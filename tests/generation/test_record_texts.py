@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections import Counter
 
 import pytest
@@ -73,6 +74,16 @@ def test_records_that_are_cut_are_left_out_and_counted(model, caplog):
     between = [i for i in range(found[-1].index) if i in indices]
     assert f"{len(between) + 1 - 100} too long" in caplog.text
     assert any(len(s.text) > 2 for s in plain)
+
+
+def test_records_above_the_greatest_length_are_left_out(model, caplog):
+    caplog.set_level("INFO", "charrnn")
+    plain = [s.text for s in model.samples(90, seed=2)]
+    limit = sorted(map(len, plain))[45]
+    wanted = [text for text in plain if len(text) <= limit]
+    found = list(model.samples(len(wanted), seed=2, max_length=limit))
+    assert [s.text for s in found] == wanted and all(s.stopped for s in found)
+    assert re.search(r"rejected: \d+ too long, \d+ empty", caplog.text)
 
 
 def test_records_have_no_length_limit_but_one(model):

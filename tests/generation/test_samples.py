@@ -118,14 +118,20 @@ def test_conditions_choose_among_the_texts_of_the_seed(model, tmp_path):
         if (
             not is_known
             and text not in wanted
-            and len(text) > 3
+            and 3 < len(text) < 9
             and re.search("^ca|d$", "c" + text)
         ):
             wanted.append(text)
     assert len(wanted) > 10
     for count in 1, len(wanted):
         found = model.samples(
-            count, unique=True, not_in=tmp_path / "known", match="^ca|d$", min_length=4, **how
+            count,
+            unique=True,
+            not_in=tmp_path / "known",
+            match="^ca|d$",
+            min_length=4,
+            max_length=8,
+            **how,
         )
         assert [s.text for s in found] == wanted[:count]
     unique = [s.text for s in model.samples(90, unique=True, **how)]
@@ -177,6 +183,9 @@ def test_memory_does_not_grow_with_the_texts_that_are_rejected(model, monkeypatc
         ({"match": "a", "top_k": 1}, "same text"),
         ({"length": 3, "min_length": 4}, "--min-length is larger"),
         ({"min_length": -1}, "min length"),
+        ({"max_length": -1}, "max length"),
+        ({"min_length": 4, "max_length": 3}, "larger than --max-length"),
+        ({"length": 4, "max_length": 3}, "each text has --length"),
         ({"match": "("}, "regular expression"),
         ({"first": -1}, "first"),
     ],

@@ -115,7 +115,7 @@ def test_the_summary_counts_records(names_file, tmp_path):
     [
         ("ab\ncd\n", {"separator": ";"}, "single record"),
         ("ab\nab\nab", {"separator": "\n"}, "records are all the same"),
-        ("\n\r\n\n", {"separator": "\n"}, "no text"),
+        ("\n\r\n\n", {"separator": "\n"}, "no record that is not empty"),
         ("ab\ncd\n", {"separator": ""}, "separator"),
     ],
 )

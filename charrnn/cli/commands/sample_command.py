@@ -78,6 +78,13 @@ if TYPE_CHECKING:
         callback=validator(check_int, minimum=0),
         help="Write only texts of at least N characters, counted as by --length.",
     ),
+    option(
+        "--max-length",
+        type=int,
+        metavar="N",
+        callback=validator(check_int, minimum=0),
+        help="Write only texts of at most N characters, counted as by --length, which cuts a text.",
+    ),
 )
 @option_group(
     "Choice of texts",
@@ -266,7 +273,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     --repetition-penalty, --temperature, --top-k, --top-p, --min-p.
 
     --unique, --not-in and --match look at the prime and the new text together. After 100,000 texts
-    in a row that they or --min-length reject, an error ends the command.
+    in a row that they, --min-length or --max-length reject, an error ends the command.
 
     With several models, each character has the weighted mean of its probabilities in them. Their
     characters are united; a model skips those that it does not know.
@@ -298,7 +305,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     model = load_models(request.models, request.mix, request.threads)
     check_end(request, model.separator is not None)
-    r, lines = request, request.lines if request.max_length else None  # else, an error
+    r, lines = request, request.lines if request.length_limit else None  # else, an error
     for sentence in idle_options(model.vocabulary, r.allow, r.forbid, r.stop, lines):
         echo_err(f"note    {sentence}")
     known = None if request.novelty is None else _read_known(request, model.vocabulary)
@@ -325,7 +332,7 @@ def _common(request: SampleRequest) -> dict[str, Any]:
     """The options of sampling and of beam search."""
     r = request
     return {
-        "length": r.max_length, "lines": r.lines, "stop": r.stop, "mid_line": r.mid_line,
+        "length": r.length_limit, "lines": r.lines, "stop": r.stop, "mid_line": r.mid_line,
         "allow": r.allow, "forbid": r.forbid,
     }  # fmt: skip
 
@@ -344,6 +351,7 @@ def _sampled(request: SampleRequest, model: TextGenerator) -> Iterator[Answer]:
     }  # fmt: skip
     conditions: dict[str, Any] = {
         "unique": r.unique, "not_in": r.not_in, "match": r.match, "min_length": r.min_length,
+        "max_length": r.max_length,
     }  # fmt: skip
     if r.primes is not None:
         batches = prime_batches(r, model.vocabulary, model.record_end)
