@@ -55,6 +55,7 @@ MAX_NGRAMS = 4  # ids of the longest n-grams with weights of their own; as text.
 DEFAULT_NGRAMS = 3
 MAX_ENSEMBLE = 64
 MAX_UNITS = 2**16
+MAX_LOCAL_STEPS = 1000  # a run is saved between two averages only
 FILL_BEAM = 128  # hypotheses of the beam search that fills gaps, by default and ...
 MAX_FILL_BEAM = 10_000  # ... at most
 # The surprisal that `score` and `eval` assume with `--unknown skip` for a character that a model
@@ -167,6 +168,7 @@ _CHECKS: dict[str, _Check] = {
     "patience": _nonnegative_int,
     "precision": partial(check_choice, known=PRECISIONS),
     "ensemble": partial(check_int, minimum=1, maximum=MAX_ENSEMBLE),
+    "local_steps": partial(check_int, minimum=1, maximum=MAX_LOCAL_STEPS),
     "seed": _nonnegative_int,
     "min_count": _positive_int,
     "errors": partial(check_choice, known=DECODING_ERRORS),
@@ -311,6 +313,7 @@ class _FixedOptions:
     clip_norm: float = 1.0  # limit of the gradient's norm; 0: off
     val_fraction: float = 0.1  # of the text, from its end: the validation text
     patience: int = 10  # early stopping: consecutive worse validations; 0: off
+    local_steps: int = 1  # of several processes, between two averages of their weights; 1: none
     seed: int = 0
 
 

@@ -39,7 +39,7 @@ MODEL_FORMAT_VERSION = 4
 # State files of these versions can be read. Version 3 added the n-grams, version 4 records and the
 # members of ensembles, version 5 the vocabulary of a run that starts from another model.
 OLDEST_STATE_VERSION = 3
-STATE_FORMAT_VERSION = 5
+STATE_FORMAT_VERSION = 6
 ADDED_IN_4 = {"record_end_id": -1, "backward": False}  # to the configuration
 MODEL_KEY = "charrnn"
 STATE_KEY = "charrnn-state"

@@ -92,6 +92,11 @@ class Ensemble:
 
         self._team.run(task)
 
+    def synchronize(self) -> None:
+        """Bring the weights of several ranks together, if they differ."""
+        for member in self.members:
+            member.synchronize()
+
     def average(self) -> None:
         """Bring `model` up to date with the members, packed weights included."""
         if len(self.members) > 1:

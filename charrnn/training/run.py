@@ -86,6 +86,7 @@ class TrainingRun:
         self.finished = self.stopped_early = False
         self.full_val_loss: float | None = None
         self._lock, self._save_every, self._stopping = lock, save_every, False
+        self._num_ranks = ranks.size
         self._notices: list[str] = []
         self.rng = np.random.default_rng(self.options.seed)
         self.ensemble = Ensemble(self.config, self.options, self.rng, threads, ngrams, ranks)
@@ -156,7 +157,7 @@ class TrainingRun:
             self.pacer.start()
             with self.pacer.saving():
                 self.writer.begin(self._state())
-            while self.progress.step < self.progress.total_steps and not self._stopping:
+            while self.progress.step < self.progress.total_steps and not self._may_stop:
                 try:
                     report = self._step()
                 except Diverged as error:
@@ -204,8 +205,10 @@ class TrainingRun:
         moved = self.pacer.count_step()
         interval = validation_interval(progress.total_steps, self.streams.num_chunks)
         is_last = progress.step == progress.total_steps
-        validate = is_last or (progress.step % interval == 0 and self.pacer.may_validate)
+        is_due = self._ranks_agree and progress.step % interval < self.options.local_steps
+        validate = is_last or (is_due and self.pacer.may_validate)
         if validate:
+            self.ensemble.synchronize()
             self._validate()
             moved = self.pacer.replan() or moved
         if moved:
@@ -217,11 +220,21 @@ class TrainingRun:
         if logged:
             self.writer.log(log_record(report, validate, progress.extended_step))
             progress.loss_sum, progress.loss_count = 0.0, 0
-        if self.writer.is_due(self._save_every):
+        if self._ranks_agree and self.writer.is_due(self._save_every):
             self.recovery.check_weights()
             with self.pacer.saving():
                 self.writer.save_all(self._state())
         return replace(report, **self.pop_notices()._asdict())
+
+    @property
+    def _ranks_agree(self) -> bool:
+        """Whether all ranks have the same weights, which they have after each round of steps."""
+        steps = self.progress.step - self.progress.last_recovery_step
+        return steps % self.options.local_steps == 0
+
+    @property
+    def _may_stop(self) -> bool:
+        return self._stopping and self._ranks_agree
 
     def _update(self) -> float:
         """Train on the next chunk; returns the learning rate."""
@@ -335,6 +348,7 @@ class TrainingRun:
             ngrams=self.model.ngrams.table,
             recent=carried.recent,
             members=tuple(member.get_state() for member in members),
+            ranks=self._num_ranks,
         )
 
     def _restore(self, state: State) -> float:

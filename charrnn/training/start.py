@@ -86,6 +86,8 @@ def prepare_run(
     if ranks.size > 1:
         _check_ensemble(requested.ensemble, ranks)
         requested = replace(requested, ensemble=1)
+    elif requested.local_steps > 1 and not resume:
+        raise UsageError("--local-steps is for several processes: start them with mpirun.")
     limit: dict[str, float] | None = None
     if val_paths and settings.get("val_fraction") is not None:
         raise UsageError("give --val-file or --val-fraction, not both.")
@@ -221,9 +223,8 @@ class PreparedRun:
         fitted = _notes(requested, plan, len(self.split.val_ids), unit)
         is_resumed_bfloat16 = state is not None and plan.options.precision == "bfloat16"
         slower = slower_bfloat16() if is_resumed_bfloat16 else ""
-        count = self.ranks.size
-        shared = f"{count} processes share the streams of each batch" if count > 1 else ""
-        notes = (*self.notes, *filter(None, [plan.summary, slower, shared]), *fitted)
+        shared = _describe_ranks(self.ranks.size, plan.options.local_steps, state)
+        notes = (*self.notes, *filter(None, [plan.summary, slower]), *shared, *fitted)
         return TrainingRun(
             corpus=self.corpus,
             streams=streams,
@@ -313,6 +314,20 @@ def _check_precision(precision: str | None, resume: bool) -> None:
 
         if slower := slower_bfloat16():
             raise UsageError(f"{slower}: train in float32, the default.")
+
+
+def _describe_ranks(count: int, local_steps: int, state: State | None) -> list[str]:
+    """Notes on what several processes do, and that a resumed run has as many as before."""
+    notes = []
+    if count > 1:
+        each = f", and average their weights after {local_steps:,} updates" * (local_steps > 1)
+        notes.append(f"{count} processes share the streams of each batch{each}")
+    if state is not None and state.ranks not in (0, count):
+        notes.append(
+            f"the run had {state.ranks} process{'es' * (state.ranks > 1)} until now; it goes on "
+            f"with {count}, but not in the same bits"
+        )
+    return notes
 
 
 def _check_ensemble(count: int | None, ranks: Ranks) -> None:

@@ -40,6 +40,10 @@ ADDED_IN_5: dict[str, dict[str, Any]] = {
     "config": {"backward": False},
     "requested": {"init_from": None, "prune_vocabulary": False, "backward": False},
 }
+ADDED_IN_6: dict[str, dict[str, Any]] = {
+    "options": {"local_steps": 1},
+    "requested": {"local_steps": 1},
+}
 KEYS = {
     "config",
     "options",
@@ -50,6 +54,7 @@ KEYS = {
     "characters",
     "progress",
     "rng",
+    "ranks",
 }
 
 Part = TypeVar("Part", ModelConfig, ResolvedOptions, TrainOptions, Progress)
@@ -94,6 +99,7 @@ class State:
     ngrams: NgramTable
     recent: npt.NDArray[np.int32]  # (n - 1, B), the last ids before the next chunk
     members: tuple[TrainerState, ...]  # of the ensemble
+    ranks: int = 1  # that trained together until now; 0: unknown
 
     def save(self, path: Path) -> None:
         """Write the state file. Raises CharRNNError as write_atomically does."""
@@ -107,6 +113,7 @@ class State:
             "characters": self.characters,
             "progress": asdict(self.progress),
             "rng": self.rng.bit_generator.state,
+            "ranks": self.ranks,
         }
         arrays: Arrays = {"hidden": self.hidden, "recent": self.recent}
         arrays |= {f"{n}-grams": ngrams for n, ngrams in enumerate(self.ngrams, 2)}
@@ -125,6 +132,7 @@ def read_state(path: Path) -> State:
         if not isinstance(info["fingerprint"], str) or not isinstance(info["encoding"], str):
             raise corrupt_file("it does not identify its text")
         check_int("num_bytes", info["num_bytes"], minimum=0)
+        check_int("ranks", info["ranks"], minimum=0)
         if not isinstance(info["characters"], str | None):
             raise corrupt_file("its characters are not a string")
         config, progress = _part(info, "config", ModelConfig), _part(info, "progress", Progress)
@@ -155,6 +163,7 @@ def read_state(path: Path) -> State:
             ngrams=ngrams,
             recent=recent,
             members=tuple(_trainer_state(member, config, updates) for member in members),
+            ranks=info["ranks"],
         )
 
 
@@ -179,6 +188,9 @@ def _upgraded(arrays: Arrays, info: dict[str, Any]) -> tuple[Arrays, dict[str, A
     if "characters" not in info:
         info |= {"characters": None, "num_bytes": 0}
         _add_fields(info, ADDED_IN_5)
+    if "ranks" not in info:
+        info |= {"ranks": 0}
+        _add_fields(info, ADDED_IN_6)
     return arrays, info
 
 

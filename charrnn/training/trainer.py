@@ -158,6 +158,9 @@ class Trainer:
             self.model.pack()
         self.stack.advance_state(self._steps)
 
+    def synchronize(self) -> None:
+        """Bring the weights of several ranks together, if they differ."""
+
     def _clip(self, gradient_norm: float) -> float:
         """Clip the gradients; those of the rows of n-grams are still to be scaled by the result."""
         dense, rows = self.stack.gradients.flat, self.stack.ngram_gradients.rows.reshape(-1)

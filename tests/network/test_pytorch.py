@@ -220,9 +220,12 @@ def test_the_example_of_the_readme_predicts_as_charrnn_does(tmp_path, monkeypatc
     assert model.ngrams.size > 20
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (example,) = (part for part in readme.split("```")[1::2] if "import json, safetensors" in part)
+    example = textwrap.dedent(example.removeprefix("python\n"))
     found = {}
     with torch.no_grad():
-        exec(textwrap.dedent(example.removeprefix("python\n")), found)
+        exec(example, found)
+        assert len(found["text"]) == 216 and set(found["text"]) <= set(text)
+        exec(example.replace("range(200)", "range(1)"), found)
     ids = CharVocabulary("".join(sorted(set(text)))).encode("Once upon a time")
     logits, _ = forward(model, ids[:, None], model.zero_state(1))
     assert gradcheck.scaled_error(found["logits"].numpy(), logits[:, 0]) < 3e-6

@@ -259,6 +259,11 @@ def field_option(name: str, help: str, **attributes: Any) -> OptionDecorator:
         help="Share each batch with the other processes that mpirun or srun has started: mpi; "
         "train alone: none. auto finds them by the launcher's environment.",
     ),
+    field_option(
+        "local_steps",
+        "Let each of these processes make this many updates on its own streams before their "
+        "weights are averaged, for slow networks.",
+    ),
 )
 @option_group(
     "Regularization",
