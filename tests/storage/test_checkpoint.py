@@ -415,7 +415,7 @@ def test_a_state_without_a_format_version_is_damaged(tmp_path, version):
 
 def test_models_and_states_have_versions_of_their_own(tmp_path, model):
     save_state(tmp_path / "s", {}, {})
-    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 5):
+    for path, key, version in (model, "charrnn", 3), (tmp_path / "s", "charrnn-state", 6):
         content = json.loads(header_of(path)[0]["__metadata__"][key])
         assert content["format_version"] == version
 

@@ -10,7 +10,7 @@ from helpers.runs import result_of, started, stopped_after, trained
 from charrnn.errors import CharRNNError
 from charrnn.storage.atomic import write_atomically
 from charrnn.storage.checkpoint import STATE_KEY, load_state, save_state, serialize
-from charrnn.training.state import ADDED_IN_4, ADDED_IN_5, read_state
+from charrnn.training.state import ADDED_IN_4, ADDED_IN_5, ADDED_IN_6, read_state
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -367,13 +367,28 @@ def test_a_state_of_an_earlier_format_version_is_refused(invoke, tmp_path, corpu
 def as_version_3(path):
     """Write a state of one model as version 3 did: without members and later options."""
     arrays, info = load_state(path)
-    del info["characters"], info["num_bytes"]
-    for added in ADDED_IN_4, ADDED_IN_5:
+    del info["characters"], info["num_bytes"], info["ranks"]
+    for added in ADDED_IN_4, ADDED_IN_5, ADDED_IN_6:
         for part, names in added.items():
             for name in names:
                 del info[part][name]
     arrays = {name.removeprefix("0."): array for name, array in arrays.items()}
     write_atomically(path, serialize(STATE_KEY, 3, {"info": info}, arrays))
+
+
+def as_version_5(path):
+    arrays, info = load_state(path)
+    del info["ranks"], info["options"]["local_steps"], info["requested"]["local_steps"]
+    write_atomically(path, serialize(STATE_KEY, 5, {"info": info}, arrays))
+
+
+@pytest.mark.parametrize("earlier", [as_version_3, as_version_5])
+def test_a_run_of_an_earlier_version_goes_on_without_a_note(corpus_file, tmp_path, earlier):
+    """Such a state does not tell the number of processes."""
+    stopped_after(started(corpus_file, tmp_path / "m", steps=4), 2)
+    earlier(tmp_path / "m.state.safetensors")
+    run = trained(corpus_file, tmp_path / "m", resume=True)
+    assert run.finished and "until now" not in " ".join(run.summary.notes)
 
 
 @pytest.mark.parametrize("ngrams", [1, 3])
