@@ -21,7 +21,7 @@ from ..text.utf8 import MAX_BYTES, begun_character, is_utf8, next_bytes
 from .beam_search import likeliest, log_probabilities
 from .primes import ReadPrime
 
-CONTEXT = 16  # ids after a gap that rank its fills; more hardly change the ranking
+CONTEXT = 12  # ids after a gap that rank its fills; more hardly change the ranking
 UNPRUNED = 4  # ids of the context after which fills of different lengths can be compared
 MARGIN = 5.0  # nats below the best, from which a fill is dropped then
 MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB

@@ -158,7 +158,7 @@ def command(
     is proposed from the left and the right half from the right.
 
     Fills are ranked by their probability after the text before them, times that of the next 16
-    characters after them. Gaps with at most 16 characters between them are filled together, others
+    characters after them. Gaps with at most 12 characters between them are filled together, others
     from left to right. A gap at the end of the text is filled up to the end of the line.
 
     \b
