@@ -103,7 +103,7 @@ def test_a_narrow_beam_ranks_its_fills_by_both_sides():
         assert model.fill("ab", after, 1, beam=2)[0].text == best
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("temperature", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 @pytest.mark.parametrize("pieces", [TEMPLATES[0], ["b", Gap(1, 2), "ac"]], ids=str)
 def test_draws_follow_the_posterior(pieces, temperature):
     """With a beam of two, most draws must come from elsewhere."""

@@ -209,6 +209,7 @@ np.save("c", c)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not jit.BFLOAT16, reason="the processor has no AVX-512 BF16")
 def test_the_instruction_agrees_with_its_portable_version(tmp_path):
     rng = np.random.default_rng(0)

@@ -226,7 +226,9 @@ def errors_at_every(stride, corpus_file, tmp_path, expected, models, error, last
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EMFILE])
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, pytest.param(errno.EMFILE, marks=pytest.mark.slow)]
+)
 def test_a_run_survives_disk_errors(
     corpus_file, tmp_path, expected, models, no_flushing, error, lasting
 ):

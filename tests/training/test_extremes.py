@@ -41,7 +41,8 @@ def test_models_with_extreme_weights_do_not_fail(invoke, tmp_path, monkeypatch, 
         assert command[0] != "sample" or len(result.stdout) == 20
 
 
-@pytest.mark.parametrize("embedding_size", [0, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("embedding_size", [0, 3])
 def test_a_vocabulary_of_60_000_characters_trains(tmp_path, embedding_size):
     characters = "".join(map(chr, range(0x10000, 0x10000 + 60_000)))
     (tmp_path / "text").write_text(characters * 2, encoding="utf-8")

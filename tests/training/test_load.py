@@ -78,7 +78,7 @@ def test_training_on_a_text_longer_than_the_memory(text_of, tmp_path):
     measured("train", text_of(64 * MB), *options, limit=limit)
 
 
-@pytest.mark.parametrize("command", ["eval", "score"])
+@pytest.mark.parametrize("command", ["eval", pytest.param("score", marks=pytest.mark.slow)])
 def test_scoring_a_long_text_takes_little_memory(text_of, tiny_model, command):
     short, long = (
         measured(command, text_of(size), "-m", tiny_model)["peak"] for size in (MB // 5, MB)
@@ -114,7 +114,7 @@ def test_training_memory_does_not_grow_with_the_text(text_of, tmp_path):
     assert long < short + 100 * MB
 
 
-@pytest.mark.parametrize("length", [200_000, pytest.param(10**7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", [50_000, pytest.param(10**7, marks=pytest.mark.slow)])
 def test_sampling_memory_does_not_grow_with_the_length(tiny_model, length):
     short, long = (
         measured("sample", "-m", tiny_model, "--length", n, "--threads", 1)["peak"]

@@ -82,10 +82,10 @@ def test_any_amount_of_memory_is_accepted_when_no_limit_is_known(monkeypatch, nu
 @pytest.mark.parametrize(
     "settings",
     [
-        {"hidden_size": 300},
+        pytest.param({"hidden_size": 300}, marks=pytest.mark.slow),
         {"hidden_size": 16, "seq_length": 64, "num_layers": 9, "embedding_size": 100},
         {"hidden_size": 200, "optimizer": "sgd", "cell": "gru", "dropout": 0.5},
-        {"hidden_size": 96, "ensemble": 3},
+        pytest.param({"hidden_size": 96, "ensemble": 3}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
