@@ -33,7 +33,7 @@ from .primes import ReadPrime, read_primes
 
 REACH = 32  # ids after a gap that the backward model reads
 READ_AHEAD = 64  # gaps whose ids are read together
-SHARE = 4  # a beam of one model is as wide as so many of each of the two
+SHARE = 4  # the search from each side has the width of the beam divided by this
 
 
 class BidirectionalFiller(GapFiller):

@@ -7,7 +7,7 @@ the best that such models do (Berglund et al. 2015). A beam search proposes the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,6 @@ UNPRUNED = 4  # ids of the context after which fills of different lengths can be
 MARGIN = 5.0  # nats below the best, from which a fill is dropped then
 MAX_FILLS = 1 << 12  # hypotheses of all lengths together; their states may take 30 MB
 MAX_ROWS = 256  # hypotheses that are read together; their states fill the cache
-PART = 8  # ids that are read at once at most
 CHAIN = 256  # proposals of a Markov chain, whose last state is the draw
 SEPARATOR = -1  # between the gaps of a fill
 
@@ -39,9 +38,10 @@ Fill = tuple[int, ...]  # the ids of the gaps, with SEPARATOR between two of the
 class Place(NamedTuple):
     """Where gaps are: the one-row state before the id `last`, and what follows that id.
 
-    template: gaps, and the ids between two of them. context: the ids after the last gap that rank
-    fills. right: what a backward model has read of those ids, if there is one. whole: whether ids
-    are bytes and each gap is filled with whole UTF-8 characters, if any fit.
+    template: gaps, and at most CONTEXT ids between two of them. context: the ids after the last gap
+    that rank fills, at most CONTEXT. right: the text after the last gap, as a backward model has
+    read it, if there is one. whole: whether ids are bytes and each gap is filled with whole UTF-8
+    characters, if any fit.
     """
 
     state: CarriedState
@@ -224,7 +224,7 @@ class GapFiller:
         is_even = len({len(fill) for fill in beam.fills}) == 1
         count = 0
         while count < len(ids) and (to_end or len(beam.fills) > 1):
-            part = ids[count : count + min(max(1, count), PART)]
+            part = ids[count : count + max(1, count)]
             beam = self._follow(beam, part)
             count += len(part)
             if count >= UNPRUNED or is_even:
@@ -268,22 +268,19 @@ class GapFiller:
     # --- the network
 
     def _follow(self, beam: Beam, ids: Ids) -> Beam:
-        """Let each hypothesis go on with `ids` (n,)."""
-        for first in range(0, len(ids), PART):
-            part = ids[first : first + PART]
-            log_p, states = [], []
-            for rows in self._parts(beam):
-                stack, count = self._set(beam, rows, PART)
-                y = np.tile(part[:, None], stack.batch_size)
-                x = np.concatenate([np.resize(beam.last[rows], (1, stack.batch_size)), y[:-1]])
-                log_p.append(-stack.losses_of(x, y)[:, :count].sum(0))
-                states.append(stack.get_state().select(slice(0, count)))
-            beam = beam._replace(
-                state=CarriedState.joined(states),
-                last=np.full_like(beam.last, part[-1]),
-                scores=beam.scores + np.concatenate(log_p),
-            )
-        return beam
+        """Let each hypothesis go on with `ids` (n,), n <= CONTEXT."""
+        if not len(ids):
+            return beam
+
+        def read(stack: Stack, last: Ids, rows: int) -> Scores:
+            y = np.tile(ids[:, None], stack.batch_size)
+            x = np.concatenate([last[None], y[:-1]])
+            log_p: Scores = -stack.losses_of(x, y)[:, :rows].sum(0)
+            return log_p
+
+        log_p, state = self._run(beam, CONTEXT, read)
+        last = np.full_like(beam.last, ids[-1])
+        return beam._replace(state=state, last=last, scores=beam.scores + log_p)
 
     def _log_q(self, log_p: Scores) -> Scores:
         """The log-probabilities (N, V) of the ids, if one of the allowed ids is drawn."""
@@ -295,28 +292,37 @@ class GapFiller:
 
     def _step(self, beam: Beam) -> tuple[Scores, CarriedState]:
         """Read the last ids; return the log-probabilities (N, V) and the states after them."""
-        log_p, states = [], []
-        for rows in self._parts(beam):
-            stack, count = self._set(beam, rows, 1)
-            stack.forward(np.resize(beam.last[rows], (1, stack.batch_size)))
+
+        def read(stack: Stack, last: Ids, rows: int) -> Scores:
+            stack.forward(last[None])
             stack.advance_state(1)
-            log_p.append(log_probabilities(stack, count, np.ones_like(self._allowed)))
-            states.append(stack.get_state().select(slice(0, count)))
-        return np.concatenate(log_p), CarriedState.joined(states)
+            return log_probabilities(stack, rows, np.ones_like(self._allowed))
 
-    def _parts(self, beam: Beam) -> list[slice]:
-        """The rows that are read together."""
-        return [slice(k, k + MAX_ROWS) for k in range(0, len(beam.last), MAX_ROWS)]
+        return self._run(beam, 1, read)
 
-    def _set(self, beam: Beam, rows: slice, steps: int) -> tuple[Stack, int]:
-        """A stack of `steps`, whose first rows go on from `rows` of the beam; their number."""
-        state = beam.state.select(rows)
-        size = 1 << (state.rows - 1).bit_length()
+    def _run(
+        self, beam: Beam, steps: int, read: Callable[[Stack, Ids, int], Scores]
+    ) -> tuple[Scores, CarriedState]:
+        """Read on from all hypotheses, MAX_ROWS at a time, on stacks of `steps`.
+
+        `read(stack, last, rows)` advances the stack from the ids `last` (B,) and returns the result
+        of its first `rows`. Returns the results (N, ...) and the states afterwards.
+        """
+        results, states = [], []
+        for first in range(0, len(beam.last), MAX_ROWS):
+            part = slice(first, first + MAX_ROWS)
+            state, rows = beam.state.select(part), len(beam.last[part])
+            stack = self._stack(rows, steps)
+            stack.set_state(state, slice(0, rows))
+            results.append(read(stack, np.resize(beam.last[part], stack.batch_size), rows))
+            states.append(stack.get_state().select(slice(0, rows)))
+        return np.concatenate(results), CarriedState.joined(states)
+
+    def _stack(self, rows: int, steps: int) -> Stack:
+        size = 1 << (rows - 1).bit_length()
         if (size, steps) not in self._stacks:
             self._stacks[size, steps] = Stack(self._model, size, steps)
-        stack = self._stacks[size, steps]
-        stack.set_state(state, slice(0, state.rows))
-        return stack, state.rows
+        return self._stacks[size, steps]
 
 
 def fills_per_length(gap: Gap) -> int:

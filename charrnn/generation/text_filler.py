@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import tee
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..network.carried_state import CarriedState
 from ..network.model import Model
 from ..text.gaps import Gap, Piece
 from ..text.vocabulary import Vocabulary
-from .bidirectional import BidirectionalFiller
+from .bidirectional import REACH, BidirectionalFiller
 from .filling import CONTEXT, Fill, Fills, GapFiller, Ids, Place, parts
 from .primes import ReadPrime, states_after
 
@@ -54,7 +54,7 @@ class TextFiller:
 
     def __post_init__(self) -> None:
         how = self.model, self.width, self.allowed
-        self._filler: GapFiller | BidirectionalFiller = GapFiller(*how)
+        self._filler = GapFiller(*how)
         if self.backward is not None and self.backward_ids is not None:
             self._filler = BidirectionalFiller(*how, self.backward, self.backward_ids)
 
@@ -77,28 +77,32 @@ class TextFiller:
         state, last, before = self.start, self.first_id, ""
         groups = list(self._groups(pieces))
         followed = list(zip(groups, [*groups[1:], ""], strict=False))
-        rights = self._rights(followed)
+        known = self._known(followed)
         for group, following in followed:
             if isinstance(group, str):
                 yield group
                 ids, before = self._ids(group), group
             else:
                 template = [p if isinstance(p, Gap) else self._ids(p) for p in group]
-                context = self._after(template[-1], following)[:CONTEXT]
+                context, right = next(known)
                 whole = self.vocabulary.is_bytes and not _is_cut(before, group, str(following))
-                found = fill(Place(state, last, template, context, next(rights), whole))
+                found = fill(Place(state, last, template, context, right, whole))
                 yield self._shown(group, found, count)
                 ids = np.concatenate(_joined(template, found.fills[0], _as_ids))
             ids = np.concatenate([[last], ids]).astype(np.int32)
             state, last = states_after(self.model, [ids[:-1]], state), int(ids[-1])
 
-    def _rights(self, followed: Sequence[tuple[Group, Group]]) -> Iterator[ReadPrime | None]:
-        """What the backward model has read of the text after each group of gaps."""
-        groups = [(group[-1], after) for group, after in followed if not isinstance(group, str)]
+    def _known(
+        self, followed: Sequence[tuple[Group, Group]]
+    ) -> Iterator[tuple[Ids, ReadPrime | None]]:
+        """The context after each group of gaps, and what a backward model has read of the text."""
+        groups = ((group[-1], after) for group, after in followed if not isinstance(group, str))
+        afters = (self._after(piece, after)[: max(CONTEXT, REACH)] for piece, after in groups)
         if not isinstance(self._filler, BidirectionalFiller):
-            return repeat(None, len(groups))
-        afters = (self._after(piece, after) for piece, after in groups)
-        return self._filler.read_ahead(afters)
+            return ((after[:CONTEXT], None) for after in afters)
+        to_show, to_read = tee(afters)
+        contexts = (after[:CONTEXT] for after in to_show)
+        return zip(contexts, self._filler.read_ahead(to_read), strict=True)
 
     def _groups(self, pieces: Sequence[Piece]) -> Iterator[Group]:
         """Put gaps together that have at most CONTEXT ids between them."""
@@ -116,7 +120,7 @@ class TextFiller:
         if group:
             yield group
 
-    def _after(self, gap: Gap | str | Ids, following: Group) -> Ids:
+    def _after(self, gap: Piece, following: Group) -> Ids:
         """The ids that are known after a gap, up to the end of a record.
 
         At the end of a text, a gap whose length is not known is filled up to the end of the line.
